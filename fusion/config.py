@@ -1,0 +1,237 @@
+"""Configuration: frozen pydantic sections, `extends`, overrides, the effective configuration and its hash.
+
+Defaults live here and nowhere else; YAML says only what differs. Knows no engine and opens no model.
+
+Relative paths are relative to the working directory. Secrets are given as the *name* of an environment variable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fusion.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values can't be changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class IntakeConfig(Section):
+    """From files to upright pages."""
+
+    max_file_mb: float = Field(200, gt=0, description="Largest accepted input file, MB (10⁶ bytes).")
+    max_megapixels: float = Field(120, gt=0, description="Largest accepted page, 10⁶ px; guards against decompression bombs.")
+    max_pages: int = Field(500, ge=1, description="Most pages read from one PDF or TIFF.")
+    pdf_dpi: int = Field(200, ge=50, le=600, description="Resolution at which PDF pages are drawn, px per inch.")
+    deskew: bool = Field(True, description="Turn the page so that the writing is level.")
+    rectify: bool = Field(True, description="Straighten a page photographed at an angle when its four edges are visible.")
+    small_side: int = Field(720, ge=0, description="Warn when the short side is under this, px.")
+    blur: float = Field(60.0, ge=0, description="Warn when the variance of the Laplacian at strokes is under this, grey levels².")
+    glare: float = Field(0.05, ge=0, le=1, description="Warn when more than this share of the page is burnt out beside paper that is not.")
+    contrast: float = Field(40.0, ge=0, le=255, description="Warn when paper minus ink is under this, grey levels.")
+    skew: float = Field(1.0, ge=0, le=45, description="Warn (and turn, if `deskew`) when the writing is off level by more, degrees.")
+    perspective: float = Field(0.02, ge=0, le=1, description="Warn when opposite page edges differ in length by more than this share.")
+
+
+class OcrConfig(Section):
+    """PaddleOCR: finds the lines and gives every character's candidates."""
+
+    engine: Literal["onnx", "paddle"] = Field("onnx", description="Runtime: ONNX Runtime on the packaged PP-OCRv6-small weights, or PaddlePaddle.")
+    threads: int = Field(2, ge=1, le=256, description="CPU threads of the runtime.")
+    device: str = Field("cpu", description="Device as PaddleOCR names it: cpu, gpu:0 … (`gpu` needs engine paddle).")
+    detection_model: str = Field("PP-OCRv6_small_det", description="Name of the detection model.")
+    detection_dir: Path | None = Field(None, description="Folder with the detection model; None: the packaged one (engine onnx).")
+    recognition_model: str = Field("PP-OCRv6_small_rec", description="Name of the recognition model.")
+    recognition_dir: Path | None = Field(None, description="Folder with the recognition model; None: the packaged one (engine onnx).")
+    detection_side: int = Field(960, ge=64, le=8000, description="Long side at which lines are looked for, px.")
+    box_threshold: float = Field(0.5, ge=0, le=1, description="Mean text probability under which a region is no line.")
+    batch: int = Field(1, ge=1, le=256, description="Crops recognised at once; on a CPU batching gains nothing.")
+    top_k: int = Field(5, ge=1, le=20, description="Candidates kept per position.")
+    nbest: int = Field(20, ge=1, le=200, description="Whole-line alternatives kept.")
+    poor: float = Field(0.7, ge=0, le=1, description="A crop whose best path has a lower probability per character (geometric mean) is also read stretched.")
+    stretches: tuple[float, ...] = Field((1.5, 2.0, 2.25, 2.5, 3.0), description="Horizontal factors tried for a poor crop; the most probable path wins.")
+
+
+class NoVlm(Section):
+    """No vision-language model: OCR candidates and evidence only, and the result says so."""
+
+    engine: Literal["none"] = "none"
+
+
+class _Asking(Section):
+    """What every asked model needs to know."""
+
+    prompts: tuple[Literal["blind", "informed", "glm_ocr"], ...] = Field(("blind", "informed"), min_length=1, description="Prompts each crop is read with; `glm_ocr` is the fixed one GLM-OCR was trained on (free-form prompts make it loop).")
+    language: Literal["auto", "zh", "en"] = Field("auto", description="Language of the prompts; auto follows the script of the OCR's reading.")
+    max_tokens: int = Field(256, ge=1, le=8192, description="Longest answer to one crop, tokens.")
+    attempts: int = Field(2, ge=1, le=5, description="Askings per crop and prompt when the answer shows a symptom (cut off, repeating …).")
+    cache: Path | None = Field(None, description="SQLite file that remembers answers by content; None: no cache.")
+
+
+class ServedVlm(_Asking):
+    """A model behind HTTP: any OpenAI-compatible chat endpoint, or the plain inference dialect."""
+
+    engine: Literal["served"] = "served"
+    dialect: Literal["openai", "inference"] = Field("openai", description="`openai`: chat completions; `inference`: POST /v1/inference {image, question} → {answer}.")
+    endpoints: tuple[str, ...] = Field(("http://127.0.0.1:8000/v1",), min_length=1, description="Base URLs; several share the load.")
+    allowed_hosts: tuple[str, ...] = Field((), description="Hosts other than this machine that images may be sent to.")
+    model: str = Field("zai-org/GLM-4.6V-Flash", description="Model name as the endpoint knows it.")
+    api_key_env: str | None = Field(None, description="Name of the environment variable that holds the key; None: no key.")
+    timeout: float = Field(60.0, gt=0, le=3600, description="Seconds to wait for one answer.")
+    retries: int = Field(2, ge=0, le=10, description="Retries of a failed request, over all endpoints.")
+    concurrency: int = Field(4, ge=1, le=256, description="Requests under way at once.")
+    thinking: bool = Field(False, description="Let the model think aloud first.")
+
+
+class LocalVlm(_Asking):
+    """A GLM-V checkpoint loaded with transformers."""
+
+    engine: Literal["local"] = "local"
+    model: str = Field("zai-org/GLM-OCR", description="Checkpoint folder, or a hub name already in the local cache.")
+    device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1 …")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Weight type; auto follows the checkpoint.")
+    threads: int = Field(2, ge=1, le=256, description="CPU threads of torch.")
+    batch: int = Field(8, ge=1, le=512, description="Crops or strings per forward pass.")
+    download: bool = Field(False, description="Allow a download from the model hub.")
+
+
+class ReplayVlm(Section):
+    """Recorded readings from a TSV file (first column `image`), one column per reader."""
+
+    engine: Literal["replay"] = "replay"
+    path: Path = Field(description="TSV file with a header; the first column is `image`.")
+    column: str = Field(description="Column that holds the reading.")
+
+
+VlmConfig = Annotated[NoVlm | ServedVlm | LocalVlm | ReplayVlm, Field(discriminator="engine")]
+
+
+class FuseConfig(Section):
+    """From readings to decisions."""
+
+    weights: Path | None = Field(None, description="JSON file of fitted weights; None: the packaged one.")
+    hypotheses: int = Field(400, ge=2, le=5000, description="Most whole-line hypotheses weighed per line.")
+    alternatives: int = Field(4, ge=0, le=20, description="Alternatives kept per span.")
+    review_below: float = Field(0.9, ge=0, le=1, description="A line whose confidence is lower is marked for review.")
+
+
+class CompleteConfig(Section):
+    """Completion of gaps from the sense of the sentence. Off unless a use asks for it."""
+
+    enabled: bool = Field(False, description="Propose texts for gaps and insert them as `supplied`.")
+    never: tuple[str, ...] = Field((), description="Regular expressions; a proposal that matches one is never inserted, only listed.")
+    proposals: int = Field(5, ge=1, le=20, description="Proposals asked for per gap.")
+    min_confidence: float = Field(0.3, ge=0, le=1, description="A proposal under this stays a gap with alternatives.")
+
+
+class DomainConfig(Section):
+    """What is known about the subject beforehand."""
+
+    profile: Literal["general"] = Field("general", description="Which profile to use.")
+    formulary: Path | None = Field(None, description="Text file with one name a line: names to expect. Evidence, never a command.")
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    intake: IntakeConfig = Field(IntakeConfig(), description="Files to pages.")
+    ocr: OcrConfig = Field(OcrConfig(), description="Lines and candidates.")
+    vlm: VlmConfig = Field(NoVlm(), description="The second reader.")
+    fuse: FuseConfig = Field(FuseConfig(), description="Decisions.")
+    complete: CompleteConfig = Field(CompleteConfig(), description="Gaps.")
+    domain: DomainConfig = Field(DomainConfig(), description="Subject.")
+
+    @model_validator(mode="after")
+    def _check_runtime(self) -> Config:
+        if self.ocr.engine == "onnx" and not self.ocr.device.startswith("cpu"):
+            raise ValueError("ocr.device other than cpu needs ocr.engine: paddle")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the effective configuration in canonical JSON."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The effective configuration, every key spelled out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+    """Child over parent, key by key; a section whose `engine` changes is replaced, since the old engine's keys mean nothing."""
+    merged = dict(parent)
+    for key, value in child.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            switched = "engine" in value and value["engine"] != old.get("engine")
+            merged[key] = dict(value) if switched else _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """One YAML file over the file that it extends."""
+    path = path.resolve()
+    if path in seen:
+        raise ConfigError(path, "extends itself", f"Break the circle: {' → '.join(p.name for p in (*seen, path))}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(path, f"can't be read ({error.strerror})", "Check the path after --config or `extends`.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"is not valid YAML ({error})", "Mend the file; `fusion config check FILE` tries it.") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigError(path, "holds no sections", "A configuration is a mapping such as `ocr: {threads: 4}`.")
+    parent = content.pop("extends", None)
+    return content if parent is None else _merge(_read_yaml(path.parent / str(parent), (*seen, path)), content)
+
+
+def _override(settings: dict[str, Any], text: str) -> dict[str, Any]:
+    """Apply one `a.b=value`; the value is YAML, so `true`, `3` and `[a, b]` mean what they say."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(part.isidentifier() for part in key.split(".")):
+        raise ConfigError(f"--set {text}", "is not of the form section.key=value", "Example: --set ocr.threads=4")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}", f"has a value that is not YAML ({error})", "Quote the value.") from error
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return _merge(settings, nested)
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Load a configuration.
+
+    Args:
+        path: YAML file, or None for the defaults.
+        overrides: `section.key=value` strings, applied in order after the file.
+
+    Raises:
+        ConfigError: with every offending key, what is wrong with it and what is allowed.
+
+    >>> load_config(overrides=["ocr.threads=4"]).ocr.threads
+    4
+    """
+    settings = _read_yaml(Path(path)) if path is not None else {}
+    # An engine override comes first: it replaces its section, and must not throw away its sister overrides.
+    for text in sorted(overrides, key=lambda text: ".engine=" not in text):
+        settings = _override(settings, text)
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        raise ConfigError(path or "configuration", problems, "`fusion config show` lists every key with its range.") from error

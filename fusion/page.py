@@ -1,0 +1,368 @@
+"""The data model: what a page, a line, a reading and a decision are. Standard library only.
+
+Everything that leaves the engine is one of these frozen dataclasses; the JSON of a result and its schema are derived
+from them and never mirrored by hand. Knows nothing of OCR, models, files or configuration.
+
+Conventions. Text is Unicode NFC. Geometry is in px of the photograph as displayed (EXIF orientation applied), origin
+top-left, x right, y down, unless a field says "px on the crop". Ranges are half-open. `probability` comes out of a
+softmax, `confidence` is calibrated or None when unknown, `score` is any other figure of merit (log-probability).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SCHEMA = "fusion.page/1"
+GAP = "□"
+"""One character that nobody can read, as Chinese epigraphy writes it (TEI `<gap extent="1" unit="character"/>`)."""
+
+Point = tuple[float, float]
+Polygon = tuple[Point, ...]
+Source = Literal["agreed", "ocr", "vlm", "lexicon", "supplied", "human", "gap"]
+Stage = Literal["intake", "ocr", "vlm", "fuse", "complete", "domain"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _is_probability(value: float | None) -> bool:
+    return value is None or 0.0 <= value <= 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One thing that may stand at a place. `text` may be empty: "nothing stands here"."""
+
+    text: str
+    probability: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a probability."""
+        _require(0.0 <= self.probability <= 1.0, f"probability {self.probability} is not in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One place on the line where ink was seen.
+
+    Attributes:
+        left, right: horizontal extent, px on the crop, half-open.
+        candidates: best first; probabilities of the peak column, so they need not sum to 1.
+        optional: True where the best path reads nothing but a character hides between two peaks.
+    """
+
+    left: float
+    right: float
+    candidates: tuple[Candidate, ...]
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        """A place has an extent and at least one candidate, best first."""
+        _require(self.left <= self.right, f"position ends at {self.right} before it starts at {self.left}")
+        _require(bool(self.candidates), "a position needs at least one candidate")
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One whole-line string and its score, the natural logarithm of a probability (≤ 0)."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token of a language model, verbatim, with its natural log-probability."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a reading was made, enough to make it again."""
+
+    engine: str
+    version: str
+    model: str
+    image_sha256: str
+    prompt_id: str | None = None
+    temperature: float | None = None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What ONE reader saw on ONE line. Immutable and verbatim: decisions point at readings, they never edit them.
+
+    Attributes:
+        source: which kind of reader.
+        text: the reading as plain text, NFC.
+        recipe: where it came from.
+        positions: places with candidates, left to right (OCR only).
+        nbest: whole-line alternatives, best first (OCR only).
+        score: natural log-probability of `text` under this reader, or None when the reader gives none.
+        finish: the reader's own word on why it stopped (`stop`, `length` …), or None.
+        tokens: generated tokens with log-probabilities, or empty when the reader gives none.
+        raw: the answer before any cleaning.
+    """
+
+    source: Literal["ocr", "vlm"]
+    text: str
+    recipe: Recipe
+    positions: tuple[Position, ...] = ()
+    nbest: tuple[Hypothesis, ...] = ()
+    score: float | None = None
+    finish: str | None = None
+    tokens: tuple[Token, ...] = ()
+    raw: str = ""
+
+    def __post_init__(self) -> None:
+        """Text is NFC."""
+        _require(unicodedata.is_normalized("NFC", self.text), "reading text is not NFC")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One piece of an alignment of two readings, as ranges over their grapheme clusters."""
+
+    kind: Literal["equal", "substitute", "insert", "delete"]
+    ocr_range: tuple[int, int]
+    vlm_range: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A decision about a stretch of the line.
+
+    Attributes:
+        text: what stands in the transcript here, NFC. For a gap, one `GAP` per character that seems to be missing.
+        source: who it comes from. `supplied` was not read but completed; `gap` was read by nobody.
+        confidence: calibrated probability that `text` is what is on the paper, or None when unknown.
+        because: name of the rule that decided.
+        alternatives: other texts for the same stretch, best first, with their marginal probabilities.
+        polygon: where it sits on the photograph, or None when it can't be placed.
+        extent: estimated number of characters behind a gap or a supplied text, else 0.
+    """
+
+    text: str
+    source: Source
+    confidence: float | None
+    because: str
+    alternatives: tuple[Candidate, ...] = ()
+    polygon: Polygon | None = None
+    extent: int = 0
+
+    def __post_init__(self) -> None:
+        """Text is NFC, confidence a probability or unknown, and only unread ink has an extent."""
+        _require(unicodedata.is_normalized("NFC", self.text), "span text is not NFC")
+        _require(_is_probability(self.confidence), f"confidence {self.confidence} is not in [0, 1]")
+        _require(bool(self.because), "a span names the rule that decided it")
+        _require((self.extent > 0) == (self.source in ("gap", "supplied")), "gaps and supplied spans have an extent")
+        _require(self.source != "gap" or self.text == GAP * self.extent, "a gap shows one mark per character")
+
+    @property
+    def diplomatic(self) -> str:
+        """What is on the paper and nothing else: supplied text becomes a gap again."""
+        return GAP * self.extent if self.source == "supplied" else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A stage that did not deliver. It is data: never None, never an empty string in its place.
+
+    Attributes:
+        stage: where.
+        kind: machine-readable reason, e.g. `not_asked`, `timeout`, `repeats`.
+        message: for people; holds no text of the page.
+    """
+
+    stage: Stage
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A warning about the photograph's quality, with the measured value and the limit it crossed."""
+
+    kind: Literal["small", "blur", "glare", "low_contrast", "skew", "perspective"]
+    value: float
+    limit: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of writing: where it is, what every reader saw, what was decided.
+
+    Attributes:
+        id: unique on the page, e.g. `l003`.
+        polygon: corners on the photograph, clockwise from the start of the line.
+        order: place in the reading order, from 0.
+        readings: all readings, verbatim, OCR first.
+        spans: the decisions; their texts in order are the line's text.
+        failures: what did not deliver for this line.
+    """
+
+    id: str
+    polygon: Polygon
+    order: int
+    readings: tuple[Reading, ...] = ()
+    spans: tuple[Span, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def __post_init__(self) -> None:
+        """A line carries spans, or says why not; the spans together are NFC."""
+        _require(bool(self.spans) or bool(self.failures), f"line {self.id} has neither spans nor a failure")
+        _require(unicodedata.is_normalized("NFC", self.text), f"text of line {self.id} is not NFC")
+
+    @property
+    def text(self) -> str:
+        """The transcript of the line, supplied text included."""
+        return "".join(span.text for span in self.spans)
+
+    @property
+    def diplomatic(self) -> str:
+        """The transcript without anything supplied; what nobody could read shows as `□`."""
+        return "".join(span.diplomatic for span in self.spans)
+
+    @property
+    def marked(self) -> str:
+        """The transcript with supplied text in square brackets: 明天气温会降到[5]度."""
+        return "".join(f"[{span.text}]" if span.source == "supplied" else span.text for span in self.spans)
+
+    @property
+    def confidence(self) -> float | None:
+        """Lowest confidence of its spans (a mean hides the one bad character); None when any is unknown."""
+        values = [span.confidence for span in self.spans if span.source != "gap"]
+        known = [value for value in values if value is not None]
+        return min(known) if known and len(known) == len(values) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The result for one page image.
+
+    Attributes:
+        id: input name and page number, e.g. `note.pdf#2`.
+        image_sha256: SHA-256 of the input file's bytes.
+        width, height: px of the photograph as displayed.
+        angle: degrees counter-clockwise by which the writing had to be turned to be level.
+        lines: in reading order.
+        findings: warnings about the photograph.
+        failures: what went wrong with the page as a whole.
+        schema: version of this model.
+    """
+
+    id: str
+    image_sha256: str
+    width: int
+    height: int
+    angle: float = 0.0
+    lines: tuple[Line, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    schema: str = SCHEMA
+
+    @property
+    def text(self) -> str:
+        """Lines in reading order, one per row."""
+        return "\n".join(line.text for line in self.lines)
+
+    @property
+    def diplomatic(self) -> str:
+        """Like `text` without anything supplied."""
+        return "\n".join(line.diplomatic for line in self.lines)
+
+    @property
+    def marked(self) -> str:
+        """Like `text` with supplied text in square brackets."""
+        return "\n".join(line.marked for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class RunManifest:
+    """What a run was: enough to say later which configuration and versions made a result.
+
+    Attributes:
+        config_hash: SHA-256 of the effective configuration.
+        versions: package name → version.
+        started, finished: ISO 8601 with time zone.
+        counts: e.g. `{"inputs": 3, "pages": 4, "lines": 61, "failed": 0}`.
+    """
+
+    config_hash: str
+    versions: dict[str, str]
+    started: str
+    finished: str
+    counts: dict[str, int]
+
+
+# --- what rooms hand to each other while a page is being read; never serialised -----------------------------------
+
+
+class Ink(Protocol):
+    """What the strokes say about any string: the OCR's posterior as two questions. Implemented by `ocr.ctc`."""
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Natural log-probability of each text given the ink, comparable between texts of one line."""
+        ...
+
+    def place(self, text: str) -> tuple[tuple[float, float], ...]:
+        """Where each code point of `text` sits best: (left, right) px on the crop, one pair per code point."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PageImage:
+    """An upright page ready to be read.
+
+    Attributes:
+        id: input name and page number.
+        sha256: of the input file's bytes.
+        pixels: uint8 (H, W, 3), RGB, rectified and level.
+        width, height: px of the photograph as displayed, before rectification.
+        transform: float64 (3, 3) homography from px of `pixels` to px of the photograph.
+        angle: degrees counter-clockwise by which the photograph was turned to be level.
+        findings: quality warnings.
+    """
+
+    id: str
+    sha256: str
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    transform: NDArray[np.float64]
+    angle: float = 0.0
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InkLine:
+    """A detected line as the OCR room leaves it.
+
+    Attributes:
+        id: unique on the page.
+        polygon: four corners in px of `PageImage.pixels`, clockwise from the start of the line.
+        crop: uint8 (h, w, 3), RGB, the line cut out and level; what every other reader sees too.
+        reading: the OCR's reading, or None when it failed.
+        ink: answers about any string, or None when the OCR failed.
+        failures: why there is no reading.
+    """
+
+    id: str
+    polygon: Polygon
+    crop: NDArray[np.uint8]
+    reading: Reading | None
+    ink: Ink | None
+    failures: tuple[Failure, ...] = field(default=())
