@@ -57,7 +57,8 @@ class OcrConfig(Section):
     batch: int = Field(1, ge=1, le=256, description="Crops recognised at once; on a CPU batching gains nothing.")
     top_k: int = Field(5, ge=1, le=20, description="Candidates kept per position.")
     nbest: int = Field(20, ge=1, le=200, description="Whole-line alternatives kept.")
-    poor: float = Field(0.7, ge=0, le=1, description="A crop whose best path has a lower probability per character (geometric mean) is also read stretched.")
+    poor: float = Field(0.6, ge=0, le=1, description="A crop whose best path has a lower probability per character (geometric mean) is also read stretched.")
+    cramped: float = Field(1.8, ge=0, description="So is one with fewer CTC columns (8 px at height 48) of ink per character read: it was squashed.")
     stretches: tuple[float, ...] = Field((1.5, 2.0, 2.25, 2.5, 3.0), description="Horizontal factors tried for a poor crop; the most probable path wins.")
 
 

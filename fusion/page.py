@@ -315,11 +315,31 @@ class Ink(Protocol):
     """What the strokes say about any string: the OCR's posterior as two questions. Implemented by `ocr.ctc`."""
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """Natural log-probability of each text given the ink, comparable between texts of one line."""
+        """Natural log-probability of the letters of each text given the ink, upper and lower case being one."""
+        ...
+
+    def score_cased(self, texts: Sequence[str]) -> list[float]:
+        """Like `score`, but case counts."""
         ...
 
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         """Where each code point of `text` sits best: (left, right) px on the crop, one pair per code point."""
+        ...
+
+
+class Prior(Protocol):
+    """What is known about the words to expect, before any ink is seen. Implemented by `domain.lexicon`."""
+
+    def log_probability(self, text: str) -> float:
+        """Natural log-probability of a text under a character model of the expected names."""
+        ...
+
+    def holds(self, word: str) -> bool:
+        """Whether a word, or a whole text, is one of the names."""
+        ...
+
+    def near(self, word: str, count: int) -> list[str]:
+        """The names most like a word, nearest first; empty when none is near."""
         ...
 
 

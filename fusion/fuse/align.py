@@ -1,0 +1,67 @@
+"""Alignment of two readings over grapheme clusters.
+
+Knows strings; knows nothing of ink or probabilities. A grapheme cluster is what a writer counts as one character
+(Unicode UAX #29); the opcodes are rapidfuzz's Levenshtein.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal
+
+import regex
+from rapidfuzz.distance import Levenshtein
+
+from fusion.page import Segment
+
+_KINDS: dict[str, Literal["equal", "substitute", "insert", "delete"]] = {
+    "equal": "equal",
+    "replace": "substitute",
+    "insert": "insert",
+    "delete": "delete",
+}
+_CLUSTER = regex.compile(r"\X")
+
+
+def clusters(text: str) -> list[str]:
+    """Grapheme clusters of a text.
+
+    >>> clusters("第2步")
+    ['第', '2', '步']
+    """
+    return list(text) if text.isascii() and "\r" not in text else _CLUSTER.findall(text)
+
+
+def key(cluster: str) -> str:
+    """What counts as the same character when two readings are compared: case and width are no disagreement.
+
+    Superscripts and circled digits are: NFKC would make x² and x2, or ② and 2, the same.
+    """
+    if cluster.isascii():
+        return cluster.casefold()
+    decomposition = unicodedata.decomposition(cluster) if len(cluster) == 1 else ""
+    same_but_width = decomposition.startswith(("<wide>", "<narrow>"))
+    return (unicodedata.normalize("NFKC", cluster) if same_but_width else cluster).casefold()
+
+
+def keys(text: str) -> list[str]:
+    """Comparison keys of a text's clusters."""
+    return [key(cluster) for cluster in clusters(text)]
+
+
+def align(ocr: Sequence[str], vlm: Sequence[str]) -> tuple[Segment, ...]:
+    """Segments that turn one list of cluster keys into the other, covering both without gap.
+
+    >>> [(s.kind, s.ocr_range, s.vlm_range) for s in align(list("第二步"), list("第2步"))][1]
+    ('substitute', (1, 2), (1, 2))
+    """
+    return tuple(
+        Segment(_KINDS[op.tag], (op.src_start, op.src_end), (op.dest_start, op.dest_end))
+        for op in Levenshtein.opcodes(ocr, vlm)
+    )
+
+
+def distance(a: Sequence[str], b: Sequence[str]) -> int:
+    """Levenshtein distance between two lists of cluster keys."""
+    return int(Levenshtein.distance(a, b))

@@ -1,0 +1,134 @@
+"""What speaks for each hypothesis, and how much: features, fitted weights, a distribution.
+
+Knows strings, readings, ink and prior; decides nothing. The model is log-linear (Berger, Della Pietra and Della Pietra,
+"A maximum entropy approach to natural language processing", 1996): P(h) ∝ exp(Σ weight · feature(h)). The weights are
+few, fitted by `python -m eval fit` on training data by minimum risk, and kept in `weights.json` with that command.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.errors import ConfigError
+from fusion.fuse.align import distance, keys
+from fusion.page import Ink, Prior, Reading
+
+FEATURES = ("ink", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed", "length")
+"""Names of the features, in the order of the weight vector:
+
+ink            log P(h | strokes) under the OCR's CTC, best hypothesis 0
+vlm_distance   minus the edits to each of the second reader's readings, mean over readings
+vlm_match      share of those readings that h equals
+vlm_score      log P(h | crop) under the second reader by teacher forcing, best hypothesis 0, when it can say
+prior          log P(h) under the character model of the expected names, best hypothesis 0
+listed         1 when h is one of those names, else the share of its words that are
+length         number of characters, minus that of the OCR's reading
+"""
+
+Script = Literal["latin", "han"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Fitted numbers of one script.
+
+    Attributes:
+        features: feature name → weight; one that is missing weighs nothing.
+        calibration: (slope, offset) of the logistic map from a marginal's log-odds to a confidence.
+        digit_drop: nats of ink by which a reading with other digits may lie under the best one with the OCR's digits.
+    """
+
+    features: Mapping[str, float]
+    calibration: tuple[float, float]
+    digit_drop: float
+
+    @property
+    def vector(self) -> NDArray[np.float64]:
+        """float64 (F,), in the order of `FEATURES`."""
+        return np.array([self.features.get(name, 0.0) for name in FEATURES])
+
+    def calibrated(self, probability: float) -> float:
+        """Confidence for a marginal probability, both in [0, 1]."""
+        slope, offset = self.calibration
+        p = min(max(probability, 1e-6), 1 - 1e-6)
+        return 1 / (1 + math.exp(-(slope * math.log(p / (1 - p)) + offset)))
+
+
+@cache
+def load_weights(path: Path | None = None) -> Mapping[str, Weights]:
+    """Weights per script from a file, or the packaged ones.
+
+    Raises:
+        ConfigError: the file is missing or is not a weights file.
+    """
+    source = path if path is not None else files("fusion.fuse") / "weights.json"
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+        return {
+            script: Weights(dict(entry["features"]), tuple(entry["calibration"]), float(entry["digit_drop"]))
+            for script, entry in content["scripts"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        way = "Point fuse.weights to a file written by `python -m eval fit`, or leave it out."
+        raise ConfigError(source, f"holds no usable weights ({type(error).__name__}: {error})", way) from error
+
+
+def script_of(text: str) -> Script:
+    """Whose hand it is: `han` when at least a third of the letters are Chinese characters."""
+    han = sum("㐀" <= c <= "鿿" or "豈" <= c <= "﫿" for c in text)
+    letters = sum(c.isalpha() for c in text)
+    return "han" if han * 3 >= max(1, letters) and han else "latin"
+
+
+def features(
+    texts: Sequence[str],
+    ink: Ink,
+    others: Sequence[Reading],
+    vlm_scores: Sequence[float] | None,
+    prior: Prior | None,
+) -> NDArray[np.float64]:
+    """Feature matrix: float64 (N, F) for N hypotheses, the OCR's reading first; what is not known is 0."""
+    table = np.zeros((len(texts), len(FEATURES)))
+    column = {name: table[:, number] for number, name in enumerate(FEATURES)}
+    column["ink"][:] = _below_best(ink.score(texts))
+    split = [keys(text) for text in texts]
+    if others:
+        edits = np.array([[distance(own, keys(other.text)) for other in others] for own in split], dtype=np.float64)
+        column["vlm_distance"][:] = -edits.mean(axis=1)
+        column["vlm_match"][:] = (edits == 0).mean(axis=1)
+    if vlm_scores is not None:
+        column["vlm_score"][:] = _below_best(vlm_scores)
+    if prior is not None:
+        column["prior"][:] = _below_best([prior.log_probability(text) for text in texts])
+        column["listed"][:] = [_listed(text, prior) for text in texts]
+    column["length"][:] = [len(own) - len(split[0]) for own in split]
+    return table
+
+
+def _below_best(scores: Sequence[float]) -> NDArray[np.float64]:
+    values = np.asarray(scores, dtype=np.float64)
+    return values - values.max()
+
+
+def _listed(text: str, prior: Prior) -> float:
+    if prior.holds(text):
+        return 1.0
+    words = text.split()
+    return sum(prior.holds(word) for word in words) / len(words) if len(words) > 1 else 0.0
+
+
+def distribution(table: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability of each hypothesis: float64 (N,), sums to 1."""
+    scores = table @ weights
+    mass = np.exp(scores - scores.max())
+    return np.asarray(mass / mass.sum())

@@ -1,0 +1,181 @@
+"""Image files become RGB arrays, via Pillow: type by content, EXIF orientation applied, every mode flattened.
+
+Knows pixel formats. Does not know what is on the image, and trusts no header: sizes are checked before decoding.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from fusion.config import IntakeConfig
+from fusion.errors import InputError
+from fusion.intake.files import FORMATS, check_pixels
+
+_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_ORIENTATION = 0x0112
+
+# What Pillow's decoders are known to raise on damaged bytes; anything else is a bug of ours and must surface.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ZeroDivisionError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+# EXIF orientation → what must be done to show the image as its photographer saw it (EXIF 2.32, tag 274).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# `intake.max_megapixels` is the limit here; Pillow's own warning at 89 megapixels would only repeat it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def open_images(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Decode an image file, one page at a time.
+
+    Only TIFF has pages; of an animation (WebP, GIF) or a multi-picture JPEG the first frame is taken.
+
+    Yields:
+        Page id (`note.jpg`, or `fax.tif#2` when there are several pages) and uint8 (H, W, 3), RGB, as displayed.
+
+    Raises:
+        InputError: not an image, truncated or damaged, too many pixels, too many pages. In a file of several pages
+            the damaged page is named, and the pages before it have been yielded.
+    """
+    with _open(path) as image:
+        count = _count_pages(path.name, image, config)
+        for index in range(count):
+            subject = path.name if count == 1 else f"{path.name}#{index + 1}"
+            yield subject, _decode(subject, image, index, config)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path, formats=_PILLOW_FORMATS)
+    except UnidentifiedImageError as error:
+        raise InputError(path.name, "is not an image that can be read", _way_out_for(path)) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(path.name, "has more megapixels than Pillow opens", "Scale it down or cut it up") from error
+    except _DAMAGE as error:
+        raise _damaged(path.name, error) from error
+
+
+def _way_out_for(path: Path) -> str:
+    """What to do with a file that is no image; HEIC is what phones send, so it gets its own answer."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp":
+        return "It looks like HEIC, AVIF or a film: export it as JPEG"
+    return f"Save it as {FORMATS}"
+
+
+def _damaged(subject: str, error: BaseException) -> InputError:
+    return InputError(
+        subject,
+        f"is truncated or damaged ({type(error).__name__}: {error})",
+        "Copy or download it again, or open it in an image viewer and save it anew",
+    )
+
+
+def _count_pages(name: str, image: Image.Image, config: IntakeConfig) -> int:
+    """Number of pages to read. Looks at most one page past the limit, so an endless chain of headers costs nothing."""
+    if image.format != "TIFF":
+        return 1
+    count = 0
+    try:
+        while count <= config.max_pages:
+            image.seek(count)
+            count += 1
+    except EOFError:
+        return count
+    except _DAMAGE:
+        # The page is there but broken: it is named when it is reached, after the good ones before it.
+        return count + 1
+    problem = f"has more than {config.max_pages} pages"
+    raise InputError(name, problem, "Split the file or raise intake.max_pages")
+
+
+def _decode(subject: str, image: Image.Image, index: int, config: IntakeConfig) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) of one page as displayed."""
+    way_out = "Scale the image down or raise intake.max_megapixels"
+    try:
+        if index or image.format == "TIFF":
+            image.seek(index)
+        check_pixels(subject, image.width, image.height, config, way_out)
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        return to_rgb(image if turn is None else image.transpose(turn))
+    except Image.DecompressionBombError as error:
+        raise InputError(subject, "has more megapixels than Pillow opens", "Scale it down or cut it up") from error
+    except _DAMAGE as error:
+        raise _damaged(subject, error) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 when there is none. Damaged EXIF is no reason to refuse a good picture."""
+    if image.format == "TIFF":
+        return 1  # Pillow has turned it while loading
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Flatten any Pillow mode.
+
+    Transparency is laid on white. 16-bit grey is scaled (65535 → 255), not clipped. 32-bit and float grey, which have
+    no agreed white, are stretched from their least to their greatest value unless they fit 16 bits.
+
+    Returns:
+        uint8 (H, W, 3), RGB, contiguous.
+    """
+    if image.mode.startswith("I;16"):
+        # `convert` clips I;16; numpy knows every byte order that Pillow stores.
+        return _grey_to_rgb(np.asarray(image).astype(np.float32) / 257.0)
+    if image.mode in ("I", "F"):
+        return _grey_to_rgb(_stretch(np.asarray(image).astype(np.float64)))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, layer)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _stretch(grey: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Grey of unknown range → [0, 255]."""
+    finite = np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(finite.min()), float(finite.max())
+    if low >= 0 and 255 < high <= 65535:
+        return finite / 257.0
+    return (finite - low) * (255.0 / (high - low)) if high > low else np.full_like(finite, 255.0)
+
+
+def _grey_to_rgb(grey: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.uint8]:
+    levels = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return np.repeat(levels[:, :, None], 3, axis=2)

@@ -1,0 +1,118 @@
+"""The OCR room: an upright page in, lines in reading order out, each with candidates and answers about any string.
+
+Knows PaddleOCR, CTC and the order of lines; knows nothing of a second reader or of decisions. Nothing is dropped for a
+low score: those lines are the job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.config import OcrConfig
+from fusion.ocr import layout
+from fusion.ocr.ctc import Posterior
+from fusion.ocr.paddle import PaddleEngine, column_px
+from fusion.page import Failure, InkLine, PageImage, Reading, Recipe
+
+__all__ = ["OcrReader", "Posterior"]
+
+TALL = 1.5
+"""A region this many times taller than wide may be writing turned by a right angle: both ways are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One way of looking at a crop, and what the OCR sees then; `turned`: a quarter counter-clockwise."""
+
+    crop: NDArray[np.uint8]
+    posterior: Posterior
+    turned: bool = False
+
+
+class OcrReader:
+    """Finds lines and reads them. Keeps no state between pages, so a page in a batch reads as it does alone."""
+
+    def __init__(self, config: OcrConfig) -> None:
+        """Load the models; see `PaddleEngine` for errors."""
+        self._config = config
+        self._engine = PaddleEngine(config)
+
+    def read(self, page: PageImage, *, crop: bool = False) -> tuple[InkLine, ...]:
+        """Lines of a page in reading order.
+
+        Args:
+            page: upright page.
+            crop: the image is one word or one line: read it whole, without detection.
+        """
+        height, width = page.pixels.shape[:2]
+        if crop:
+            quads = [np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)]
+            crops = [page.pixels]
+        else:
+            found = [layout.upright_corners(quad) for quad in self._engine.regions(page.pixels)]
+            quads = [found[index] for index in layout.reading_order(found)]
+            crops = [layout.cut_out(page.pixels, quad) for quad in quads]
+        lines = []
+        for number, (quad, view) in enumerate(zip(quads, self._views(crops), strict=True)):
+            corners = np.roll(quad, -1, axis=0) if view.turned else quad
+            polygon = tuple((float(x), float(y)) for x, y in corners)
+            lines.append(self._line(f"l{number:03d}", polygon, view.crop, view.posterior))
+        return tuple(lines)
+
+    def close(self) -> None:
+        """Give the models' memory back."""
+        self._engine.close()
+
+    def _views(self, crops: Sequence[NDArray[np.uint8]]) -> list[_View]:
+        """The most probable view of each crop: as it is, and, where that is poor, stretched or turned."""
+        return [self._best_view(crop, self._read(crop, [crop])[0]) for crop in crops]
+
+    def _best_view(self, crop: NDArray[np.uint8], plain: Posterior) -> _View:
+        views = [_View(crop, plain)]
+        letters = max(1, len(plain.greedy))
+        cramped = crop.shape[1] / column_px(*crop.shape[1::-1]) < self._config.cramped * letters
+        if cramped or plain.quality < self._config.poor:
+            stretched = [_stretched(crop, factor) for factor in self._config.stretches]
+            views += [_View(crop, posterior) for posterior in self._read(crop, stretched)]
+        if crop.shape[0] > TALL * crop.shape[1]:
+            turned = np.ascontiguousarray(np.rot90(crop))
+            views.append(_View(turned, self._read(turned, [turned])[0], turned=True))
+        return max(views, key=lambda view: view.posterior.quality)
+
+    def _read(self, crop: NDArray[np.uint8], views: Sequence[NDArray[np.uint8]]) -> list[Posterior]:
+        """Posterior of each view of a crop, with columns measured in px of the crop."""
+        return [
+            Posterior.compact(full, self._engine.characters, column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1])
+            for view, full in zip(views, self._engine.posteriors(views), strict=True)
+        ]
+
+    def _line(self, name: str, polygon: tuple[tuple[float, float], ...], crop: NDArray[np.uint8], ink: Posterior) -> InkLine:
+        reading = Reading(
+            source="ocr",
+            text=ink.greedy,
+            recipe=Recipe(
+                engine=f"paddleocr/{self._config.engine}",
+                version=self._engine.version,
+                model=self._engine.model,
+                image_sha256=hashlib.sha256(crop.tobytes()).hexdigest(),
+            ),
+            positions=ink.positions(self._config.top_k),
+            nbest=ink.nbest(self._config.nbest),
+            score=ink.score([ink.greedy])[0],
+            raw=ink.greedy,
+        )
+        failures = () if ink.greedy else (Failure("ocr", "empty", "the OCR reads nothing on this line"),)
+        return InkLine(name, polygon, crop, reading, ink, failures)
+
+
+def _stretched(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """The crop made `factor` times wider."""
+    height, width = crop.shape[:2]
+    size = (max(1, round(width * factor)), height)
+    return np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)

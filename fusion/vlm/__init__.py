@@ -1,0 +1,34 @@
+"""The second reader: a vision-language model that reads each crop again.
+
+Knows which readers there are; opening one loads its libraries, importing this room loads none.
+"""
+
+from __future__ import annotations
+
+from fusion.config import LocalVlm, NoVlm, ServedVlm, VlmConfig
+from fusion.vlm.cache import AnswerCache
+from fusion.vlm.protocol import Answer, Query, Reader
+
+__all__ = ["Answer", "Query", "Reader", "open_reader"]
+
+
+def open_reader(config: VlmConfig) -> Reader | None:
+    """Open the configured second reader; None when there is none.
+
+    Raises:
+        ConfigError: the section can't be used as it is (refused endpoint, missing key, missing file).
+        ReaderError: the cache or the checkpoint can't be opened.
+    """
+    if isinstance(config, NoVlm):
+        return None
+    if isinstance(config, ServedVlm):
+        from fusion.vlm.served import ServedReader
+
+        return ServedReader(config, AnswerCache(config.cache))
+    if isinstance(config, LocalVlm):
+        from fusion.vlm.local import LocalReader
+
+        return LocalReader(config, AnswerCache(config.cache))
+    from fusion.vlm.replay import ReplayReader
+
+    return ReplayReader(config)

@@ -1,0 +1,244 @@
+"""Is an answer a transcription of this line? Looks for symptoms and accepts, asks again, or rejects.
+
+Knows what a broken answer looks like (looping, cut off, refusing, describing, echoing the prompt, too long for the ink, in
+the wrong script); knows no model, no HTTP and no retry policy. Bounds are generous: a doubtful reading that gets through
+is weighed against the ink later, one that is thrown away is lost.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+import regex
+from rapidfuzz import fuzz
+
+from fusion.vlm.cleaning import begins_on_paper, clean
+from fusion.vlm.prompts import on_one_row
+from fusion.vlm.protocol import Answer, Query
+
+Symptom = Literal[
+    "empty",
+    "repeats",
+    "cut_off",
+    "refuses",
+    "no_text",
+    "describes",
+    "echoes",
+    "several_lines",
+    "wrong_length",
+    "wrong_script",
+]
+
+MESSAGES: dict[Symptom, str] = {
+    "empty": "the answer holds no text",
+    "repeats": "the answer repeats itself over and over",
+    "cut_off": "the answer was cut off at the most tokens (vlm.max_tokens)",
+    "refuses": "the model refused to transcribe",
+    "no_text": "the model sees no writing on this crop",
+    "describes": "the answer describes the image and does not transcribe it",
+    "echoes": "the answer repeats the question or a neighbouring line",
+    "several_lines": "the answer has several lines where the crop shows one",
+    "wrong_length": "the answer's length does not fit the ink",
+    "wrong_script": "the answer is in another script than the ink",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """The answer is a transcription.
+
+    Attributes:
+        text: cleaned, NFC, not empty.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The answer is not usable; another try with a change may be."""
+
+    symptom: Symptom
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The answer is not usable, and insisting would only make the model invent."""
+
+    symptom: Symptom
+
+
+Verdict = Accept | Retry | Reject
+
+COMPRESSION = 2.4
+"""A text that zlib shrinks by more than this repeats itself (Radford et al. 2022, Robust Speech Recognition, 4.5)."""
+COMPRESSION_FROM = 120
+"""Bytes under which the compression ratio says nothing."""
+LOOP_TIMES, LOOP_LENGTH, LOOP_UNIT = 4, 12, 40
+"""A loop: a unit of at most LOOP_UNIT characters, LOOP_TIMES times or more at the end, LOOP_LENGTH characters or more."""
+SURE = 0.7
+"""Mean probability of the OCR's characters from which its script is believed."""
+MOST_CHARACTERS = 4000
+"""No line of handwriting is longer; longer answers are not looked into."""
+
+_CLUSTER = regex.compile(r"\X")
+_HAN, _LATIN, _LETTER = regex.compile(r"\p{Han}"), regex.compile(r"\p{Latin}"), regex.compile(r"\p{L}")
+
+_REFUSAL = re.compile(
+    r"^(?:i(?:'m|’m|\s+am)\s+(?:sorry|unable|not\s+able)\b.{0,30}\b(?:can(?:'t|’t|not)|unable|read|transcribe|assist|help|process)"
+    r"|(?:sorry,?\s+(?:but\s+)?)?i\s+can(?:'t|’t|not)\s+(?:read|see|view|transcribe|assist|help|process|provide|recogni[sz]e|make\s+out)"
+    r"|as\s+an?\s+(?:ai|language\s+model)\b"
+    r"|(?:很|非常)?(?:抱歉|对不起)[，,。！!\s]*(?:我|目前|由于|图|无法|不能)"
+    r"|(?:我|目前)?(?:无法|不能)(?:识别|辨认|看清|读取|转录|提供|协助|查看|处理))",
+    re.IGNORECASE,
+)
+_NO_TEXT = re.compile(
+    r"^(?:(?:在?(?:这张)?(?:图片|图像|图|照片)(?:中|里|上)?)?(?:并?没有|未发现|未检测到|不包含|无)(?:任何)?(?:可(?:识别|见|读)的?)?(?:手写的?)?(?:文字|文本|字迹|内容)"
+    r"|(?:there\s+is|there's)\s+no\s+(?:\w+\s+){0,2}(?:text|writing|handwriting)\b|no\s+(?:visible\s+|readable\s+)?(?:text|handwriting)\s*(?:found|detected|visible)?\.?$"
+    r"|the\s+(?:image|picture|page)\s+(?:is|appears(?:\s+to\s+be)?)\s+(?:blank|empty))",
+    re.IGNORECASE,
+)
+_DESCRIPTION = re.compile(
+    r"^(?:(?:the|this)\s+(?:image|picture|photo(?:graph)?)\s+(?:contains|shows|depicts|displays|features|appears|is)\b"
+    r"|in\s+(?:the|this)\s+(?:image|picture|photo)\b"
+    r"|(?:the|this)\s+(?:handwritten\s+)?text\s+in\s+the\s+image\b"
+    r"|(?:这|该)(?:张|幅)?(?:图片|图像|照片|图)(?:中|上|里)?(?:显示|展示|包含|是|为|呈现|有)"
+    r"|(?:图片|图像|照片|图|纸)(?:中|上|里)(?:显示|展示|包含|写着|写的是|的文字|的内容|有)"
+    r"|这是一(?:张|幅|行|段)|根据(?:图片|图像))",
+    re.IGNORECASE,
+)
+
+
+def examine(answer: Answer, query: Query, prompt_text: str) -> Verdict:
+    """Judge one answer.
+
+    Args:
+        answer: as it came.
+        query: the crop and what the OCR saw on it.
+        prompt_text: the question as it was asked.
+    """
+    ocr = query.line.reading.text if query.line.reading is not None else ""
+    if len(answer.text) > MOST_CHARACTERS:
+        return Retry("repeats" if _repeats(answer.text[-MOST_CHARACTERS:], ocr) else "wrong_length")
+    if answer.finish in ("content_filter", "sensitive"):
+        return Reject("refuses")
+    text = unicodedata.normalize("NFC", clean(answer.text, ocr)).strip()
+    symptom = _form_symptom(text, answer.finish, ocr)
+    if symptom is not None:
+        return Reject(symptom) if symptom == "no_text" else Retry(symptom)
+    joined = _join_lines(text)
+    symptom = _content_symptom(joined, query, prompt_text, ocr)
+    if symptom is None and not _fits(joined, ocr, query):
+        symptom = "several_lines" if joined != text else "wrong_length"
+    return Accept(joined) if symptom is None else Retry(symptom)
+
+
+def _form_symptom(text: str, finish: str | None, ocr: str) -> Symptom | None:
+    """Symptoms that show in the answer alone."""
+    if not text:
+        return "cut_off" if finish == "length" else "empty"
+    if _repeats(text, ocr):
+        return "repeats"
+    if finish == "length":
+        return "cut_off"
+    patterns: tuple[tuple[re.Pattern[str], Symptom], ...] = (
+        (_REFUSAL, "refuses"),
+        (_NO_TEXT, "no_text"),
+        (_DESCRIPTION, "describes"),
+    )
+    for pattern, symptom in patterns:
+        match = pattern.match(text)
+        if match and not begins_on_paper(match.group(0), ocr):
+            return symptom
+    return None
+
+
+def _content_symptom(text: str, query: Query, prompt_text: str, ocr: str) -> Symptom | None:
+    """Symptoms that show beside the question and the OCR's reading."""
+    if _echoes(text, query, prompt_text, ocr):
+        return "echoes"
+    return "wrong_script" if _wrong_script(text, query) else None
+
+
+def _repeats(text: str, ocr: str) -> bool:
+    """Whether the answer loops; what loops on the paper too (a dotted line, 哈哈哈哈) is no symptom."""
+    unit = _loop(text)
+    if unit and unit * 3 not in ocr:
+        return True
+    return _compression(text) > COMPRESSION and _compression(ocr) <= COMPRESSION
+
+
+def _loop(text: str) -> str:
+    """The unit that the text repeats at its end, or ""."""
+    for size in range(1, min(LOOP_UNIT, len(text) // LOOP_TIMES) + 1):
+        unit = text[-size:]
+        times = 1
+        while text.endswith(unit * (times + 1)):
+            times += 1
+        if times >= LOOP_TIMES and times * size >= LOOP_LENGTH:
+            return unit
+    return ""
+
+
+def _compression(text: str) -> float:
+    """How many times smaller zlib makes the text; 1 where it is too short to say."""
+    content = text.encode("utf-8", "surrogatepass")
+    return len(content) / len(zlib.compress(content)) if len(content) >= COMPRESSION_FROM else 1.0
+
+
+def _join_lines(text: str) -> str:
+    """Rows as one line: a space between words, nothing between Han characters."""
+    rows = [row.strip() for row in text.splitlines() if row.strip()]
+    joined = rows[0]
+    for row in rows[1:]:
+        joined += ("" if _HAN.match(joined[-1]) and _HAN.match(row[0]) else " ") + row
+    return joined
+
+
+def _length(text: str) -> int:
+    """Grapheme clusters, white space not counted."""
+    return len(_CLUSTER.findall("".join(text.split())))
+
+
+def _fits(text: str, ocr: str, query: Query) -> bool:
+    """Whether so many characters can stand on this crop.
+
+    Narrow Latin letters on a crop with loose margins come to eight in a square; three times the OCR's count leaves
+    room for an OCR that saw a third of the line.
+    """
+    height, width = query.line.crop.shape[:2]
+    length, seen = _length(text), _length(ocr)
+    if length > 12 + 8 * width / max(height, 1):
+        return False
+    return not seen or (length <= 3 * seen + 10 and not (seen >= 12 and 4 * length < seen))
+
+
+def _wrong_script(text: str, query: Query) -> bool:
+    """A sure OCR read one script and the answer has letters, none of them of it."""
+    reading = query.line.reading
+    if reading is None or not reading.positions:
+        return False
+    places = [position.candidates[0].probability for position in reading.positions if not position.optional]
+    letters = len(_LETTER.findall(reading.text))
+    if letters < 4 or not places or sum(places) / len(places) < SURE or len(_LETTER.findall(text)) < 2:
+        return False
+    return any(
+        len(script.findall(reading.text)) >= 0.7 * letters and not script.search(text) for script in (_HAN, _LATIN)
+    )
+
+
+def _echoes(text: str, query: Query, prompt_text: str, ocr: str) -> bool:
+    """Whether the answer is a piece of the question, or a neighbouring line that the question showed."""
+    if ocr and fuzz.ratio(text, ocr) >= 50:
+        return False
+    for neighbour in (on_one_row(query.before), on_one_row(query.after)):
+        if len(neighbour) >= 4 and neighbour in prompt_text and fuzz.ratio(text, neighbour) >= 90:
+            return True
+    question = prompt_text.replace(on_one_row(ocr), "") if ocr else prompt_text
+    shared = SequenceMatcher(None, text, question, autojunk=False).find_longest_match().size
+    return shared >= (10 if _HAN.search(text) else 20) and 2 * shared >= len(text)

@@ -1,0 +1,41 @@
+"""Crops as a vision model wants them: large enough to be seen, small enough not to hang, as PNG.
+
+Knows pixels; knows no model and no HTTP.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LEAST_HEIGHT = 56
+"""Two merged patches of 28 px: under it a GLM vision tower has one row of patches for a line of strokes."""
+LONGEST_SIDE = 2300
+"""GLM-OCR hangs on some images above this (zai-org/GLM-OCR issue 42)."""
+
+
+def prepare(pixels: NDArray[np.uint8]) -> Image.Image:
+    """An image in its own proportions, enlarged or reduced only where the model needs it.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB, not empty.
+    """
+    image = Image.fromarray(pixels)
+    width, height = image.size
+    factor = min(max(1.0, LEAST_HEIGHT / height), LONGEST_SIDE / max(width, height))
+    if factor == 1.0:
+        return image
+    return image.resize((max(1, round(width * factor)), max(1, round(height * factor))), Image.Resampling.BICUBIC)
+
+
+def to_png(pixels: NDArray[np.uint8]) -> bytes:
+    """A prepared image as PNG, uint8 (H, W, 3) RGB in."""
+    stream = io.BytesIO()
+    prepare(pixels).save(stream, "PNG", compress_level=3)
+    return stream.getvalue()

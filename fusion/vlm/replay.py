@@ -1,0 +1,121 @@
+r"""Recorded readings of another model, played back: for studies and tests, with no model at hand.
+
+Knows TSV files (header, first column `image`) and how a recording is found by its image; knows no model.
+
+A recording is final: it passes the same examination as a live answer, and one that fails becomes a Failure. It holds the
+text of a whole image; when a page has several lines, a recording with as many rows (a row break is the two characters
+`\n`) is dealt out in order, and any other is not guessed at.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from fusion.config import ReplayVlm
+from fusion.errors import ConfigError
+from fusion.page import Failure, Reading, Recipe
+from fusion.vlm.acceptance import MESSAGES, Accept, examine
+from fusion.vlm.cache import image_sha256
+from fusion.vlm.protocol import Answer, Query
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ROW_BREAK = "\\n"
+
+
+class ReplayReader:
+    """Recorded readings behind the reader protocol; asks nobody anything."""
+
+    name = "replay"
+
+    def __init__(self, config: ReplayVlm) -> None:
+        """Load the file.
+
+        Raises:
+            ConfigError: the file can't be read, has no `image` column, not the wanted one, or names an image twice.
+        """
+        self._column = config.column
+        self._recordings, self._version = _load(config)
+        names = Counter(PurePosixPath(image).name for image in self._recordings)
+        self._by_name = {PurePosixPath(i).name: i for i in self._recordings if names[PurePosixPath(i).name] == 1}
+
+    def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
+        """The recorded reading of each crop."""
+        lines = Counter(query.image for query in queries)
+        dealt: Counter[str] = Counter()
+        outcomes: list[tuple[Reading | Failure, ...]] = []
+        for query in queries:
+            outcomes.append((self._read_one(query, dealt[query.image], lines[query.image]),))
+            dealt[query.image] += 1
+        return outcomes
+
+    def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
+        """None: a recording can't weigh other texts."""
+        return None
+
+    def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
+        """A failure: nothing but readings is recorded."""
+        return Failure("vlm", "not_recorded", "recorded readings can't answer questions")
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _read_one(self, query: Query, place: int, count: int) -> Reading | Failure:
+        """The reading of line `place` of an image that shows `count` lines."""
+        recorded = self._find(query.image)
+        if not recorded:
+            return Failure("vlm", "not_recorded", f"column {self._column} holds no reading of this image")
+        rows = recorded.split(ROW_BREAK)
+        if count > 1 and len(rows) != count:
+            message = f"the recording has {len(rows)} rows and {count} lines were found on the image"
+            return Failure("vlm", "not_recorded", message)
+        raw = rows[place] if count > 1 else "\n".join(rows)
+        verdict = examine(Answer(raw), query, "")
+        if not isinstance(verdict, Accept):
+            return Failure("vlm", verdict.symptom, f"{MESSAGES[verdict.symptom]} (recorded in column {self._column})")
+        recipe = Recipe("replay", self._version, self._column, image_sha256(query.line.crop), prompt_id="recorded")
+        return Reading("vlm", verdict.text, recipe, raw=raw)
+
+    def _find(self, image: str) -> str | None:
+        """By the name itself, then by the longest recorded path that it ends in, then by a file name that is unique."""
+        path = PurePosixPath(image.replace("\\", "/"))
+        for start in range(len(path.parts)):
+            name = str(PurePosixPath(*path.parts[start:]))
+            if name in self._recordings:
+                return self._recordings[name]
+        return self._recordings.get(self._by_name.get(path.name, ""))
+
+
+def _load(config: ReplayVlm) -> tuple[dict[str, str], str]:
+    """Image → reading, and the first 8 hex digits of the file's SHA-256."""
+    try:
+        content = config.path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(config.path, f"can't be read ({error.strerror})", "Check vlm.path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(config.path, "is not UTF-8", "Save the recordings as UTF-8 TSV.") from error
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
+    header = rows[0] if rows else []
+    if header[:1] != ["image"]:
+        raise ConfigError(config.path, "has no header whose first column is `image`", "Add one: image<TAB>reader …")
+    if config.column not in header[1:]:
+        raise ConfigError(
+            config.path, f"has no column {config.column!r}", f"Set vlm.column to one of: {', '.join(header[1:])}."
+        )
+    column = header.index(config.column)
+    recordings: dict[str, str] = {}
+    for row in rows[1:]:
+        if row and row[0] in recordings:
+            raise ConfigError(config.path, f"names {row[0]} twice", "Keep one row per image.")
+        if row:
+            recordings[row[0]] = row[column].strip() if column < len(row) else ""
+    return recordings, hashlib.sha256(content).hexdigest()[:8]

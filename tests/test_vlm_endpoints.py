@@ -1,0 +1,88 @@
+"""Load and health of endpoints, with a clock of our own."""
+
+from __future__ import annotations
+
+import pytest
+
+from fusion.vlm.endpoints import FIRST_BACKOFF, PATIENCE, Endpoints, Trouble, parse_endpoints
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def pool(count: int) -> tuple[Endpoints, Clock, list[str]]:
+    clock = Clock()
+    urls = [f"http://127.0.0.1:{port}" for port in range(1, count + 1)]
+    return Endpoints(parse_endpoints(urls, []), clock, clock.sleep), clock, urls
+
+
+def ask(endpoints: Endpoints, ill: bool, tried: tuple[str, ...] = ()) -> str:
+    """One request; returns who got it."""
+    url = ""
+    try:
+        with endpoints.lend(tried) as endpoint:
+            url = endpoint.url
+            if ill:
+                raise Trouble("server_error", "ill", again=True, ill=True)
+    except Trouble:
+        if not url:
+            raise
+    return url
+
+
+def test_the_least_busy_endpoint_is_lent() -> None:
+    endpoints, _, urls = pool(3)
+    with endpoints.lend() as one, endpoints.lend() as two, endpoints.lend() as three:
+        assert [one.url, two.url, three.url] == urls
+        with endpoints.lend() as again:
+            assert (again.url, again.under_way) == (urls[0], 2)
+    assert one.under_way == 0
+
+
+def test_an_ill_endpoint_is_put_aside_and_tried_again_later() -> None:
+    endpoints, clock, urls = pool(2)
+    assert ask(endpoints, ill=True) == urls[0]
+    assert [ask(endpoints, ill=False) for _ in range(3)] == [urls[1]] * 3
+    clock.now += FIRST_BACKOFF
+    assert ask(endpoints, ill=False) == urls[0]
+    assert clock.slept == []
+
+
+def test_another_endpoint_is_preferred_for_a_retry() -> None:
+    endpoints, _, urls = pool(2)
+    assert ask(endpoints, ill=False, tried=(urls[0],)) == urls[1]
+    assert ask(endpoints, ill=False, tried=tuple(urls)) == urls[0]
+
+
+def test_backoff_doubles_until_everybody_gives_up_at_once_and_one_success_heals() -> None:
+    endpoints, clock, urls = pool(1)
+    with pytest.raises(Trouble) as caught:
+        for _ in range(20):
+            ask(endpoints, ill=True)
+    assert caught.value.kind == "unreachable"
+    assert not caught.value.again
+    assert clock.slept == pytest.approx([FIRST_BACKOFF * 2**i for i in range(len(clock.slept))])
+    assert max(clock.slept) <= PATIENCE
+    clock.now += 60
+    assert ask(endpoints, ill=False) == urls[0]
+    assert ask(endpoints, ill=False) == urls[0]
+    assert len(clock.slept) == 5
+
+
+def test_requests_that_fell_ill_together_count_once() -> None:
+    endpoints, clock, urls = pool(1)
+    with pytest.raises(Trouble), endpoints.lend(), endpoints.lend():
+        clock.now += 1
+        raise Trouble("timeout", "one", again=True, ill=True)
+    clock.now += FIRST_BACKOFF
+    assert ask(endpoints, ill=False) == urls[0]

@@ -1,0 +1,132 @@
+"""Where images and keys may go, and what is never written down."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from fusion.config import ServedVlm
+from fusion.errors import ConfigError
+from fusion.page import Failure, Reading
+from fusion.vlm import open_reader
+from fusion.vlm.endpoints import parse_endpoints
+from tests.vlm_readers import completion, opened, query, serving
+
+DIALECTS = ["openai", "inference"]
+
+
+def answer(path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+    """Both dialects at once."""
+    status, reply, headers = completion("Wortlaut")
+    return status, {**reply, "answer": "Wortlaut"}, headers
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.z.ai/api/paas/v4",
+        "http://192.168.1.9:8000/v1",
+        "http://127.0.0.1.example.com/v1",
+        "http://localhost.example.com/v1",
+        "http://0.0.0.0:8000/v1",
+    ],
+)
+def test_other_hosts_are_refused_until_they_are_allowed(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"vlm\.endpoints: .*vlm\.allowed_hosts") as caught:
+        open_reader(ServedVlm(endpoints=("http://127.0.0.1:1/v1", url)))
+    assert url in str(caught.value)
+    host = url.split("/")[2].split(":")[0]
+    assert parse_endpoints([url], [host.upper()])[0].host == host
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "http://127.9.9.9", "http://[::1]:80/v1/", "http://LOCALHOST/v1"])
+def test_this_machine_needs_no_permission(url: str) -> None:
+    assert parse_endpoints([url], [])[0].loopback
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/v1", "127.0.0.1:8000", "http://", "http://[bad", "http://127.0.0.1:x/", "http://u:pw@127.0.0.1/"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"vlm\.endpoints") as caught:
+        parse_endpoints([url], [])
+    assert "pw" not in str(caught.value)
+
+
+def test_the_same_address_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        parse_endpoints(["http://127.0.0.1/v1", "http://127.0.0.1/v1/"], [])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_nothing_of_the_users_openai_settings_is_sent(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", "sk-private")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Private: sk-private")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    with serving(answer) as server, opened(ServedVlm(endpoints=(server.url,), dialect=dialect)) as reader:  # type: ignore[arg-type]
+        ((item, _),) = reader.read([query("Wortlaut")])
+    assert isinstance(item, Reading)
+    for _, headers, body in server.requests:
+        assert "authorization" not in headers
+        assert "sk-private" not in f"{headers}{body}"
+        assert not any(name.startswith(("x-", "openai")) for name in headers)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_configured_key_is_sent(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "right")
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+    settings = {"dialect": dialect, "api_key_env": "MY_KEY"}
+    with serving(answer) as server, opened(ServedVlm(endpoints=(server.url,), **settings)) as reader:  # type: ignore[arg-type]
+        reader.read([query("Wortlaut")])
+    assert {headers["authorization"] for _, headers, _ in server.requests} == {"Bearer right"}
+
+
+def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(ConfigError, match="MY_KEY"):
+        open_reader(ServedVlm(api_key_env="MY_KEY"))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_carries_the_image_nowhere(dialect: str, status: int) -> None:
+    with serving(answer) as other:
+        target = other.url.replace("127.0.0.1", "localhost")
+        with serving(lambda p, b: (status, "", {"Location": f"{target}{p}"})) as server:
+            with opened(ServedVlm(endpoints=(server.url,), dialect=dialect)) as reader:  # type: ignore[arg-type]
+                ((item, _),) = reader.read([query("Wortlaut")])
+        assert isinstance(item, Failure)
+        assert item.kind == "redirected"
+        assert other.requests == []
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_proxy_of_the_environment_is_not_used_for_this_machine(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(answer) as proxy, serving(answer) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with opened(ServedVlm(endpoints=(server.url,), dialect=dialect)) as reader:  # type: ignore[arg-type]
+            reader.read([query("Wortlaut")])
+    assert len(server.requests) == 2
+    assert proxy.requests == []
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_no_text_and_no_image_is_logged(dialect: str, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("", "openai", "httpx2", "httpcore2", "httpx", "httpcore", "fusion"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    replies = [answer("", {}), (500, "Wortlaut", {}), (200, "Wortlaut", {})]
+    for reply in replies:
+        with serving(lambda p, b, reply=reply: reply) as server:  # type: ignore[misc]
+            settings = {"dialect": dialect, "retries": 0}
+            with opened(ServedVlm(endpoints=(server.url,), **settings)) as reader:  # type: ignore[arg-type]
+                outcomes = reader.read([query("Wortlaut", before="Vorzeile")])
+        assert all("Wortlaut" not in item.message for item in outcomes[0] if isinstance(item, Failure))
+    for text in ("Wortlaut", "Vorzeile", "iVBOR"):
+        assert text not in caplog.text
