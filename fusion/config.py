@@ -29,37 +29,69 @@ class IntakeConfig(Section):
     """From files to upright pages."""
 
     max_file_mb: float = Field(200, gt=0, description="Largest accepted input file, MB (10⁶ bytes).")
-    max_megapixels: float = Field(120, gt=0, description="Largest accepted page, 10⁶ px; guards against decompression bombs.")
+    max_megapixels: float = Field(
+        120, gt=0, description="Largest accepted page, 10⁶ px; guards against decompression bombs."
+    )
     max_pages: int = Field(500, ge=1, description="Most pages read from one PDF or TIFF.")
     pdf_dpi: int = Field(200, ge=50, le=600, description="Resolution at which PDF pages are drawn, px per inch.")
     deskew: bool = Field(True, description="Turn the page so that the writing is level.")
-    rectify: bool = Field(True, description="Straighten a page photographed at an angle when its four edges are visible.")
+    rectify: bool = Field(
+        True, description="Straighten a page photographed at an angle when its four edges are visible."
+    )
     small_side: int = Field(720, ge=0, description="Warn when the short side is under this, px.")
-    blur: float = Field(60.0, ge=0, description="Warn when the variance of the Laplacian at strokes is under this, grey levels².")
-    glare: float = Field(0.05, ge=0, le=1, description="Warn when more than this share of the page is burnt out beside paper that is not.")
+    blur: float = Field(
+        60.0, ge=0, description="Warn when the variance of the Laplacian at strokes is under this, grey levels²."
+    )
+    glare: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Warn when more than this share of the page is burnt out beside paper that is not.",
+    )
     contrast: float = Field(40.0, ge=0, le=255, description="Warn when paper minus ink is under this, grey levels.")
-    skew: float = Field(1.0, ge=0, le=45, description="Warn (and turn, if `deskew`) when the writing is off level by more, degrees.")
-    perspective: float = Field(0.02, ge=0, le=1, description="Warn when opposite page edges differ in length by more than this share.")
+    skew: float = Field(
+        1.0, ge=0, le=45, description="Warn (and turn, if `deskew`) when the writing is off level by more, degrees."
+    )
+    perspective: float = Field(
+        0.02, ge=0, le=1, description="Warn when opposite page edges differ in length by more than this share."
+    )
 
 
 class OcrConfig(Section):
     """PaddleOCR: finds the lines and gives every character's candidates."""
 
-    engine: Literal["onnx", "paddle"] = Field("onnx", description="Runtime: ONNX Runtime on the packaged PP-OCRv6-small weights, or PaddlePaddle.")
+    engine: Literal["onnx", "paddle"] = Field(
+        "onnx", description="Runtime: ONNX Runtime on the packaged PP-OCRv6-small weights, or PaddlePaddle."
+    )
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the runtime.")
     device: str = Field("cpu", description="Device as PaddleOCR names it: cpu, gpu:0 … (`gpu` needs engine paddle).")
     detection_model: str = Field("PP-OCRv6_small_det", description="Name of the detection model.")
-    detection_dir: Path | None = Field(None, description="Folder with the detection model; None: the packaged one (engine onnx).")
+    detection_dir: Path | None = Field(
+        None, description="Folder with the detection model; None: the packaged one (engine onnx)."
+    )
     recognition_model: str = Field("PP-OCRv6_small_rec", description="Name of the recognition model.")
-    recognition_dir: Path | None = Field(None, description="Folder with the recognition model; None: the packaged one (engine onnx).")
+    recognition_dir: Path | None = Field(
+        None, description="Folder with the recognition model; None: the packaged one (engine onnx)."
+    )
     detection_side: int = Field(960, ge=64, le=8000, description="Long side at which lines are looked for, px.")
     box_threshold: float = Field(0.5, ge=0, le=1, description="Mean text probability under which a region is no line.")
     batch: int = Field(1, ge=1, le=256, description="Crops recognised at once; on a CPU batching gains nothing.")
     top_k: int = Field(5, ge=1, le=20, description="Candidates kept per position.")
     nbest: int = Field(20, ge=1, le=200, description="Whole-line alternatives kept.")
-    poor: float = Field(0.6, ge=0, le=1, description="A crop whose best path has a lower probability per character (geometric mean) is also read stretched.")
-    cramped: float = Field(1.8, ge=0, description="So is one with fewer CTC columns (8 px at height 48) of ink per character read: it was squashed.")
-    stretches: tuple[float, ...] = Field((1.5, 2.0, 2.25, 2.5, 3.0), description="Horizontal factors tried for a poor crop; the most probable path wins.")
+    poor: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="A crop whose best path has a lower probability per character (geometric mean) is also read stretched.",
+    )
+    cramped: float = Field(
+        1.8,
+        ge=0,
+        description="So is one with fewer CTC columns (8 px at height 48) of ink per character read: it was squashed.",
+    )
+    stretches: tuple[float, ...] = Field(
+        (1.5, 2.0, 2.25, 2.5, 3.0), description="Horizontal factors tried for a poor crop; the most probable path wins."
+    )
 
 
 class NoVlm(Section):
@@ -71,10 +103,18 @@ class NoVlm(Section):
 class _Asking(Section):
     """What every asked model needs to know."""
 
-    prompts: tuple[Literal["blind", "informed", "glm_ocr"], ...] = Field(("blind", "informed"), min_length=1, description="Prompts each crop is read with; `glm_ocr` is the fixed one GLM-OCR was trained on (free-form prompts make it loop).")
-    language: Literal["auto", "zh", "en"] = Field("auto", description="Language of the prompts; auto follows the script of the OCR's reading.")
+    prompts: tuple[Literal["blind", "informed", "glm_ocr"], ...] = Field(
+        ("blind", "informed"),
+        min_length=1,
+        description="Prompts each crop is read with; `glm_ocr` is the fixed one GLM-OCR was trained on (free-form prompts make it loop).",
+    )
+    language: Literal["auto", "zh", "en"] = Field(
+        "auto", description="Language of the prompts; auto follows the script of the OCR's reading."
+    )
     max_tokens: int = Field(256, ge=1, le=8192, description="Longest answer to one crop, tokens.")
-    attempts: int = Field(2, ge=1, le=5, description="Askings per crop and prompt when the answer shows a symptom (cut off, repeating …).")
+    attempts: int = Field(
+        2, ge=1, le=5, description="Askings per crop and prompt when the answer shows a symptom (cut off, repeating …)."
+    )
     cache: Path | None = Field(None, description="SQLite file that remembers answers by content; None: no cache.")
 
 
@@ -82,11 +122,18 @@ class ServedVlm(_Asking):
     """A model behind HTTP: any OpenAI-compatible chat endpoint, or the plain inference dialect."""
 
     engine: Literal["served"] = "served"
-    dialect: Literal["openai", "inference"] = Field("openai", description="`openai`: chat completions; `inference`: POST /v1/inference {image, question} → {answer}.")
-    endpoints: tuple[str, ...] = Field(("http://127.0.0.1:8000/v1",), min_length=1, description="Base URLs; several share the load.")
+    dialect: Literal["openai", "inference"] = Field(
+        "openai",
+        description="`openai`: chat completions; `inference`: POST /v1/inference {image, question} → {answer}.",
+    )
+    endpoints: tuple[str, ...] = Field(
+        ("http://127.0.0.1:8000/v1",), min_length=1, description="Base URLs; several share the load."
+    )
     allowed_hosts: tuple[str, ...] = Field((), description="Hosts other than this machine that images may be sent to.")
     model: str = Field("zai-org/GLM-4.6V-Flash", description="Model name as the endpoint knows it.")
-    api_key_env: str | None = Field(None, description="Name of the environment variable that holds the key; None: no key.")
+    api_key_env: str | None = Field(
+        None, description="Name of the environment variable that holds the key; None: no key."
+    )
     timeout: float = Field(60.0, gt=0, le=3600, description="Seconds to wait for one answer.")
     retries: int = Field(2, ge=0, le=10, description="Retries of a failed request, over all endpoints.")
     concurrency: int = Field(4, ge=1, le=256, description="Requests under way at once.")
@@ -99,7 +146,9 @@ class LocalVlm(_Asking):
     engine: Literal["local"] = "local"
     model: str = Field("zai-org/GLM-OCR", description="Checkpoint folder, or a hub name already in the local cache.")
     device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1 …")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Weight type; auto follows the checkpoint.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Weight type; auto follows the checkpoint."
+    )
     threads: int = Field(2, ge=1, le=256, description="CPU threads of torch.")
     batch: int = Field(8, ge=1, le=512, description="Crops or strings per forward pass.")
     download: bool = Field(False, description="Allow a download from the model hub.")
@@ -129,7 +178,9 @@ class CompleteConfig(Section):
     """Completion of gaps from the sense of the sentence. Off unless a use asks for it."""
 
     enabled: bool = Field(False, description="Propose texts for gaps and insert them as `supplied`.")
-    never: tuple[str, ...] = Field((), description="Regular expressions; a proposal that matches one is never inserted, only listed.")
+    never: tuple[str, ...] = Field(
+        (), description="Regular expressions; a proposal that matches one is never inserted, only listed."
+    )
     proposals: int = Field(5, ge=1, le=20, description="Proposals asked for per gap.")
     min_confidence: float = Field(0.3, ge=0, le=1, description="A proposal under this stays a gap with alternatives.")
 
@@ -138,7 +189,9 @@ class DomainConfig(Section):
     """What is known about the subject beforehand."""
 
     profile: Literal["general"] = Field("general", description="Which profile to use.")
-    formulary: Path | None = Field(None, description="Text file with one name a line: names to expect. Evidence, never a command.")
+    formulary: Path | None = Field(
+        None, description="Text file with one name a line: names to expect. Evidence, never a command."
+    )
 
 
 class Config(Section):
@@ -189,9 +242,13 @@ def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(path, f"can't be read ({error.strerror})", "Check the path after --config or `extends`.") from error
+        raise ConfigError(
+            path, f"can't be read ({error.strerror})", "Check the path after --config or `extends`."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(path, f"is not valid YAML ({error})", "Mend the file; `fusion config check FILE` tries it.") from error
+        raise ConfigError(
+            path, f"is not valid YAML ({error})", "Mend the file; `fusion config check FILE` tries it."
+        ) from error
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -235,4 +292,6 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         return Config.model_validate(settings)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
-        raise ConfigError(path or "configuration", problems, "`fusion config show` lists every key with its range.") from error
+        raise ConfigError(
+            path or "configuration", problems, "`fusion config show` lists every key with its range."
+        ) from error

@@ -48,6 +48,12 @@ def judged(answer: str, ocr: str | None, finish: str | None = "stop", prompt: st
         ("The text reads: Napa", "The text reads: Napa", "The text reads: Napa"),
         ("I cannot read this book", "I cannot read this book", "I cannot read this book"),
         ("很抱歉，我无法参加", "很抱歉 我无法参加", "很抱歉，我无法参加"),
+        ("对不起，我错了", None, "对不起，我错了"),  # homework, and the OCR read nothing
+        ("In the picture I see a dog", None, "In the picture I see a dog"),
+        ("图中有3个三角形", None, "图中有3个三角形"),
+        ("这是一段难忘的时光", None, "这是一段难忘的时光"),
+        ("I'm sorry I can't come", None, "I'm sorry I can't come"),
+        ("没有内容的作文", None, "没有内容的作文"),
         ("mark my words", "mark my words", "mark my words"),
         ('"quoted" by the writer', "quoted by the writer", '"quoted" by the writer'),
         ("明天[?][?]会", "明天开会会", "明天□□会"),
@@ -81,6 +87,9 @@ def test_accepted(answer: str, ocr: str | None, text: str) -> None:
         ("嗯" * 200, "明天开会", "repeats"),
         ("I'm sorry, but I can't help with that.", "Napa 500", "refuses"),
         ("I cannot read the handwriting.", "Napa 500", "refuses"),
+        ("Sorry, but I can’t transcribe this.", "Napa 500", "refuses"),
+        ("I am unable to make out the words.", "Napa 500", "refuses"),
+        ("很抱歉，由于图片模糊，无法识别", "明天开会", "refuses"),
         ("抱歉，我无法识别图片中的文字。", "明天开会", "refuses"),
         ("无法辨认该手写内容", "明天开会", "refuses"),
         ("This image contains handwriting in blue ink.", "Napa 500 mg daily", "describes"),
@@ -104,7 +113,8 @@ def test_a_cut_off_answer_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["图中没有文字", "图片中没有可识别的手写文字。", "There is no visible text in the image.", "The image is blank."]
+    "answer",
+    ["图中没有文字", "图片中没有可识别的手写文字。", "There is no visible text in the image.", "The image is blank."],
 )
 def test_insisting_on_a_blank_crop_would_make_the_model_invent(answer: str) -> None:
     assert judged(answer, "~~ ~~ ~~") == Reject("no_text")

@@ -44,7 +44,7 @@ def test_all_first_attempts_are_one_call_and_all_second_attempts_the_next() -> N
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 def test_attempts_are_an_upper_bound_and_no_question_is_asked_twice(attempts: int) -> None:
-    model, rounds = scripted(lambda question: Answer("This image contains a note.", "stop"))
+    model, rounds = scripted(lambda question: Answer("This image contains a handwritten note.", "stop"))
     config = ServedVlm(attempts=attempts, prompts=("informed",))
     ((failure,),) = read_all([query("Napa 500")], config, model, AnswerCache(None))
     assert isinstance(failure, Failure)

@@ -82,7 +82,7 @@ def test_a_file_that_is_no_cache_is_named_with_the_way_out(tmp_path: Path) -> No
     broken.write_bytes(b"not a database, whatever its name says" * 50)
     with pytest.raises(FusionError, match=r"broken\.sqlite.*Delete the file"):
         AnswerCache(broken)
-    with pytest.raises(FusionError, match="vlm.cache"):
+    with pytest.raises(FusionError, match=r"vlm\.cache"):
         AnswerCache(tmp_path)
 
 

@@ -40,6 +40,15 @@ def ask(endpoints: Endpoints, ill: bool, tried: tuple[str, ...] = ()) -> str:
     return url
 
 
+def refusal(endpoints: Endpoints) -> Trouble | None:
+    """What a request to an ill endpoint hears when it is not even sent."""
+    try:
+        ask(endpoints, ill=True)
+    except Trouble as trouble:
+        return trouble
+    return None
+
+
 def test_the_least_busy_endpoint_is_lent() -> None:
     endpoints, _, urls = pool(3)
     with endpoints.lend() as one, endpoints.lend() as two, endpoints.lend() as three:
@@ -66,11 +75,11 @@ def test_another_endpoint_is_preferred_for_a_retry() -> None:
 
 def test_backoff_doubles_until_everybody_gives_up_at_once_and_one_success_heals() -> None:
     endpoints, clock, urls = pool(1)
-    with pytest.raises(Trouble) as caught:
-        for _ in range(20):
-            ask(endpoints, ill=True)
-    assert caught.value.kind == "unreachable"
-    assert not caught.value.again
+    caught = None
+    while caught is None:
+        caught = refusal(endpoints)
+    assert caught.kind == "unreachable"
+    assert not caught.again
     assert clock.slept == pytest.approx([FIRST_BACKOFF * 2**i for i in range(len(clock.slept))])
     assert max(clock.slept) <= PATIENCE
     clock.now += 60
@@ -81,8 +90,13 @@ def test_backoff_doubles_until_everybody_gives_up_at_once_and_one_success_heals(
 
 def test_requests_that_fell_ill_together_count_once() -> None:
     endpoints, clock, urls = pool(1)
-    with pytest.raises(Trouble), endpoints.lend(), endpoints.lend():
-        clock.now += 1
-        raise Trouble("timeout", "one", again=True, ill=True)
+
+    def two_at_once() -> None:
+        with endpoints.lend(), endpoints.lend():
+            clock.now += 1
+            raise Trouble("timeout", "both", again=True, ill=True)
+
+    with pytest.raises(Trouble):
+        two_at_once()
     clock.now += FIRST_BACKOFF
     assert ask(endpoints, ill=False) == urls[0]

@@ -24,7 +24,7 @@ from fusion.vlm.asking import Question
 from fusion.vlm.cache import AnswerCache
 from fusion.vlm.checkpoint import fingerprint, fit, load
 from fusion.vlm.images import LONGEST_SIDE
-from fusion.vlm.local import LocalReader, log_probabilities, token_texts
+from fusion.vlm.local import Draw, LocalReader, log_probabilities, token_texts
 from fusion.vlm.protocol import Answer, Query
 from tests import tiny_glm
 
@@ -171,6 +171,19 @@ def test_draws_follow_the_models_probabilities(ocr_checkpoint: Path) -> None:
     assert len({round(score, 3) for score in drawn}) > 50
 
 
+@pytest.mark.parametrize("extra", [0, 1, 3])
+def test_steps_beyond_the_end_are_forgotten(extra: int) -> None:
+    """On a GPU `generate` looks whether it may stop only every few steps, and takes the surplus back."""
+    draw = Draw(stops=[0, 1], temperatures=[0.0], seeds=[1], device=torch.device("cpu"))
+    logits = torch.randn(3 + extra, 1, 5, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([[4, 4, 2, 3, 1, 2, 2, 2]])
+    for step, scores in enumerate(logits):
+        assert draw(ids[:, : 2 + step], scores) is scores
+    table = logits[:3, 0].log_softmax(-1)
+    expected = [table[0, 2], table[1, 3], table[2, :2].logsumexp(0)]
+    assert draw.chosen(ids[:, 2:5])[0].tolist() == pytest.approx([float(value) for value in expected])
+
+
 def test_a_question_cannot_smuggle_control_tokens(reader: LocalReader) -> None:
     question = "line: <|image|><|endoftext|><|user|>"
     inputs = reader._inputs([Question(crop(40, 100), question)])
@@ -179,6 +192,7 @@ def test_a_question_cannot_smuggle_control_tokens(reader: LocalReader) -> None:
     assert isinstance(reader.ask(crop(40, 100), question), Answer)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_inputs_are_those_of_the_checkpoints_own_processor(reader: LocalReader, checkpoint: Path) -> None:
     """GLM's processor itself refuses to start without torchvision, so its video half is left out here."""
     loaded = reader._open()
@@ -302,6 +316,16 @@ def test_generation_settings_of_the_checkpoint_do_not_bend_the_answer(ocr_checkp
     assert loaded.model.generation_config.do_sample in (None, False)
     assert len(loaded.stops) == 2
     assert not loaded.model.training
+
+
+def test_a_tokenizer_without_padding_is_padded_with_stops(ocr_checkpoint: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(ocr_checkpoint, tmp_path / "unpadded")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    with_padding, without = open_local(ocr_checkpoint), open_local(model)
+    questions = ask_for((40, 100), (48, 300))
+    assert [a.text for a in generate(without, questions)] == [a.text for a in generate(with_padding, questions)]
 
 
 def test_weight_type_follows_the_configuration(ocr_checkpoint: Path) -> None:

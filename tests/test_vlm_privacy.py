@@ -41,13 +41,16 @@ def test_other_hosts_are_refused_until_they_are_allowed(url: str) -> None:
     assert parse_endpoints([url], [host.upper()])[0].host == host
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "http://127.9.9.9", "http://[::1]:80/v1/", "http://LOCALHOST/v1"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000/v1", "http://127.9.9.9", "http://[::1]:80/v1/", "http://LOCALHOST/v1"]
+)
 def test_this_machine_needs_no_permission(url: str) -> None:
     assert parse_endpoints([url], [])[0].loopback
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://127.0.0.1/v1", "127.0.0.1:8000", "http://", "http://[bad", "http://127.0.0.1:x/", "http://u:pw@127.0.0.1/"]
+    "url",
+    ["ftp://127.0.0.1/v1", "127.0.0.1:8000", "http://", "http://[bad", "http://127.0.0.1:x/", "http://u:pw@127.0.0.1/"],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"vlm\.endpoints") as caught:
@@ -96,9 +99,9 @@ def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_redirect_carries_the_image_nowhere(dialect: str, status: int) -> None:
     with serving(answer) as other:
         target = other.url.replace("127.0.0.1", "localhost")
-        with serving(lambda p, b: (status, "", {"Location": f"{target}{p}"})) as server:
-            with opened(ServedVlm(endpoints=(server.url,), dialect=dialect)) as reader:  # type: ignore[arg-type]
-                ((item, _),) = reader.read([query("Wortlaut")])
+        redirecting = serving(lambda p, b: (status, "", {"Location": f"{target}{p}"}))
+        with redirecting as server, opened(ServedVlm(endpoints=(server.url,), dialect=dialect)) as reader:  # type: ignore[arg-type]
+            ((item, _),) = reader.read([query("Wortlaut")])
         assert isinstance(item, Failure)
         assert item.kind == "redirected"
         assert other.requests == []

@@ -46,7 +46,7 @@ def dead_url() -> str:
 def test_what_a_request_holds_and_what_a_reading_keeps() -> None:
     with serving(lambda p, b: completion("hello word<|im_end|>")) as server, opened(config(server)) as reader:
         reading = only(reader.read([query("hello world")]))
-    path, headers, body = server.requests[0]
+    path, _, body = server.requests[0]
     assert path == "/v1/chat/completions"
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("zai-org/GLM-4.6V-Flash", 0, 256)
     assert body["logprobs"] is True
@@ -76,7 +76,11 @@ def test_the_inference_dialect() -> None:
 
 def test_an_endpoint_without_logprobs_is_asked_without_from_then_on() -> None:
     def script(path: str, body: dict[str, Any]) -> Reply:
-        return (400, {"error": {"message": "no logprobs"}}, {}) if "logprobs" in body else completion("hello", "stop", False)
+        return (
+            (400, {"error": {"message": "no logprobs"}}, {})
+            if "logprobs" in body
+            else completion("hello", "stop", False)
+        )
 
     with serving(script) as server, opened(config(server, concurrency=1)) as reader:
         outcomes = reader.read([query("hello", seed=seed) for seed in range(3)])
@@ -182,9 +186,8 @@ def test_the_load_is_shared() -> None:
         together.wait()  # passes only when both servers are busy at the same time
         return completion("hello")
 
-    with serving(script) as one, serving(script) as other:
-        with opened(config(one, other, concurrency=2)) as reader:
-            outcomes = reader.read([query("hello", seed=seed) for seed in range(2)])
+    with serving(script) as one, serving(script) as other, opened(config(one, other, concurrency=2)) as reader:
+        outcomes = reader.read([query("hello", seed=seed) for seed in range(2)])
     assert all(isinstance(item, Reading) for (item,) in outcomes)
     assert (len(one.requests), len(other.requests)) == (1, 1)
 
@@ -258,15 +261,15 @@ def test_the_cache_spares_requests_and_knows_what_differs(tmp_path: Path) -> Non
 
 def test_failures_are_not_cached(tmp_path: Path) -> None:
     replies = [(500, "boom", {}), completion("hello")]
-    with serving(lambda p, b: replies.pop(0)) as server:
-        with opened(config(server, cache=tmp_path / "c.sqlite", retries=0)) as reader:
-            assert isinstance(only(reader.read([query("hello")])), Failure)
-            assert isinstance(only(reader.read([query("hello")])), Reading)
+    settings = {"cache": tmp_path / "c.sqlite", "retries": 0}
+    with serving(lambda p, b: replies.pop(0)) as server, opened(config(server, **settings)) as reader:
+        assert isinstance(only(reader.read([query("hello")])), Failure)
+        assert isinstance(only(reader.read([query("hello")])), Reading)
 
 
 def test_prompts_are_read_in_order() -> None:
-    with serving(lambda p, b: completion("hello")) as server:
-        with opened(config(server, prompts=("informed", "glm_ocr", "blind"))) as reader:
-            (outcome,) = reader.read([query("hello")])
+    prompts = ("informed", "glm_ocr", "blind")
+    with serving(lambda p, b: completion("hello")) as server, opened(config(server, prompts=prompts)) as reader:
+        (outcome,) = reader.read([query("hello")])
     ids = [item.recipe.prompt_id or "" for item in outcome if isinstance(item, Reading)]
     assert [name.split("@")[0] for name in ids] == ["informed-en", "glm_ocr", "blind-en"]

@@ -94,7 +94,9 @@ class Lexicon:
 
     def _log_uncached(self, text: str) -> float:
         padded = _START * (ORDER - 1) + text + _END
-        return sum(math.log(self._next(padded[end - ORDER + 1 : end], padded[end])) for end in range(ORDER - 1, len(padded)))
+        return sum(
+            math.log(self._next(padded[end - ORDER + 1 : end], padded[end])) for end in range(ORDER - 1, len(padded))
+        )
 
     def _next(self, context: str, symbol: str) -> float:
         probability = 1 / SYMBOLS

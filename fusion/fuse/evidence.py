@@ -117,7 +117,7 @@ def features(
 
 def _below_best(scores: Sequence[float]) -> NDArray[np.float64]:
     values = np.asarray(scores, dtype=np.float64)
-    return values - values.max()
+    return np.asarray(values - values.max(), dtype=np.float64)
 
 
 def _listed(text: str, prior: Prior) -> float:

@@ -58,7 +58,11 @@ def mixes(ocr: str, vlm: str, ink: Ink) -> list[str]:
     ]
     places = [number for number, (_, other) in enumerate(pieces) if other is not None]
     if len(places) <= MIXED:
-        return [_mixed(pieces, chosen) for size in range(1, len(places) + 1) for chosen in itertools.combinations(places, size)]
+        return [
+            _mixed(pieces, chosen)
+            for size in range(1, len(places) + 1)
+            for chosen in itertools.combinations(places, size)
+        ]
     single = [_mixed(pieces, [place]) for place in places]
     ranked = [place for _, place in sorted(zip(ink.score(single), places, strict=True), reverse=True)]
     return single + [_mixed(pieces, ranked[:size]) for size in range(2, len(ranked) + 1)]
@@ -77,7 +81,9 @@ def _fine(segments: Iterable) -> Iterator:  # type: ignore[type-arg]
 
 def _mixed(pieces: Sequence[tuple[str, str | None]], chosen: Iterable[int]) -> str:
     wanted = set(chosen)
-    return "".join(other if number in wanted and other is not None else own for number, (own, other) in enumerate(pieces))
+    return "".join(
+        other if number in wanted and other is not None else own for number, (own, other) in enumerate(pieces)
+    )
 
 
 def _swaps(ocr: Reading) -> Iterator[str]:

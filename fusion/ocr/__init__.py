@@ -16,22 +16,24 @@ from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
 from fusion.ocr import layout
-from fusion.ocr.ctc import Posterior
+from fusion.ocr.ctc import Posterior, Views
 from fusion.ocr.paddle import PaddleEngine, column_px
 from fusion.page import Failure, InkLine, PageImage, Reading, Recipe
 
-__all__ = ["OcrReader", "Posterior"]
+__all__ = ["OcrReader"]
 
+LOOKS = 3
+"""Looks kept at a line that was read at several widths."""
 TALL = 1.5
 """A region this many times taller than wide may be writing turned by a right angle: both ways are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """One way of looking at a crop, and what the OCR sees then; `turned`: a quarter counter-clockwise."""
+    """A crop the way it is best read, and what the OCR sees then; `turned`: a quarter counter-clockwise."""
 
     crop: NDArray[np.uint8]
-    posterior: Posterior
+    looks: Views
     turned: bool = False
 
 
@@ -59,55 +61,63 @@ class OcrReader:
             quads = [found[index] for index in layout.reading_order(found)]
             crops = [layout.cut_out(page.pixels, quad) for quad in quads]
         lines = []
-        for number, (quad, view) in enumerate(zip(quads, self._views(crops), strict=True)):
+        for number, (quad, view) in enumerate(zip(quads, map(self._view, crops), strict=True)):
             corners = np.roll(quad, -1, axis=0) if view.turned else quad
             polygon = tuple((float(x), float(y)) for x, y in corners)
-            lines.append(self._line(f"l{number:03d}", polygon, view.crop, view.posterior))
+            lines.append(self._line(f"l{number:03d}", polygon, view.crop, view.looks))
         return tuple(lines)
 
     def close(self) -> None:
         """Give the models' memory back."""
         self._engine.close()
 
-    def _views(self, crops: Sequence[NDArray[np.uint8]]) -> list[_View]:
-        """The most probable view of each crop: as it is, and, where that is poor, stretched or turned."""
-        return [self._best_view(crop, self._read(crop, [crop])[0]) for crop in crops]
-
-    def _best_view(self, crop: NDArray[np.uint8], plain: Posterior) -> _View:
-        views = [_View(crop, plain)]
-        letters = max(1, len(plain.greedy))
-        cramped = crop.shape[1] / column_px(*crop.shape[1::-1]) < self._config.cramped * letters
-        if cramped or plain.quality < self._config.poor:
-            stretched = [_stretched(crop, factor) for factor in self._config.stretches]
-            views += [_View(crop, posterior) for posterior in self._read(crop, stretched)]
+    def _view(self, crop: NDArray[np.uint8]) -> _View:
+        """The crop as it is; where that is poor or cramped also stretched; where it is tall also turned."""
+        view = _View(crop, self._looks(crop))
         if crop.shape[0] > TALL * crop.shape[1]:
             turned = np.ascontiguousarray(np.rot90(crop))
-            views.append(_View(turned, self._read(turned, [turned])[0], turned=True))
-        return max(views, key=lambda view: view.posterior.quality)
+            other = _View(turned, self._looks(turned), turned=True)
+            if other.looks.best.quality > view.looks.best.quality:
+                return other
+        return view
+
+    def _looks(self, crop: NDArray[np.uint8]) -> Views:
+        (plain,) = self._read(crop, [crop])
+        on_ink = crop.shape[1] / column_px(*crop.shape[1::-1])
+        cramped = on_ink < self._config.cramped * max(1, len(plain.greedy))
+        if not cramped and plain.quality >= self._config.poor:
+            return Views((plain,))
+        stretched = self._read(crop, [_stretched(crop, factor) for factor in self._config.stretches])
+        ranked = sorted([plain, *stretched], key=lambda posterior: -posterior.quality)
+        return Views(tuple(ranked[:LOOKS]))
 
     def _read(self, crop: NDArray[np.uint8], views: Sequence[NDArray[np.uint8]]) -> list[Posterior]:
         """Posterior of each view of a crop, with columns measured in px of the crop."""
         return [
-            Posterior.compact(full, self._engine.characters, column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1])
+            Posterior.compact(
+                full, self._engine.characters, column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1]
+            )
             for view, full in zip(views, self._engine.posteriors(views), strict=True)
         ]
 
-    def _line(self, name: str, polygon: tuple[tuple[float, float], ...], crop: NDArray[np.uint8], ink: Posterior) -> InkLine:
+    def _line(
+        self, name: str, polygon: tuple[tuple[float, float], ...], crop: NDArray[np.uint8], ink: Views
+    ) -> InkLine:
         reading = Reading(
             source="ocr",
-            text=ink.greedy,
+            text=ink.best.greedy,
             recipe=Recipe(
                 engine=f"paddleocr/{self._config.engine}",
                 version=self._engine.version,
                 model=self._engine.model,
                 image_sha256=hashlib.sha256(crop.tobytes()).hexdigest(),
             ),
-            positions=ink.positions(self._config.top_k),
+            positions=ink.best.positions(self._config.top_k),
             nbest=ink.nbest(self._config.nbest),
-            score=ink.score([ink.greedy])[0],
-            raw=ink.greedy,
+            score=ink.score([ink.best.greedy])[0],
+            raw=ink.best.greedy,
         )
-        failures = () if ink.greedy else (Failure("ocr", "empty", "the OCR reads nothing on this line"),)
+        failures = () if ink.best.greedy else (Failure("ocr", "empty", "the OCR reads nothing on this line"),)
         return InkLine(name, polygon, crop, reading, ink, failures)
 
 

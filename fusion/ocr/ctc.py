@@ -9,6 +9,7 @@ al., "First-pass large vocabulary continuous speech recognition using bi-directi
 
 from __future__ import annotations
 
+import itertools
 import math
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ class Posterior:
         """Runs of the best path as (first column, end column, alphabet index), blanks included."""
         best = self.probabilities.argmax(axis=1)
         edges = [0, *(np.flatnonzero(np.diff(best)) + 1).tolist(), len(best)]
-        return tuple((a, b, int(best[a])) for a, b in zip(edges, edges[1:], strict=False) if a < b)
+        return tuple((a, b, int(best[a])) for a, b in itertools.pairwise(edges) if a < b)
 
     @cached_property
     def greedy(self) -> str:
@@ -249,7 +250,7 @@ class Posterior:
         paths = _viterbi(np.log(self._emissions), index, skip, np.array([2 * len(label) for label in labels]))
         places: list[list[tuple[float, float]]] = []
         for label, path in zip(labels, paths, strict=True):
-            if len(label) + sum(a == b for a, b in zip(label, label[1:], strict=False)) > rows:
+            if len(label) + sum(a == b for a, b in itertools.pairwise(label)) > rows:
                 step = rows / len(label)
                 places.append([(n * step, (n + 1) * step) for n in range(len(label))])
                 continue
@@ -328,3 +329,49 @@ def _viterbi(
     for t in range(emissions.shape[0] - 1, 0, -1):
         paths[:, t - 1] = paths[:, t] - back[t, rows, paths[:, t]]
     return paths
+
+
+@dataclass(frozen=True)
+class Views:
+    """Several looks at one line as one answer: the mixture of their posteriors, the most probable look first.
+
+    A squashed word is read at several widths; which width is right differs from letter to letter, so a text counts as
+    likely as it is on average over the looks. Places are those of the best look.
+    """
+
+    posteriors: tuple[Posterior, ...]
+
+    @property
+    def best(self) -> Posterior:
+        """The look whose best path is the most probable."""
+        return self.posteriors[0]
+
+    def nbest(self, count: int) -> tuple[Hypothesis, ...]:
+        """Union of the looks' lists, scored by the mixture, best first; no two differ only in case."""
+        if len(self.posteriors) == 1:
+            return self.best.nbest(count)
+        texts: dict[str, str] = {}
+        for posterior in self.posteriors:
+            for hypothesis in posterior.nbest(count):
+                texts.setdefault(hypothesis.text.casefold(), hypothesis.text)
+        scored = zip(texts.values(), self.score(list(texts.values())), strict=True)
+        return tuple(
+            Hypothesis(text, score) for text, score in sorted(scored, key=lambda item: (-item[1], item[0]))[:count]
+        )
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """See `Posterior.score`; log of the mean probability over the looks."""
+        return _log_mean([posterior.score(texts) for posterior in self.posteriors])
+
+    def score_cased(self, texts: Sequence[str]) -> list[float]:
+        """See `Posterior.score_cased`; log of the mean probability over the looks."""
+        return _log_mean([posterior.score_cased(texts) for posterior in self.posteriors])
+
+    def place(self, text: str) -> tuple[tuple[float, float], ...]:
+        """See `Posterior.place`."""
+        return self.best.place(text)
+
+
+def _log_mean(rows: list[list[float]]) -> list[float]:
+    table = np.asarray(rows)
+    return [float(value) for value in np.logaddexp.reduce(table, axis=0) - math.log(len(rows))]

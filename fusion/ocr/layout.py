@@ -143,8 +143,8 @@ def cut_out(pixels: NDArray[np.uint8], quad: NDArray[np.float64]) -> NDArray[np.
     height = max(1, round(float(max(np.linalg.norm(quad[3] - quad[0]), np.linalg.norm(quad[2] - quad[1])))))
     target = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float32)
     matrix = cv2.getPerspectiveTransform(quad.astype(np.float32), target)
-    flags = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
-    return np.asarray(cv2.warpPerspective(pixels, matrix, (width, height), **flags), dtype=np.uint8)
+    cut = cv2.warpPerspective(pixels, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cut, dtype=np.uint8)
 
 
 def upright_corners(quad: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,7 +28,9 @@ def packaged_onnx(model: str) -> Path:
         DependencyError: the model is not among the packaged ones, or the wheel is missing.
     """
     if model not in _FILES:
-        raise DependencyError(model, "is not packaged", f"Packaged are {', '.join(_FILES)}; give others a folder (ocr.*_dir).")
+        raise DependencyError(
+            model, "is not packaged", f"Packaged are {', '.join(_FILES)}; give others a folder (ocr.*_dir)."
+        )
     try:
         listed = files("rapidocr") or []
     except PackageNotFoundError:
@@ -38,7 +40,9 @@ def packaged_onnx(model: str) -> Path:
             path = Path(str(entry.locate()))
             if path.is_file():
                 return path
-    raise DependencyError(model, "its weights are not installed", "pip install 'rapidocr>=3.10,<3.11' (it carries them)")
+    raise DependencyError(
+        model, "its weights are not installed", "pip install 'rapidocr>=3.10,<3.11' (it carries them)"
+    )
 
 
 def cache_home() -> Path:
@@ -63,7 +67,9 @@ def model_folder(model: str) -> Path:
     staging.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, staging / "inference.onnx")
     content = _recognition_yml(source) if model == RECOGNITION else _detection_yml()
-    (staging / "inference.yml").write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    (staging / "inference.yml").write_text(
+        yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8"
+    )
     try:
         staging.rename(folder)
     except OSError:  # another process was quicker: its folder is as good

@@ -77,39 +77,40 @@ Verdict = Accept | Retry | Reject
 
 COMPRESSION = 2.4
 """A text that zlib shrinks by more than this repeats itself (Radford et al. 2022, Robust Speech Recognition, 4.5)."""
-COMPRESSION_FROM = 120
+COMPRESSION_FROM = 200
 """Bytes under which the compression ratio says nothing."""
 LOOP_TIMES, LOOP_LENGTH, LOOP_UNIT = 4, 12, 40
 """A loop: a unit of at most LOOP_UNIT characters, LOOP_TIMES times or more at the end, LOOP_LENGTH characters or more."""
 SURE = 0.7
-"""Mean probability of the OCR's characters from which its script is believed."""
+"""Mean probability of the OCR's characters from which its script and its count are believed."""
 MOST_CHARACTERS = 4000
 """No line of handwriting is longer; longer answers are not looked into."""
 
 _CLUSTER = regex.compile(r"\X")
 _HAN, _LATIN, _LETTER = regex.compile(r"\p{Han}"), regex.compile(r"\p{Latin}"), regex.compile(r"\p{L}")
 
+# Each pattern asks for words about reading or about the image: 对不起，我错了 and "In the picture I see a dog" are homework.
+_READ_EN = r"(?:read|see|view|transcribe|assist|help|process|provide|recogni[sz]e|identify|make\s+out)"
+_READ_ZH = r"(?:识别|辨认|看清|读取|转录)"
 _REFUSAL = re.compile(
-    r"^(?:i(?:'m|’m|\s+am)\s+(?:sorry|unable|not\s+able)\b.{0,30}\b(?:can(?:'t|’t|not)|unable|read|transcribe|assist|help|process)"
-    r"|(?:sorry,?\s+(?:but\s+)?)?i\s+can(?:'t|’t|not)\s+(?:read|see|view|transcribe|assist|help|process|provide|recogni[sz]e|make\s+out)"
+    rf"^(?:(?:i(?:'m|’m|\s+am)\s+)?(?:sorry\b.{{0,20}}?)?(?:i\s+(?:can(?:'t|’t|not)|am\s+(?:unable|not\s+able)\s+to)|unable\s+to)\s+{_READ_EN}\b"
     r"|as\s+an?\s+(?:ai|language\s+model)\b"
-    r"|(?:很|非常)?(?:抱歉|对不起)[，,。！!\s]*(?:我|目前|由于|图|无法|不能)"
-    r"|(?:我|目前)?(?:无法|不能)(?:识别|辨认|看清|读取|转录|提供|协助|查看|处理))",
+    rf"|(?:很|非常)?(?:抱歉|对不起).{{0,12}}?(?:无法|不能)(?:{_READ_ZH}|提供|协助|查看|处理|回答|帮)"
+    rf"|(?:我|目前)?(?:无法|不能){_READ_ZH})",
     re.IGNORECASE,
 )
 _NO_TEXT = re.compile(
-    r"^(?:(?:在?(?:这张)?(?:图片|图像|图|照片)(?:中|里|上)?)?(?:并?没有|未发现|未检测到|不包含|无)(?:任何)?(?:可(?:识别|见|读)的?)?(?:手写的?)?(?:文字|文本|字迹|内容)"
-    r"|(?:there\s+is|there's)\s+no\s+(?:\w+\s+){0,2}(?:text|writing|handwriting)\b|no\s+(?:visible\s+|readable\s+)?(?:text|handwriting)\s*(?:found|detected|visible)?\.?$"
+    r"^(?:(?:在?(?:这张)?(?:图片|图像|图|照片)(?:中|里|上)?)?(?:并?没有|未发现|未检测到|不包含|无)(?:任何)?(?:可(?:识别|见|读)的?)?(?:手写的?)?(?:文字|文本|字迹|内容)(?=[。.，,！!\s]|$)"
+    r"|(?:there\s+is|there's)\s+no\s+(?:\w+\s+){0,2}(?:text|writing|handwriting)\b"
+    r"|no\s+(?:visible\s+|readable\s+)?(?:text|handwriting)\s*(?:found|detected|visible)?\.?$"
     r"|the\s+(?:image|picture|page)\s+(?:is|appears(?:\s+to\s+be)?)\s+(?:blank|empty))",
     re.IGNORECASE,
 )
 _DESCRIPTION = re.compile(
-    r"^(?:(?:the|this)\s+(?:image|picture|photo(?:graph)?)\s+(?:contains|shows|depicts|displays|features|appears|is)\b"
-    r"|in\s+(?:the|this)\s+(?:image|picture|photo)\b"
+    r"^(?:(?:in\s+)?(?:the|this)\s+(?:image|picture|photo(?:graph)?)\b.{0,80}?\b(?:texts?|handwrit\w*|written|words?|blurr\w*)\b"
     r"|(?:the|this)\s+(?:handwritten\s+)?text\s+in\s+the\s+image\b"
-    r"|(?:这|该)(?:张|幅)?(?:图片|图像|照片|图)(?:中|上|里)?(?:显示|展示|包含|是|为|呈现|有)"
-    r"|(?:图片|图像|照片|图|纸)(?:中|上|里)(?:显示|展示|包含|写着|写的是|的文字|的内容|有)"
-    r"|这是一(?:张|幅|行|段)|根据(?:图片|图像))",
+    r"|(?:这|该)?(?:张|幅)?(?:图片|图像|照片|图|纸)(?:中|上|里)?.{0,20}?(?:文字|手写|字迹|写着|写的是)"
+    r"|这是一(?:张|幅|行|段).{0,12}?(?:图片|图像|照片|手写|文字)|根据(?:图片|图像))",
     re.IGNORECASE,
 )
 
@@ -122,7 +123,7 @@ def examine(answer: Answer, query: Query, prompt_text: str) -> Verdict:
         query: the crop and what the OCR saw on it.
         prompt_text: the question as it was asked.
     """
-    ocr = query.line.reading.text if query.line.reading is not None else ""
+    ocr = _ocr_text(query)
     if len(answer.text) > MOST_CHARACTERS:
         return Retry("repeats" if _repeats(answer.text[-MOST_CHARACTERS:], ocr) else "wrong_length")
     if answer.finish in ("content_filter", "sensitive"):
@@ -132,8 +133,8 @@ def examine(answer: Answer, query: Query, prompt_text: str) -> Verdict:
     if symptom is not None:
         return Reject(symptom) if symptom == "no_text" else Retry(symptom)
     joined = _join_lines(text)
-    symptom = _content_symptom(joined, query, prompt_text, ocr)
-    if symptom is None and not _fits(joined, ocr, query):
+    symptom = _content_symptom(joined, query, prompt_text)
+    if symptom is None and not _fits(joined, query):
         symptom = "several_lines" if joined != text else "wrong_length"
     return Accept(joined) if symptom is None else Retry(symptom)
 
@@ -158,9 +159,9 @@ def _form_symptom(text: str, finish: str | None, ocr: str) -> Symptom | None:
     return None
 
 
-def _content_symptom(text: str, query: Query, prompt_text: str, ocr: str) -> Symptom | None:
+def _content_symptom(text: str, query: Query, prompt_text: str) -> Symptom | None:
     """Symptoms that show beside the question and the OCR's reading."""
-    if _echoes(text, query, prompt_text, ocr):
+    if _echoes(text, query, prompt_text):
         return "echoes"
     return "wrong_script" if _wrong_script(text, query) else None
 
@@ -205,40 +206,55 @@ def _length(text: str) -> int:
     return len(_CLUSTER.findall("".join(text.split())))
 
 
-def _fits(text: str, ocr: str, query: Query) -> bool:
+def _fits(text: str, query: Query) -> bool:
     """Whether so many characters can stand on this crop.
 
-    Narrow Latin letters on a crop with loose margins come to eight in a square; three times the OCR's count leaves
-    room for an OCR that saw a third of the line.
+    Of 2,482 real lines and words the densest, after its first 12 characters, has 4.1 to a square of the crop's height.
+    The OCR's count is believed when the OCR is sure: of scrawl it sees a tenth.
     """
     height, width = query.line.crop.shape[:2]
-    length, seen = _length(text), _length(ocr)
-    if length > 12 + 8 * width / max(height, 1):
+    length, seen = _length(text), _length(_ocr_text(query))
+    if length > 12 + 6 * width / max(height, 1):
         return False
-    return not seen or (length <= 3 * seen + 10 and not (seen >= 12 and 4 * length < seen))
+    return not (_is_sure(query) and (length > 3 * seen + 10 or (seen >= 12 and 4 * length < seen)))
+
+
+def _ocr_text(query: Query) -> str:
+    return query.line.reading.text if query.line.reading is not None else ""
+
+
+def _is_sure(query: Query) -> bool:
+    """Whether the OCR read something with a mean probability that makes its count and script worth believing."""
+    reading = query.line.reading
+    places = [p.candidates[0].probability for p in reading.positions if not p.optional] if reading is not None else []
+    return bool(places) and sum(places) / len(places) >= SURE
 
 
 def _wrong_script(text: str, query: Query) -> bool:
     """A sure OCR read one script and the answer has letters, none of them of it."""
-    reading = query.line.reading
-    if reading is None or not reading.positions:
+    ocr = _ocr_text(query)
+    letters = len(_LETTER.findall(ocr))
+    if letters < 4 or not _is_sure(query) or len(_LETTER.findall(text)) < 2:
         return False
-    places = [position.candidates[0].probability for position in reading.positions if not position.optional]
-    letters = len(_LETTER.findall(reading.text))
-    if letters < 4 or not places or sum(places) / len(places) < SURE or len(_LETTER.findall(text)) < 2:
-        return False
-    return any(
-        len(script.findall(reading.text)) >= 0.7 * letters and not script.search(text) for script in (_HAN, _LATIN)
-    )
+    return any(len(script.findall(ocr)) >= 0.7 * letters and not script.search(text) for script in (_HAN, _LATIN))
 
 
-def _echoes(text: str, query: Query, prompt_text: str, ocr: str) -> bool:
-    """Whether the answer is a piece of the question, or a neighbouring line that the question showed."""
-    if ocr and fuzz.ratio(text, ocr) >= 50:
+def _echoes(text: str, query: Query, prompt_text: str) -> bool:
+    """Whether the answer is a piece of the question, or a neighbouring line that the question showed.
+
+    Neighbours that are short or read like this line say nothing: lists repeat themselves.
+    """
+    ocr = on_one_row(_ocr_text(query))
+    if ocr and _alike(text, ocr) >= 50:
         return False
     for neighbour in (on_one_row(query.before), on_one_row(query.after)):
-        if len(neighbour) >= 4 and neighbour in prompt_text and fuzz.ratio(text, neighbour) >= 90:
+        if len(neighbour) >= 8 and neighbour in prompt_text and _alike(text, neighbour) >= 90:
             return True
-    question = prompt_text.replace(on_one_row(ocr), "") if ocr else prompt_text
+    question = prompt_text.replace(ocr, "") if ocr else prompt_text
     shared = SequenceMatcher(None, text, question, autojunk=False).find_longest_match().size
     return shared >= (10 if _HAN.search(text) else 20) and 2 * shared >= len(text)
+
+
+def _alike(one: str, other: str) -> float:
+    """Similarity in percent, upper and lower case being the same."""
+    return fuzz.ratio(one.casefold(), other.casefold())

@@ -91,6 +91,7 @@ def load(config: LocalVlm) -> Checkpoint:
         raise _broken(config.model, first_line(error)) from error
     if tokenizer.chat_template is None:
         raise _broken(config.model, "it has no chat template (chat_template.jinja)")
+    tokenizer.clean_up_tokenization_spaces = False  # answers are kept verbatim
     model = _place(model.eval(), config.device)
     return Checkpoint(model, tokenizer, images, _adopt_stops(model, tokenizer))
 
@@ -117,7 +118,7 @@ def _place(model: Any, device: str) -> Any:
 
 
 def _adopt_stops(model: Any, tokenizer: Any) -> list[int]:
-    """Keep from the checkpoint's generation settings what ends an answer, and nothing else.
+    """Keep from the checkpoint's generation settings what ends an answer, and nothing else; see that padding is possible.
 
     GLM's settings sample and punish repetition. Handwriting repeats words, and the log-probabilities that are kept have
     to be the model's own.
@@ -127,8 +128,9 @@ def _adopt_stops(model: Any, tokenizer: Any) -> list[int]:
     stops = [stops] if isinstance(stops, int) else list(stops or ())
     if not stops:
         raise _broken(model.name_or_path, "it names no token that ends an answer (eos_token_id)")
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
-    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=padding)  # type: ignore[no-untyped-call]
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = stops[0]
+    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)  # type: ignore[no-untyped-call]
     return stops
 
 

@@ -75,8 +75,9 @@ class OpenAIDialect:
         """Ask, with log-probabilities where the endpoint gives them."""
         import openai
 
+        request = self._request(endpoint, question)
         try:
-            completion = self._complete(endpoint, self._request(endpoint, question))
+            completion = self._complete(endpoint, request)
         except openai.APITimeoutError as error:
             raise _timeout(endpoint, self._config) from error
         except openai.APIConnectionError as error:

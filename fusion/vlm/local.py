@@ -73,11 +73,11 @@ class Draw(LogitsProcessor):
         if not self._warm:
             return scores
         noise = torch.stack([torch.empty_like(scores[0]).exponential_(generator=g) for g in self._generators])
-        return scores - self._temperatures * noise.log()
+        return scores - self._temperatures * noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
 
     def chosen(self, tokens: torch.Tensor) -> torch.Tensor:
         """Log-probabilities, float32 (B, n), of the generated tokens, int64 (B, n)."""
-        if len(self._noted) < tokens.shape[1]:  # generate may look one step further before it stops
+        if len(self._noted) < tokens.shape[1]:  # no later step has seen the last token
             self._note(tokens[:, -1])
         return torch.stack(self._noted[: tokens.shape[1]], dim=1)
 

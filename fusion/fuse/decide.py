@@ -1,0 +1,195 @@
+"""From a distribution over whole-line hypotheses to spans, each with its source, confidence and rule.
+
+Knows hypotheses, their probabilities, and both readers' texts; computes no evidence. One small function per rule: its
+name is the span's `because`. Confidence of a stretch is the probability of all hypotheses that agree on it (posterior
+marginal; Wessel et al., "Confidence measures for large vocabulary continuous speech recognition", 2001), calibrated.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from fusion.fuse.align import align, clusters, key, keys
+from fusion.fuse.evidence import Weights
+from fusion.page import Candidate, Source, Span
+
+NEGLIGIBLE = 1e-4
+"""Hypotheses under this probability say nothing about a stretch."""
+_DIGIT = regex.compile(r"\p{Nd}")
+_NUMERALS = str.maketrans("零〇一二两三四五六七八九", "001223456789")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decided text of a line and what the readers had for each of its characters.
+
+    Attributes:
+        text: the decided text.
+        ocr, vlm: per cluster of `text`, what that reader has there; None when there is no such reader.
+        agreement: float64 (n,), marginal probability of each cluster.
+        digits_kept: a reading with other digits was more probable but the ink did not carry it.
+    """
+
+    text: str
+    ocr: tuple[str, ...]
+    vlm: tuple[str, ...] | None
+    agreement: NDArray[np.float64]
+    digits_kept: bool
+
+
+def digits(text: str) -> list[str]:
+    """Decimal digits of a text, in order."""
+    return _DIGIT.findall(unicodedata.normalize("NFKC", text))
+
+
+def choose(
+    texts: Sequence[str], probabilities: NDArray[np.float64], ink: NDArray[np.float64], drop: float
+) -> tuple[int, bool]:
+    """The most probable hypothesis whose digits the ink carries.
+
+    Args:
+        texts: hypotheses, the OCR's reading first.
+        probabilities: float64 (N,).
+        ink: float64 (N,), log-probability given the strokes.
+        drop: nats by which the ink may prefer the OCR's digits before other digits are refused.
+
+    Returns:
+        Its index, and whether a more probable hypothesis was refused for its digits.
+    """
+    own = [digits(text) == digits(texts[0]) for text in texts]
+    floor = max(value for value, same in zip(ink, own, strict=True) if same) - drop
+    order = np.argsort(-probabilities, kind="stable")
+    allowed = next(int(n) for n in order if own[n] or ink[n] >= floor)
+    return allowed, allowed != int(order[0])
+
+
+def counterpart(text: str, other: str) -> tuple[str, ...]:
+    """What `other` has for each cluster of `text`: equal, different, several characters or none.
+
+    Characters that only `other` has go to the cluster before them, or to the first one.
+    """
+    own, theirs = clusters(text), clusters(other)
+    found = ["" for _ in own]
+    for segment in align(keys(text), keys(other)):
+        (a, b), (c, d) = segment.ocr_range, segment.vlm_range
+        if not own:
+            break
+        if segment.kind == "equal" or b - a == d - c:
+            for n in range(b - a):
+                found[a + n] += theirs[c + n]
+        else:
+            found[min(max(a, b - 1), len(own) - 1) if a < b else max(a - 1, 0)] += "".join(theirs[c:d])
+    return tuple(found)
+
+
+def marginals(
+    texts: Sequence[str], probabilities: NDArray[np.float64], chosen: int
+) -> tuple[NDArray[np.float64], list[tuple[float, tuple[str, ...]]]]:
+    """How probable each cluster of the chosen text is.
+
+    Returns:
+        float64 (n,) marginals, and per hypothesis that matters its probability and counterpart.
+    """
+    own = [key(c) for c in clusters(texts[chosen])]
+    agreement = np.zeros(len(own))
+    versions = []
+    for number in np.flatnonzero(probabilities >= NEGLIGIBLE):
+        theirs = counterpart(texts[chosen], texts[number])
+        agreement += probabilities[number] * np.array(
+            [key(t) == o for t, o in zip(theirs, own, strict=True)], dtype=float
+        )
+        versions.append((float(probabilities[number]), theirs))
+    return np.clip(agreement, 0.0, 1.0), versions
+
+
+def spans(
+    verdict: Verdict, versions: list[tuple[float, tuple[str, ...]]], weights: Weights, alternatives: int
+) -> tuple[Span, ...]:
+    """Runs of clusters with one source and one rule, in order; together they are the verdict's text."""
+    own = clusters(verdict.text)
+    labels = [_rule(verdict, own, n) for n in range(len(own))]
+    result = []
+    start = 0
+    for end in range(1, len(own) + 1):
+        if end < len(own) and labels[end] == labels[start]:
+            continue
+        source, because = labels[start]
+        text = "".join(own[start:end])
+        confidence = weights.calibrated(float(verdict.agreement[start:end].min()))
+        result.append(Span(text, source, confidence, because, _alternatives(text, versions, start, end, alternatives)))
+        start = end
+    return tuple(result)
+
+
+def _alternatives(
+    text: str, versions: list[tuple[float, tuple[str, ...]]], start: int, end: int, count: int
+) -> tuple[Candidate, ...]:
+    mass: dict[str, float] = {}
+    for probability, theirs in versions:
+        other = unicodedata.normalize("NFC", "".join(theirs[start:end]))
+        if [key(c) for c in clusters(other)] != keys(text):
+            mass[other] = mass.get(other, 0.0) + probability
+    ranked = sorted(mass.items(), key=lambda item: (-item[1], item[0]))[:count]
+    return tuple(Candidate(other, min(1.0, p)) for other, p in ranked if p >= NEGLIGIBLE)
+
+
+# --- the rules: each says whether it is the reason that `own[n]` stands where it stands ----------------------------
+
+
+def _rule(verdict: Verdict, own: list[str], n: int) -> tuple[Source, str]:
+    text = own[n]
+    ocr, vlm = verdict.ocr[n], verdict.vlm[n] if verdict.vlm is not None else None
+    by_ocr, by_vlm = key(ocr) == key(text), vlm is not None and key(vlm) == key(text)
+    if by_ocr and by_vlm:
+        return "agreed", "agreed"
+    if by_vlm:
+        return "vlm", "vlm_supported_by_ink"
+    if by_ocr and vlm is None:
+        return "ocr", "only_reader"
+    if by_ocr:
+        return "ocr", _why_not_vlm(verdict, text, vlm or "")
+    return "ocr", "candidate"
+
+
+def _why_not_vlm(verdict: Verdict, text: str, vlm: str) -> str:
+    """Why the second reader's version did not win where the OCR's did."""
+    for rule in (paraphrase_rejected, unsupported_insertion_rejected, unsupported_omission_rejected):
+        if rule(text, vlm):
+            return rule.__name__
+    if digits_disagree(text, vlm):
+        return "digits_kept_by_ink" if verdict.digits_kept else digits_disagree.__name__
+    return "ocr_preferred"
+
+
+def paraphrase_rejected(text: str, vlm: str) -> bool:
+    """Same meaning, other signs: 第二步 for 第2步, ½ for 1/2. The ink decides what is written.
+
+    >>> paraphrase_rejected("2", "二")
+    True
+    """
+
+    def plain(s: str) -> str:
+        return unicodedata.normalize("NFKC", s).translate(_NUMERALS).casefold()
+
+    return vlm != "" and text != vlm and plain(text) == plain(vlm)
+
+
+def unsupported_insertion_rejected(text: str, vlm: str) -> bool:
+    """The second reader adds characters for which there is no ink."""
+    return len(vlm) > len(text) and vlm.startswith(text)
+
+
+def unsupported_omission_rejected(text: str, vlm: str) -> bool:
+    """The second reader leaves out a character that the ink shows."""
+    return vlm == "" and text != ""
+
+
+def digits_disagree(text: str, vlm: str) -> bool:
+    """Two different digits, or a digit against something else."""
+    return bool(_DIGIT.search(text) or _DIGIT.search(vlm))
