@@ -12,7 +12,7 @@ import numpy as np
 
 from fusion.config import FuseConfig
 from fusion.fuse import decide, evidence
-from fusion.fuse.align import keys
+from fusion.fuse.align import distance, keys
 from fusion.fuse.evidence import Weights, load_weights, script_of
 from fusion.fuse.hypotheses import gather
 from fusion.page import GAP, Failure, Ink, Prior, Reading, Span
@@ -90,7 +90,7 @@ class Fuser:
 
 def _nearest(text: str, others: Sequence[Reading]) -> Reading | None:
     """The second reader's reading that is most like the decision."""
-    return min(others, key=lambda other: evidence.distance(keys(text), keys(other.text)), default=None)
+    return min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
 
 
 def _without_gaps(reading: Reading) -> Reading:

@@ -21,6 +21,8 @@ from fusion.page import Candidate, Source, Span
 
 NEGLIGIBLE = 1e-4
 """Hypotheses under this probability say nothing about a stretch."""
+SETTLED = 0.95
+"""From this marginal on, neighbouring characters share a span."""
 _DIGIT = regex.compile(r"\p{Nd}")
 _NUMERALS = str.maketrans("零〇一二两三四五六七八九", "001223456789")
 
@@ -45,7 +47,7 @@ class Verdict:
 
 def digits(text: str) -> list[str]:
     """Decimal digits of a text, in order."""
-    return _DIGIT.findall(unicodedata.normalize("NFKC", text))
+    return [str(digit) for digit in _DIGIT.findall(unicodedata.normalize("NFKC", text))]
 
 
 def choose(
@@ -111,15 +113,16 @@ def marginals(
 def spans(
     verdict: Verdict, versions: list[tuple[float, tuple[str, ...]]], weights: Weights, alternatives: int
 ) -> tuple[Span, ...]:
-    """Runs of clusters with one source and one rule, in order; together they are the verdict's text."""
+    """Runs of clusters with one source, one rule and one state of doubt; together they are the verdict's text."""
     own = clusters(verdict.text)
-    labels = [_rule(verdict, own, n) for n in range(len(own))]
+    # A doubtful stretch is a span of its own: its alternatives are then characters, not whole lines.
+    labels = [(*_rule(verdict, own, n), verdict.agreement[n] >= SETTLED) for n in range(len(own))]
     result = []
     start = 0
     for end in range(1, len(own) + 1):
         if end < len(own) and labels[end] == labels[start]:
             continue
-        source, because = labels[start]
+        source, because, _ = labels[start]
         text = "".join(own[start:end])
         confidence = weights.calibrated(float(verdict.agreement[start:end].min()))
         result.append(Span(text, source, confidence, because, _alternatives(text, versions, start, end, alternatives)))

@@ -1,0 +1,160 @@
+"""Gaps: places where there is ink and nobody reads it.
+
+Knows one line's spans, crop, ink and readings; proposes nothing. A false gap spoils a right line, so both rules are
+strict: unread ink must be as large as a character and away from every character that was read; an illegible mark of the second reader counts only where the OCR has nothing, or nothing it believes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from fusion.page import GAP, InkLine, Reading, Span
+
+AWAY = 0.38
+"""Least distance from the middle of unread ink to any character read, in heights of the crop: a radical of a Chinese
+character lies within about 0.25 of it."""
+TALL = 0.3
+"""Least height of unread ink, in heights of the crop: dots, dashes and ruled lines are lower."""
+BROAD = 0.15
+"""Least width of unread ink, in heights of the crop: a bracket or a margin line is narrower."""
+EDGE = 0.1
+"""Share of unread ink at either end that may touch the character beside it."""
+CENTRAL = 0.25
+"""Unread ink has its middle between this share of the crop's height and the same from below: else it is a neighbour's."""
+BELIEVED = 0.5
+"""An OCR character of at least this probability is not overruled by an illegible mark."""
+_CLUSTER = regex.compile(r"\X")
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """A gap before cluster `at` of the text, about `extent` characters wide; `replaces` clusters give way to it."""
+
+    at: int
+    extent: int
+    because: str
+    replaces: int = 0
+
+
+def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading]) -> tuple[Span, ...]:
+    """The spans with gap spans where ink is unread; everything else keeps its text and its decision.
+
+    Args:
+        line: crop and ink.
+        spans: decisions, tiling the line.
+        readings: all readings of the line.
+    """
+    text = "".join(span.text for span in spans)
+    found = {gap.at: gap for gap in _unread_ink(line, text)}
+    for gap in _marked_illegible(line, text, readings):
+        found.setdefault(gap.at, gap)
+    result = tuple(spans)
+    for gap in sorted(found.values(), key=lambda gap: -gap.at):
+        result = _insert(result, gap)
+    return result
+
+
+def _unread_ink(line: InkLine, text: str) -> list[_Gap]:
+    """Ink like that of a character, away from every character that was read."""
+    if line.ink is None or len(text.split()) == 0:
+        return []
+    height = line.crop.shape[0]
+    middles = [(left + right) / 2 for left, right in line.ink.place(text)]
+    read = [m for m, c in zip(middles, text, strict=True) if not c.isspace()]
+    pitch = float(np.median(np.diff(read))) if len(read) > 1 else float(height)
+    gaps: dict[int, float] = {}
+    for left, middle, right in _pieces(line.crop):
+        edge = EDGE * (right - left)
+        if any(left + edge <= m < right - edge or abs(m - middle) < AWAY * height for m in read):
+            continue
+        at = sum(m < middle for m in middles)
+        gaps[at] = gaps.get(at, 0.0) + right - left
+    return [
+        _Gap(len(_CLUSTER.findall(text[:at])), max(1, round(width / max(pitch, height / 2))), "unread_ink")
+        for at, width in gaps.items()
+    ]
+
+
+def _pieces(crop: NDArray[np.uint8]) -> list[tuple[float, float, float]]:
+    """Connected pieces of ink as large as a character: (left, centre of mass, right) px on the crop."""
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    height = grey.shape[0]
+    if grey.std() < 4:  # blank paper: Otsu would split its noise
+        return []
+    _, dark = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY_INV + cv2.THRESH_OTSU)
+    dark = cv2.morphologyEx(dark, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    _, _, boxes, centres = cv2.connectedComponentsWithStats(dark)
+    return [
+        (float(x), float(mass), float(x + w))
+        for (x, _, w, h, _), (mass, middle) in zip(boxes[1:].tolist(), centres[1:].tolist(), strict=True)
+        if h >= TALL * height and w >= BROAD * height and CENTRAL * height <= middle <= (1 - CENTRAL) * height
+    ]
+
+
+def _marked_illegible(line: InkLine, text: str, readings: Sequence[Reading]) -> list[_Gap]:
+    """Places where a second reader puts `□` and the OCR has nothing, or one character it does not believe in."""
+    gaps = []
+    doubts = _doubtful(line)
+    for reading in readings:
+        if reading.source != "vlm" or GAP not in reading.text:
+            continue
+        for match in regex.finditer(f"{GAP}+", reading.text):
+            before, after = reading.text[: match.start()], reading.text[match.end() :]
+            head, tail = _CLUSTER.findall(before)[-2:], _CLUSTER.findall(after)[:2]
+            at = _between(_CLUSTER.findall(text), head, tail, len(match.group()))
+            if at is None:
+                continue
+            start, end = at
+            if end == start or all(n in doubts for n in range(start, end)):
+                gaps.append(_Gap(start, len(match.group()), "marked_illegible", end - start))
+    return gaps
+
+
+def _doubtful(line: InkLine) -> set[int]:
+    if line.reading is None:
+        return set()
+    settled = [p for p in line.reading.positions if not p.optional]
+    return {n for n, position in enumerate(settled) if position.candidates[0].probability < BELIEVED}
+
+
+def _between(text: list[str], head: list[str], tail: list[str], extent: int) -> tuple[int, int] | None:
+    """Range of clusters between the mark's two neighbours, or None when the context is not found exactly once."""
+    hits = []
+    for start in range(len(text) + 1):
+        if text[max(0, start - len(head)) : start] != head:
+            continue
+        for end in range(start, min(len(text), start + extent) + 1):
+            if text[end : end + len(tail)] == tail:
+                hits.append((start, end))
+                break
+    return hits[0] if len(hits) == 1 else None
+
+
+def _clusters_before(text: str, code_point: int) -> int:
+    return len(_CLUSTER.findall(text[:code_point]))
+
+
+def _insert(spans: Sequence[Span], gap: _Gap) -> tuple[Span, ...]:
+    """Cut the span at the gap and put the gap between the pieces; clusters it replaces become its alternative."""
+    result: list[Span] = []
+    done, position = False, 0
+    mark = Span(GAP * gap.extent, "gap", None, gap.because, extent=gap.extent)
+    for span in spans:
+        clusters = _CLUSTER.findall(span.text)
+        cut = gap.at - position
+        position += len(clusters)
+        if done or cut > len(clusters):
+            result.append(span)
+            continue
+        head, tail = "".join(clusters[:cut]), "".join(clusters[cut + gap.replaces :])
+        result += [replace(span, text=head, polygon=None)] if head else []
+        result.append(mark)
+        result += [replace(span, text=tail, polygon=None)] if tail else []
+        done = True
+    return tuple(result) if done else (*spans, mark)

@@ -1,0 +1,144 @@
+"""Proposals for gaps: asked for, scored against the ink that is left, and marked as supplied when they enter the text.
+
+Knows a line with gaps and two functions of the second reader; knows no model. What a profile forbids is listed as an
+alternative and never inserted: a dose is never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from fusion.config import CompleteConfig
+from fusion.errors import ConfigError
+from fusion.page import GAP, Candidate, Failure, InkLine, Span
+
+PROMPTS = {
+    "zh": (
+        "这是一行手写文字的图片。已读出的内容是：{line}\n上一行：{before}\n下一行：{after}\n"
+        "其中第 {number} 处 {gap}（约 {extent} 个字）看不清。请根据句子的意思给出最多 {count} 个可能的内容，"
+        "最可能的在前，每行一个，只写 {gap} 处的内容，不要写别的。"
+    ),
+    "en": (
+        "This is a picture of one handwritten line. It reads: {line}\nLine before: {before}\nLine after: {after}\n"
+        "At place {number}, {gap} (about {extent} characters) can't be read. From the sense of the sentence give up to "
+        "{count} texts that may stand there, most likely first, one a line, only the text for {gap}, nothing else."
+    ),
+}
+_LEAD = regex.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.、)）:：](?=\s|\D))\s*")
+
+
+class Answered(Protocol):
+    """The part of an answer that is needed here."""
+
+    @property
+    def text(self) -> str:
+        """The answer as it came."""
+        ...
+
+
+Ask = Callable[[NDArray[np.uint8], str], "Answered | Failure"]
+Score = Callable[[Sequence[str]], "list[float] | None"]
+
+
+class Completer:
+    """Fills gaps as far as the configuration allows."""
+
+    def __init__(self, config: CompleteConfig) -> None:
+        """Compile the forbidden patterns.
+
+        Raises:
+            ConfigError: a pattern is not a regular expression.
+        """
+        self._config = config
+        try:
+            self._never = [regex.compile(pattern) for pattern in config.never]
+        except regex.error as error:
+            raise ConfigError("complete.never", f"holds a broken pattern ({error})", "Mend the expression.") from error
+
+    def complete(
+        self, line: InkLine, spans: Sequence[Span], before: str, after: str, ask: Ask, score: Score
+    ) -> tuple[tuple[Span, ...], tuple[Failure, ...]]:
+        """Spans with gaps turned into supplied spans where a proposal is allowed; failures for those without any.
+
+        Args:
+            line: crop and ink.
+            spans: decisions with gaps.
+            before: text of the line before.
+            after: text of the line after.
+            ask: a question about an image, answered by the second reader.
+            score: log-probability of whole-line texts under the second reader, or None when it can't say.
+        """
+        result, failures = list(spans), []
+        gaps = [number for number, span in enumerate(spans) if span.source == "gap"]
+        for place, number in enumerate(gaps, 1):
+            question = self._question("".join(span.text for span in spans), before, after, place, spans[number].extent)
+            answer = ask(line.crop, question)
+            if isinstance(answer, Failure):
+                failures.append(replace(answer, stage="complete"))
+                continue
+            texts = self._parse(answer.text, spans[number].extent)
+            if not texts:
+                failures.append(
+                    Failure("complete", "no_proposal", "the second reader proposed nothing usable for a gap")
+                )
+                continue
+            result[number] = self._decide(spans[number], texts, self._confidences(line, result, number, texts, score))
+        return tuple(result), tuple(failures)
+
+    def _question(self, line: str, before: str, after: str, number: int, extent: int) -> str:
+        han = any("一" <= c <= "鿿" for c in line)
+        values = {
+            "line": line,
+            "before": before or "-",
+            "after": after or "-",
+            "number": str(number),
+            "gap": GAP * extent,
+            "extent": str(extent),
+            "count": str(self._config.proposals),
+        }
+        # One pass over the template: braces in the page's text are text.
+        return str(regex.sub(r"\{(\w+)\}", lambda match: values[match[1]], PROMPTS["zh" if han else "en"]))
+
+    def _parse(self, answer: str, extent: int) -> list[str]:
+        """Proposals, one a line, without list marks and quotes; what can't fit the gap is left out."""
+        found: dict[str, None] = {}
+        for row in answer.splitlines():
+            text = unicodedata.normalize("NFC", _LEAD.sub("", row)).strip().strip("“”\"'「」").strip()
+            if text and GAP not in text and len(regex.findall(r"\X", text)) <= 2 * extent + 2:
+                found[text] = None
+        return list(found)[: self._config.proposals]
+
+    def _confidences(
+        self, line: InkLine, spans: Sequence[Span], number: int, texts: list[str], score: Score
+    ) -> list[float] | None:
+        """Probability of each proposal under reader and ink together; None when the reader gives no scores."""
+        whole = ["".join(t if n == number else s.text.replace(GAP, "") for n, s in enumerate(spans)) for t in texts]
+        scores = score(whole)
+        if scores is None:
+            return None
+        if line.ink is not None:
+            scores = [a + b for a, b in zip(scores, line.ink.score(whole), strict=True)]
+        mass = [math.exp(value - max(scores)) for value in scores]
+        return [value / sum(mass) for value in mass]
+
+    def _decide(self, gap: Span, texts: list[str], confidences: list[float] | None) -> Span:
+        """A supplied span, or the gap again with the proposals as its alternatives."""
+        ranks = [1 / (n + 1) for n in range(len(texts))]  # without scores only the order is known
+        weights = confidences if confidences is not None else [rank / sum(ranks) for rank in ranks]
+        listed = sorted(zip(texts, weights, strict=True), key=lambda item: -item[1])
+        alternatives = tuple(Candidate(text, min(1.0, weight)) for text, weight in listed)
+        best = alternatives[0]
+        if any(pattern.search(best.text) for pattern in self._never):
+            return replace(gap, because="completion_forbidden", alternatives=alternatives)
+        if confidences is not None and best.probability < self._config.min_confidence:
+            return replace(gap, because="completion_uncertain", alternatives=alternatives)
+        known = best.probability if confidences is not None else None
+        return Span(best.text, "supplied", known, "completed_from_context", alternatives[1:], gap.polygon, gap.extent)

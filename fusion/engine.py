@@ -1,0 +1,212 @@
+"""The engine: a file in, pages out. It composes the rooms and adds no knowledge of its own.
+
+photo → intake → ocr → vlm → fuse → complete → Page
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from fusion.complete import Completer, mark_gaps
+from fusion.config import Config, load_config
+from fusion.domain.lexicon import Lexicon
+from fusion.errors import ConfigError, FusionError, ReaderError
+from fusion.fuse import Fuser
+from fusion.intake import list_inputs, open_pages
+from fusion.ocr import OcrReader
+from fusion.page import Failure, InkLine, Line, Page, PageImage, Reading, Span, Stage
+from fusion.placement import place_spans, to_photo
+from fusion.vlm import Query, open_reader
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ASK = (
+    "Answer the question about this page from the picture and its transcript. Cite the lines you rely on by their ids "
+    "in square brackets. If the page does not say, answer that it does not say.\n"
+    "用图片和文字稿回答问题，用方括号注明所依据的行号；页面上没有写的就说没有写。\n\n{transcript}\n\n{question}"
+)
+
+
+class Engine:
+    """Reads handwriting. Models are loaded once; pages are independent of each other.
+
+    Usable as a context manager; safe to use from one thread at a time.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        """Open everything that the configuration names.
+
+        Raises:
+            ConfigError, DependencyError, ReaderError, InputError: something named there can't be used.
+        """
+        self.config = config if config is not None else load_config()
+        self._fuser = Fuser(self.config.fuse)
+        self._completer = Completer(self.config.complete)
+        formulary = self.config.domain.formulary
+        self._prior = Lexicon.read(formulary) if formulary is not None else None
+        self._reader = open_reader(self.config.vlm)
+        self._ocr = OcrReader(self.config.ocr)
+
+    def read(self, path: str | Path, *, crop: bool = False) -> Iterator[Page]:
+        """Pages of a file, one after the other.
+
+        Args:
+            path: image or PDF.
+            crop: the image is one word or one line, already cut out.
+
+        Raises:
+            InputError: the file can't be read; names it and the way out.
+        """
+        for image in open_pages(path, self.config.intake, crop=crop):
+            yield self.read_page(image, name=str(path), crop=crop)
+
+    def read_page(self, image: PageImage, *, name: str = "", crop: bool = False) -> Page:
+        """One upright page: find lines, read them twice, decide, mark gaps, complete.
+
+        Args:
+            image: from `intake`.
+            name: input name as the user gave it; recorded readings are found by it.
+            crop: the page is one line.
+        """
+        failures: list[Failure] = []
+        found = self._stage("ocr", lambda: self._ocr.read(image, crop=crop), failures) or ()
+        queries = self._queries(found, name or image.id)
+        answers = self._second_readings(queries, failures)
+        lines = [
+            self._line(query, answer, image, order)
+            for order, (query, answer) in enumerate(zip(queries, answers, strict=True))
+        ]
+        return Page(
+            id=image.id,
+            image_sha256=image.sha256,
+            width=image.width,
+            height=image.height,
+            angle=image.angle,
+            lines=tuple(lines),
+            findings=image.findings,
+            failures=tuple(failures),
+        )
+
+    def ask(self, path: str | Path, question: str) -> tuple[str, Page]:
+        """Answer a question from the first page's image and transcript, citing lines by id.
+
+        Raises:
+            ConfigError: no second reader is configured.
+            ReaderError: it did not answer.
+        """
+        if self._reader is None:
+            way = "Set vlm.engine to served or local (see configs/); the OCR alone answers no questions."
+            raise ConfigError("ask", "needs a vision-language model and none is configured", way)
+        image = next(open_pages(path, self.config.intake))
+        page = self.read_page(image, name=str(path))
+        transcript = "\n".join(f"[{line.id}] {line.marked}" for line in page.lines)
+        answer = self._reader.ask(image.pixels, ASK.replace("{transcript}", transcript).replace("{question}", question))
+        if isinstance(answer, Failure):
+            raise ReaderError("ask", answer.message, "`fusion doctor` shows whether the endpoint answers.")
+        return answer.text.strip(), page
+
+    def close(self) -> None:
+        """Give back models and connections."""
+        self._ocr.close()
+        if self._reader is not None:
+            self._reader.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- stages ---------------------------------------------------------------------------------------------------
+
+    def _stage(self, stage: Stage, work: Callable[[], T], failures: list[Failure]) -> T | None:
+        """The stage door: whatever breaks behind it becomes a Failure, and the rest of the page goes on."""
+        try:
+            return work()
+        except FusionError as error:
+            failures.append(Failure(stage, type(error).__name__, f"{error.problem}. {error.way_out}"))
+        except Exception as error:  # the one broad except: a crash in one stage must not lose the page
+            _log.warning("stage %s failed with %s", stage, type(error).__name__)
+            failures.append(Failure(stage, "crash", f"{type(error).__name__} in stage {stage}"))
+        return None
+
+    def _queries(self, lines: Sequence[InkLine], name: str) -> list[Query]:
+        texts = [line.reading.text if line.reading is not None else "" for line in lines]
+        padded = ["", *texts, ""]
+        return [Query(name, line, padded[n], padded[n + 2]) for n, line in enumerate(lines)]
+
+    def _second_readings(self, queries: list[Query], failures: list[Failure]) -> list[tuple[Reading | Failure, ...]]:
+        reader = self._reader
+        if reader is None or not queries:
+            return [()] * len(queries)
+        answers = self._stage("vlm", lambda: reader.read(queries), failures)
+        return (
+            answers
+            if answers is not None
+            else [(Failure("vlm", "crash", "the second reader failed on this page"),)] * len(queries)
+        )
+
+    def _line(self, query: Query, answers: tuple[Reading | Failure, ...], image: PageImage, order: int) -> Line:
+        line = query.line
+        others = [answer for answer in answers if isinstance(answer, Reading)]
+        failures = [*line.failures, *(answer for answer in answers if isinstance(answer, Failure))]
+        spans: tuple[Span, ...] = ()
+        if line.reading is not None and line.ink is not None:
+            spans = self._stage("fuse", lambda: self._decide(query, others, bool(answers), failures), failures) or ()
+            spans = spans or _verbatim(line.reading)
+            if self.config.complete.enabled and self._reader is not None and any(s.source == "gap" for s in spans):
+                spans = self._stage("complete", lambda: self._complete(query, spans, failures), failures) or spans
+            spans = place_spans(line, spans, image.transform)
+        return Line(
+            id=line.id,
+            polygon=to_photo(line.polygon, image.transform),
+            order=order,
+            readings=(*((line.reading,) if line.reading is not None else ()), *others),
+            spans=spans,
+            failures=tuple(failures),
+        )
+
+    def _decide(self, query: Query, others: list[Reading], asked: bool, failures: list[Failure]) -> tuple[Span, ...]:
+        line = query.line
+        assert line.reading is not None
+        assert line.ink is not None
+        spans, missing = self._fuser.fuse(line.reading, line.ink, others, self._prior, self._scorer(query))
+        if not asked:  # an asked reader that failed has already said so
+            failures += missing
+        return mark_gaps(line, spans, others)
+
+    def _complete(self, query: Query, spans: tuple[Span, ...], failures: list[Failure]) -> tuple[Span, ...]:
+        assert self._reader is not None
+        completed, missing = self._completer.complete(
+            query.line, spans, query.before, query.after, self._reader.ask, self._scorer(query)
+        )
+        failures += missing
+        return completed
+
+    def _scorer(self, query: Query) -> Callable[[Sequence[str]], list[float] | None]:
+        reader = self._reader
+        return (lambda texts: reader.score(query, texts)) if reader is not None else (lambda texts: None)
+
+
+def _verbatim(reading: Reading) -> tuple[Span, ...]:
+    """The OCR's text as it is, when the decision failed; confidence is unknown then."""
+    return (Span(reading.text, "ocr", None, "decision_failed"),) if reading.text else ()
+
+
+def transcribe(path: str | Path, config: Config | None = None, *, crop: bool = False) -> list[Page]:
+    """Read one file, or every image in a folder.
+
+    Args:
+        path: image, PDF or folder.
+        config: configuration; None: the defaults, which need no network and no GPU.
+        crop: each image is one word or one line.
+    """
+    with Engine(config) as engine:
+        return [page for file in list_inputs([path]) for page in engine.read(file, crop=crop)]

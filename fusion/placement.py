@@ -1,0 +1,61 @@
+"""Where decided characters sit on the photograph.
+
+Knows the geometry of one line and asks the ink where each character of a text stands; decides nothing about the text.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.page import InkLine, Polygon, Span
+
+
+def to_photo(points: Sequence[tuple[float, float]], transform: NDArray[np.float64]) -> Polygon:
+    """Points in px of the upright page as points in px of the photograph.
+
+    Args:
+        points: (x, y) pairs.
+        transform: float64 (3, 3), see `PageImage.transform`.
+    """
+    array = np.asarray(points, dtype=np.float64).reshape(-1, 1, 2)
+    moved = cv2.perspectiveTransform(array, transform).reshape(-1, 2)
+    return tuple((float(x), float(y)) for x, y in moved)
+
+
+def place_spans(line: InkLine, spans: Sequence[Span], transform: NDArray[np.float64]) -> tuple[Span, ...]:
+    """The same spans, each with its polygon on the photograph; without ink they stay unplaced."""
+    text = "".join(span.text for span in spans)
+    if line.ink is None or not text:
+        return tuple(spans)
+    edges = _edges(line.ink.place(text), float(line.crop.shape[1]))
+    matrix = transform @ _crop_to_page(line)
+    height = float(line.crop.shape[0])
+    placed, start = [], 0
+    for span in spans:
+        end = start + len(span.text)
+        left, right = edges[start], edges[end]
+        polygon = to_photo([(left, 0), (right, 0), (right, height), (left, height)], matrix)
+        placed.append(replace(span, polygon=polygon))
+        start = end
+    return tuple(placed)
+
+
+def _edges(places: Sequence[tuple[float, float]], width: float) -> list[float]:
+    """Borders between characters, px on the crop: CTC peaks are narrow, so a border lies midway between two peaks."""
+    middles = [(left + right) / 2 for left, right in places]
+    pitch = (middles[-1] - middles[0]) / (len(middles) - 1) if len(middles) > 1 else 2 * min(middles[0], width)
+    inner = [(a + b) / 2 for a, b in itertools.pairwise(middles)]
+    edges = [middles[0] - pitch / 2, *inner, middles[-1] + pitch / 2]
+    return [min(max(edge, 0.0), width) for edge in edges]
+
+
+def _crop_to_page(line: InkLine) -> NDArray[np.float64]:
+    height, width = line.crop.shape[:2]
+    crop = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float32)
+    return np.asarray(cv2.getPerspectiveTransform(crop, np.asarray(line.polygon, dtype=np.float32)), dtype=np.float64)
