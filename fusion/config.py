@@ -194,6 +194,17 @@ class DomainConfig(Section):
     )
 
 
+class BatchConfig(Section):
+    """A run over many files."""
+
+    inputs: tuple[Path, ...] = Field((), description="Files and folders to read.")
+    output: Path = Field(Path("out"), description="Folder for the results; made if missing.")
+    formats: tuple[Literal["json", "text", "overlay"], ...] = Field(
+        ("json", "text"), min_length=1, description="Written per page."
+    )
+    crop: bool = Field(False, description="Every image is one word or one line, already cut out.")
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -203,6 +214,7 @@ class Config(Section):
     fuse: FuseConfig = Field(FuseConfig(), description="Decisions.")
     complete: CompleteConfig = Field(CompleteConfig(), description="Gaps.")
     domain: DomainConfig = Field(DomainConfig(), description="Subject.")
+    batch: BatchConfig = Field(BatchConfig(), description="Many files.")
 
     @model_validator(mode="after")
     def _check_runtime(self) -> Config:

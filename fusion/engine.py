@@ -6,10 +6,11 @@ photo → intake → ocr → vlm → fuse → complete → Page
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fusion.complete import Completer, mark_gaps
 from fusion.config import Config, load_config
@@ -21,6 +22,10 @@ from fusion.ocr import OcrReader
 from fusion.page import Failure, InkLine, Line, Page, PageImage, Reading, Span, Stage
 from fusion.placement import place_spans, to_photo
 from fusion.vlm import Query, open_reader
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +50,8 @@ class Engine:
             ConfigError, DependencyError, ReaderError, InputError: something named there can't be used.
         """
         self.config = config if config is not None else load_config()
+        self.clock: dict[str, float] = {}
+        """Seconds spent per stage since it was last cleared."""
         self._fuser = Fuser(self.config.fuse)
         self._completer = Completer(self.config.complete)
         formulary = self.config.domain.formulary
@@ -62,7 +69,8 @@ class Engine:
         Raises:
             InputError: the file can't be read; names it and the way out.
         """
-        for image in open_pages(path, self.config.intake, crop=crop):
+        images = open_pages(path, self.config.intake, crop=crop)
+        while (image := self._timed("intake", lambda: next(images, None))) is not None:
             yield self.read_page(image, name=str(path), crop=crop)
 
     def read_page(self, image: PageImage, *, name: str = "", crop: bool = False) -> Page:
@@ -129,13 +137,20 @@ class Engine:
     def _stage(self, stage: Stage, work: Callable[[], T], failures: list[Failure]) -> T | None:
         """The stage door: whatever breaks behind it becomes a Failure, and the rest of the page goes on."""
         try:
-            return work()
+            return self._timed(stage, work)
         except FusionError as error:
             failures.append(Failure(stage, type(error).__name__, f"{error.problem}. {error.way_out}"))
         except Exception as error:  # the one broad except: a crash in one stage must not lose the page
             _log.warning("stage %s failed with %s", stage, type(error).__name__)
             failures.append(Failure(stage, "crash", f"{type(error).__name__} in stage {stage}"))
         return None
+
+    def _timed(self, stage: Stage, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self.clock[stage] = self.clock.get(stage, 0.0) + time.perf_counter() - start
 
     def _queries(self, lines: Sequence[InkLine], name: str) -> list[Query]:
         texts = [line.reading.text if line.reading is not None else "" for line in lines]
@@ -198,6 +213,16 @@ class Engine:
 def _verbatim(reading: Reading) -> tuple[Span, ...]:
     """The OCR's text as it is, when the decision failed; confidence is unknown then."""
     return (Span(reading.text, "ocr", None, "decision_failed"),) if reading.text else ()
+
+
+def photographs(path: str | Path, config: Config) -> Iterator[NDArray[np.uint8]]:
+    """The file's pages as displayed, neither straightened nor turned: what `Page` geometry refers to.
+
+    Yields:
+        uint8 (H, W, 3), RGB.
+    """
+    as_displayed = config.intake.model_copy(update={"deskew": False, "rectify": False})
+    return (image.pixels for image in open_pages(path, as_displayed))
 
 
 def transcribe(path: str | Path, config: Config | None = None, *, crop: bool = False) -> list[Page]:

@@ -1,7 +1,8 @@
 """Gaps: places where there is ink and nobody reads it.
 
 Knows one line's spans, crop, ink and readings; proposes nothing. A false gap spoils a right line, so both rules are
-strict: unread ink must be as large as a character and away from every character that was read; an illegible mark of the second reader counts only where the OCR has nothing, or nothing it believes in.
+strict: unread ink must be as large as a character, nobody's nearest, and either solid like a blot or far from every
+character that was read; an illegible mark of the second reader counts only where the OCR has nothing, or nothing it believes in.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 
 from fusion.page import GAP, InkLine, Reading, Span
 
-AWAY = 0.38
-"""Least distance from the middle of unread ink to any character read, in heights of the crop: a radical of a Chinese
-character lies within about 0.25 of it."""
+SOLID = 0.5
+"""Share of its box that a blot or a smudge fills; strokes fill less."""
+AWAY = 0.6
+"""Least distance from the middle of unread strokes to any character read, in heights of the crop; a blot needs none."""
+UNCOVERED = 0.4
+"""Least share of a piece of unread ink that no read character covers; a radical lies under its own character."""
 TALL = 0.3
 """Least height of unread ink, in heights of the crop: dots, dashes and ruled lines are lower."""
 BROAD = 0.15
@@ -40,6 +44,16 @@ class _Gap:
     extent: int
     because: str
     replaces: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One connected piece of ink: horizontal extent and centre of mass, px on the crop, and share of its box filled."""
+
+    left: float
+    centre: float
+    right: float
+    fill: float
 
 
 def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading]) -> tuple[Span, ...]:
@@ -68,21 +82,46 @@ def _unread_ink(line: InkLine, text: str) -> list[_Gap]:
     middles = [(left + right) / 2 for left, right in line.ink.place(text)]
     read = [m for m, c in zip(middles, text, strict=True) if not c.isspace()]
     pitch = float(np.median(np.diff(read))) if len(read) > 1 else float(height)
+    pieces = _pieces(line.crop)
+    size = _character_width(pieces, read)
     gaps: dict[int, float] = {}
-    for left, middle, right in _pieces(line.crop):
-        edge = EDGE * (right - left)
-        if any(left + edge <= m < right - edge or abs(m - middle) < AWAY * height for m in read):
+    claimed = {min(pieces, key=lambda piece: abs(piece.centre - m)) for m in read} if pieces else set()
+    for piece in pieces:
+        inner = EDGE * (piece.right - piece.left)
+        on_peak = any(piece.left + inner <= m < piece.right - inner for m in read)
+        if piece in claimed or on_peak or _uncovered(piece, read, size) < UNCOVERED:
             continue
-        at = sum(m < middle for m in middles)
-        gaps[at] = gaps.get(at, 0.0) + right - left
+        if piece.fill < SOLID and min(abs(m - piece.centre) for m in read) < AWAY * height:
+            continue
+        at = sum(m < piece.centre for m in middles)
+        gaps[at] = gaps.get(at, 0.0) + piece.right - piece.left
     return [
         _Gap(len(_CLUSTER.findall(text[:at])), max(1, round(width / max(pitch, height / 2))), "unread_ink")
         for at, width in gaps.items()
     ]
 
 
-def _pieces(crop: NDArray[np.uint8]) -> list[tuple[float, float, float]]:
-    """Connected pieces of ink as large as a character: (left, centre of mass, right) px on the crop."""
+def _character_width(pieces: Sequence[_Piece], read: Sequence[float]) -> float:
+    """Usual width of a character with all its pieces, px: upper quartile, so that digits don't make it small."""
+    extents: dict[float, tuple[float, float]] = {}
+    for piece in pieces:
+        own = min(read, key=lambda m: abs(m - piece.centre))
+        left, right = extents.get(own, (piece.left, piece.right))
+        extents[own] = (min(left, piece.left), max(right, piece.right))
+    return float(np.percentile([right - left for left, right in extents.values()], 75)) if extents else 0.0
+
+
+def _uncovered(piece: _Piece, read: Sequence[float], size: float) -> float:
+    """Share of a piece's width that lies under no read character of the usual width."""
+    columns = np.arange(round(piece.left), round(piece.right)) + 0.5
+    covered = np.zeros(len(columns), dtype=np.bool_)
+    for middle in read:
+        covered |= np.abs(columns - middle) < size / 2
+    return 1.0 - float(covered.mean()) if len(columns) else 0.0
+
+
+def _pieces(crop: NDArray[np.uint8]) -> list[_Piece]:
+    """Connected pieces of ink as large as a character."""
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     height = grey.shape[0]
     if grey.std() < 4:  # blank paper: Otsu would split its noise
@@ -91,8 +130,8 @@ def _pieces(crop: NDArray[np.uint8]) -> list[tuple[float, float, float]]:
     dark = cv2.morphologyEx(dark, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     _, _, boxes, centres = cv2.connectedComponentsWithStats(dark)
     return [
-        (float(x), float(mass), float(x + w))
-        for (x, _, w, h, _), (mass, middle) in zip(boxes[1:].tolist(), centres[1:].tolist(), strict=True)
+        _Piece(float(x), float(mass), float(x + w), area / (w * h))
+        for (x, _, w, h, area), (mass, middle) in zip(boxes[1:].tolist(), centres[1:].tolist(), strict=True)
         if h >= TALL * height and w >= BROAD * height and CENTRAL * height <= middle <= (1 - CENTRAL) * height
     ]
 

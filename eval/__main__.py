@@ -1,0 +1,85 @@
+"""Command line of the evaluation: `python -m eval run | predict | fit | bench`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eval.datasets import load_split
+from fusion.errors import FusionError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override; repeatable.")]
+
+
+def _say(text: str) -> None:
+    print(f"… {text}", file=sys.stderr, flush=True)
+
+
+@app.command()
+def run(configs: Annotated[list[Path], typer.Argument(help="Evaluations, e.g. configs/eval/rxhandbd.yaml.")]) -> None:
+    """Compare OCR only, VLM only, fused and the oracles on the same lines."""
+    from eval.report import load_run
+    from eval.report import run as compare
+
+    for path in configs:
+        print(compare(load_run(path), _say), end="\n\n", flush=True)
+
+
+@app.command()
+def predict(
+    config: Annotated[Path, typer.Argument(help="Engine configuration.")],
+    data: Annotated[Path, typer.Option(help="Split, a TSV.")],
+    out: Annotated[Path, typer.Option(help="JSON lines to write.")],
+    set_: Sets = None,
+) -> None:
+    """Read a split and write one line per row: image, text, confidence, review."""
+    from eval.systems import engine_for, is_pages, read_split
+
+    items = load_split(data)
+    with engine_for(config, set_ or []) as engine, out.open("w", encoding="utf-8") as file:
+        for read in read_split(engine, items, crop=not is_pages(data, items)):
+            row = {"image": read.item.image, "text": read.fused, "confidence": read.confidence, "review": read.review}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+
+
+@app.command()
+def fit(config: Annotated[Path, typer.Argument(help="What to fit on.")] = Path("configs/eval/fit.yaml")) -> None:
+    """Fit weights and calibration on training data only."""
+    from eval.fit import fit as fit_weights
+    from eval.fit import load_fit
+
+    print(fit_weights(load_fit(config), f"python -m eval fit {config}", _say))
+
+
+@app.command()
+def bench(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Pages; none: the samples.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Engine configuration.")] = None,
+    set_: Sets = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds per page.")] = 5,
+) -> None:
+    """Seconds per page and stage."""
+    from eval.bench import bench as measure
+
+    samples = Path(__file__).parent / "samples"
+    pages = paths or [samples / name for name in ("prescription.jpg", "homework_zh.jpg", "letter_en_skewed.jpg")]
+    print(measure(pages, config, set_ or [], rounds))
+
+
+def main() -> None:
+    """Entry point: an error for people ends with its message and exit code, never a traceback."""
+    try:
+        app()
+    except FusionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

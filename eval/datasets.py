@@ -1,0 +1,82 @@
+"""Splits: a TSV with header `image text writer note`, image paths relative to its folder.
+
+Knows files and normalisations; knows no engine. Every normalisation has a name and is named in every report.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fusion.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row: an image and what is written on it (line breaks as real ones)."""
+
+    image: str
+    path: Path
+    reference: str
+    note: str
+
+
+def load_split(path: Path) -> list[Item]:
+    r"""Read a split. Page splits write a line break as the two characters `\n`.
+
+    Raises:
+        InputError: missing file, wrong header, row without an image.
+    """
+    try:
+        rows = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(path, f"can't be read ({error.strerror})", "Check the path of the split.") from error
+    if not rows or rows[0].split("\t")[:2] != ["image", "text"]:
+        raise InputError(path, "is not a split", "Its header is: image, text, writer, note (tab-separated).")
+    items = []
+    for number, row in enumerate(rows[1:], 2):
+        cells = row.split("\t")
+        if len(cells) < 2 or not cells[0]:
+            raise InputError(f"{path}:{number}", "has no image and text", "Mend the row.")
+        note = cells[3] if len(cells) > 3 else ""
+        items.append(Item(cells[0], path.parent / cells[0], cells[1].replace("\\n", "\n"), note))
+    return items
+
+
+def names_of(items: list[Item]) -> list[str]:
+    """Distinct texts of a split, as a formulary."""
+    return sorted({item.reference for item in items})
+
+
+def plain(text: str) -> str:
+    """NFC, runs of white space (line breaks too) become one space; case and punctuation count."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def letters(text: str) -> str:
+    """Lower-case ASCII letters and digits only."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def han(text: str) -> str:
+    """NFKC without punctuation, separators and controls; symbols such as = and ÷ stay."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c)[0] not in "PZC")
+
+
+def arithmetic(text: str) -> str:
+    """NFKC without white space; dashes are minus, and x, X or * between two digits is ×."""
+    squeezed = "".join(unicodedata.normalize("NFKC", text).split())
+    squeezed = re.sub("[−–—]", "-", squeezed).replace("∗", "*")
+    squeezed = re.sub("[⋅•∙・]", "·", squeezed)
+    return re.sub(r"(?<=\d)[xX*](?=\d)", "×", squeezed)
+
+
+NORMALISATIONS: dict[str, Callable[[str], str]] = {
+    "plain": plain,
+    "letters": letters,
+    "han": han,
+    "arithmetic": arithmetic,
+}

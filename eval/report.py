@@ -1,0 +1,136 @@
+"""`eval run`: the table of one split, every system on the same lines.
+
+Knows reads and metrics; runs nothing itself but the engine through `systems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from eval import metrics
+from eval.datasets import NORMALISATIONS, Item, load_split
+from eval.systems import Read, engine_for, is_pages, read_split
+from fusion.errors import ConfigError
+
+
+class Variant(BaseModel):
+    """One configuration of the engine to be compared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(description="Row label.")
+    set: tuple[str, ...] = Field((), description="Overrides, `section.key=value`.")
+    formulary_from: Path | None = Field(None, description="Split whose texts are given as the formulary.")
+
+
+class RunConfig(BaseModel):
+    """A comparison on one split."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str = Field(description="Heading of the table.")
+    data: Path = Field(description="The split, a TSV; relative to the working directory.")
+    normalise: str = Field(description="Name of the normalisation applied to references and readings.")
+    engine: Path | None = Field(None, description="Engine configuration; None: the defaults.")
+    only: Path | None = Field(None, description="TSV whose first column names the images to keep.")
+    variants: tuple[Variant, ...] = Field(min_length=1, description="Configurations; the first gives the OCR rows.")
+    bootstrap: int = Field(2000, ge=100, description="Resamples.")
+    seed: int = Field(20261122, description="Seed of the resampling.")
+
+
+def load_run(path: Path) -> RunConfig:
+    """Load a comparison; ConfigError names what is wrong."""
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = RunConfig.model_validate(content)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(path, f"is no evaluation ({error})", "See configs/eval/ for examples.") from error
+    if config.normalise not in NORMALISATIONS:
+        raise ConfigError(path, f"normalise: {config.normalise} is unknown", f"Known: {', '.join(NORMALISATIONS)}.")
+    return config
+
+
+def run(config: RunConfig, progress: Callable[[str], None]) -> str:
+    """Read the split with every variant and return the table as text."""
+    items = load_split(config.data)
+    if config.only is not None:
+        kept = {row.split("\t")[0] for row in config.only.read_text(encoding="utf-8").splitlines()[1:]}
+        items = [item for item in items if item.image in kept]
+    crop = not is_pages(config.data, items)
+    reads: dict[str, list[Read]] = {}
+    for variant in config.variants:
+        progress(variant.name)
+        with engine_for(config.engine, variant.set, variant.formulary_from) as engine:
+            reads[variant.name] = list(read_split(engine, items, crop=crop))
+    return table(config, items, reads)
+
+
+def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]) -> str:
+    """The comparison as a Markdown table."""
+    normal = NORMALISATIONS[config.normalise]
+    references = [normal(item.reference) for item in items]
+    first = next(iter(reads.values()))
+
+    def count(texts: Sequence[str]) -> metrics.Counts:
+        return metrics.Counts.of(references, [normal(text) for text in texts])
+
+    def nearest(options: Sequence[Sequence[str]]) -> metrics.Counts:
+        return count(
+            [
+                min(o, key=lambda t, r=r: metrics.edits(r, normal(t))[0])
+                for r, o in zip(references, options, strict=True)
+            ]
+        )
+
+    ocr = count([read.ocr for read in first])
+    rows: list[tuple[str, metrics.Counts, list[Read] | None]] = [("OCR only", ocr, None)]
+    if any(read.vlm for read in first):
+        rows.append(("VLM only", count([read.vlm[0] if read.vlm else "" for read in first]), None))
+    rows += [(name, count([read.fused for read in own]), own) for name, own in reads.items()]
+    if any(read.nbest for read in first):
+        rows.append(("oracle: OCR n-best", nearest([[read.ocr, *read.nbest] for read in first]), None))
+        rows.append(("oracle: n-best, VLM, fused", nearest([[r.ocr, *r.nbest, *r.vlm, r.fused] for r in first]), None))
+    lines = [
+        f"{config.title}: n = {len(items)}, normalisation `{config.normalise}`, 95 % bootstrap over items",
+        "",
+        "| system | exact match | CER | CER minus OCR only | mended / broken | s per item |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, counts, own in rows:
+        exact = metrics.exact_interval(counts, config.bootstrap, config.seed)
+        cer = metrics.cer_interval(counts, config.bootstrap, config.seed)
+        paired = "" if counts is ocr else str(metrics.cer_difference(counts, ocr, config.bootstrap, config.seed))
+        fixed = int((counts.exact & ~ocr.exact).sum())
+        broken = int((~counts.exact & ocr.exact).sum())
+        seconds = f"{sum(read.seconds for read in own) / len(own):.3f}" if own else ""
+        lines.append(
+            f"| {name} | {exact} | {cer} | {paired} | {'' if counts is ocr else f'{fixed} / {broken}'} | {seconds} |"
+        )
+    lines += ["", *(_confidence(name, own, references, normal) for name, own in reads.items())]
+    return "\n".join(lines)
+
+
+def _nearest(texts: Sequence[str], reference: str, normal: Callable[[str], str]) -> str:
+    return min(texts, key=lambda text: metrics.edits(reference, normal(text))[0])
+
+
+def _confidence(name: str, reads: Sequence[Read], references: Sequence[str], normal: Callable[[str], str]) -> str:
+    """How far the confidence can be trusted: calibration error and errors among the half that is most certain."""
+    known = [
+        (r.confidence, normal(r.fused) == ref)
+        for r, ref in zip(reads, references, strict=True)
+        if r.confidence is not None
+    ]
+    if len(known) < 20:
+        return f"{name}: too few confidences for a calibration figure ({len(known)})"
+    error = metrics.calibration_error([c for c, _ in known], [ok for _, ok in known])
+    half = sorted(known, key=lambda item: -item[0])[: len(known) // 2]
+    wrong = sum(not ok for _, ok in half)
+    accepted = [ok for r, ref in zip(reads, references, strict=True) if not r.review for ok in [normal(r.fused) == ref]]
+    return (
+        f"{name}: calibration error {error:.3f}; wrong among the surest half {wrong}/{len(half)}; "
+        f"accepted without review {len(accepted)}, of them wrong {sum(not ok for ok in accepted)}"
+    )

@@ -1,0 +1,98 @@
+"""One pass of the engine over a split: what every reader said, what was decided, and how long it took.
+
+Knows the engine's public door; knows no metric.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.datasets import Item, load_split, names_of
+from fusion.config import Config, load_config
+from fusion.engine import Engine
+from fusion.errors import InputError
+from fusion.page import Page
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What came out for one item.
+
+    Attributes:
+        item: the row.
+        ocr: text of the OCR alone.
+        vlm: texts of the second reader, one per accepted reading of a crop; empty for pages and when there is none.
+        fused: the decided text.
+        nbest: the OCR's whole-line alternatives (crops only).
+        confidence: the lowest of its lines, or None.
+        review: whether somebody should look at it.
+        seconds: wall time.
+        failures: kinds of failures, `stage:kind`.
+    """
+
+    item: Item
+    ocr: str
+    vlm: tuple[str, ...]
+    fused: str
+    nbest: tuple[str, ...]
+    confidence: float | None
+    review: bool
+    seconds: float
+    failures: tuple[str, ...]
+
+
+def read_split(engine: Engine, items: Sequence[Item], *, crop: bool) -> Iterator[Read]:
+    """Read items one after the other; an unreadable image yields empty texts and its failure, never an exception."""
+    for item in items:
+        start = time.perf_counter()
+        try:
+            pages = list(engine.read(item.path, crop=crop))
+        except InputError as error:
+            seconds = time.perf_counter() - start
+            yield Read(item, "", (), "", (), None, True, seconds, (f"intake:{error.problem}",))
+            continue
+        yield _read(item, pages, time.perf_counter() - start, engine.config.fuse.review_below, crop)
+
+
+def _read(item: Item, pages: list[Page], seconds: float, bound: float, crop: bool) -> Read:
+    lines = [line for page in pages for line in page.lines]
+    ocr = "\n".join(reading.text for line in lines for reading in line.readings if reading.source == "ocr")
+    confidences = [line.confidence for line in lines]
+    known = [value for value in confidences if value is not None]
+    confidence = min(known) if known and len(known) == len(confidences) else None
+    failures = [*(f for page in pages for f in page.failures), *(f for line in lines for f in line.failures)]
+    return Read(
+        item=item,
+        ocr=ocr,
+        vlm=tuple(r.text for line in lines for r in line.readings if r.source == "vlm") if crop else (),
+        fused="\n".join(page.text for page in pages),
+        nbest=tuple(h.text for line in lines for r in line.readings for h in r.nbest) if crop else (),
+        confidence=confidence,
+        review=confidence is None or confidence < bound,
+        seconds=seconds,
+        failures=tuple(f"{failure.stage}:{failure.kind}" for failure in failures),
+    )
+
+
+def is_pages(path: Path, items: Sequence[Item]) -> bool:
+    """Whether a split holds whole pages, to be searched for lines, rather than crops."""
+    return "page" in path.stem or any("\n" in item.reference for item in items)
+
+
+@contextmanager
+def engine_for(config: Path | None, overrides: Sequence[str], formulary_from: Path | None = None) -> Iterator[Engine]:
+    """An engine; `formulary_from` names a split whose texts are given as the formulary."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = list(overrides)
+        if formulary_from is not None:
+            path = Path(folder) / "formulary.txt"
+            path.write_text("\n".join(names_of(load_split(formulary_from))), encoding="utf-8")
+            settings.append(f"domain.formulary={path}")
+        loaded: Config = load_config(config, settings)
+        with Engine(loaded) as engine:
+            yield engine

@@ -1,0 +1,152 @@
+"""Many inputs: one result per input whatever happens, and a manifest that says how they were made.
+
+Knows files and the engine's public door; the scale work (workers, resume) is not here yet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fusion import output
+from fusion.config import Config
+from fusion.engine import Engine, photographs
+from fusion.errors import ConfigError, InputError
+from fusion.intake import list_inputs
+from fusion.page import Page, RunManifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+NOT_BROKEN = ("not_asked", "not_recorded")
+"""Failures that say that nobody was asked, not that somebody failed."""
+PACKAGES = ("paddleocr", "onnxruntime", "rapidocr", "torch", "transformers", "opencv-python-headless", "rapidfuzz")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one input: a row of `results.jsonl`.
+
+    Attributes:
+        input: path as given.
+        status: `ok`, `partial` (some stage failed somewhere) or `failed` (no page could be read).
+        outputs: files written, relative to the output folder.
+        lines: lines found.
+        review: lines that somebody should look at.
+        error: message when the input could not be read to its end, else None.
+    """
+
+    input: str
+    status: str
+    outputs: tuple[str, ...]
+    lines: int
+    review: int
+    error: str | None = None
+
+
+def run_batch(config: Config, progress: Callable[[Outcome], None]) -> RunManifest:
+    """Read every input of `config.batch` and write its results, `results.jsonl` and `manifest.json`.
+
+    Raises:
+        ConfigError: no inputs are named.
+        InputError: a named path does not exist.
+    """
+    if not config.batch.inputs:
+        raise ConfigError("batch.inputs", "names no input", "List files or folders under `batch: inputs:`.")
+    inputs = list_inputs(config.batch.inputs)
+    folder = config.batch.output
+    folder.mkdir(parents=True, exist_ok=True)
+    started = _now()
+    counts = {"inputs": len(inputs), "pages": 0, "lines": 0, "review": 0, "partial": 0, "failed": 0}
+    with Engine(config) as engine, (folder / "results.jsonl").open("w", encoding="utf-8") as results:
+        for path, stem in zip(inputs, _stems(inputs), strict=True):
+            outcome = _read_one(engine, path, folder, stem, counts)
+            results.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+            results.flush()
+            progress(outcome)
+    manifest = RunManifest(config.hash, versions(), started, _now(), counts)
+    (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    return manifest
+
+
+def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[str, int]) -> Outcome:
+    written: list[str] = []
+    pages: list[Page] = []
+    error: str | None = None
+    batch = engine.config.batch
+    # Drawing needs the photograph as displayed; without an overlay it is not decoded a second time.
+    photos = photographs(path, engine.config) if "overlay" in batch.formats else itertools.repeat(None)
+    try:
+        for page in engine.read(path, crop=batch.crop):
+            pages.append(page)
+            name = f"{stem}.{page.id.rpartition('#')[2]}" if "#" in page.id else stem
+            written += write_page(page, next(photos), folder, name, batch.formats)
+    except InputError as problem:
+        error = str(problem)
+    lines = [line for page in pages for line in page.lines]
+    bound = engine.config.fuse.review_below
+    review = sum(line.confidence is None or line.confidence < bound for line in lines)
+    failures = [*(f for page in pages for f in page.failures), *(f for line in lines for f in line.failures)]
+    broken = error is not None or any(failure.kind not in NOT_BROKEN for failure in failures)
+    status = "failed" if not pages else "partial" if broken else "ok"
+    counts["pages"] += len(pages)
+    counts["lines"] += len(lines)
+    counts["review"] += review
+    if status != "ok":
+        counts[status] += 1
+    return Outcome(str(path), status, tuple(written), len(lines), review, error)
+
+
+def write_page(
+    page: Page, photo: NDArray[np.uint8] | None, folder: Path, stem: str, formats: Sequence[str]
+) -> Iterator[str]:
+    """Write one page in the wanted formats; yields the names of the files."""
+    if "json" in formats:
+        (folder / f"{stem}.json").write_text(output.dump_page(page), encoding="utf-8")
+        yield f"{stem}.json"
+    if "text" in formats:
+        (folder / f"{stem}.txt").write_text(output.plain(page) + "\n", encoding="utf-8")
+        yield f"{stem}.txt"
+    if "overlay" in formats and photo is not None:
+        from PIL import Image
+
+        Image.fromarray(output.draw_overlay(photo, page)).save(folder / f"{stem}.overlay.png")
+        yield f"{stem}.overlay.png"
+
+
+def _stems(inputs: list[Path]) -> list[str]:
+    """One name per input, distinct on every file system: `a/note.jpg` and `b/note.png` must not meet."""
+    taken: set[str] = set()
+    stems = []
+    for path in inputs:
+        base = re.sub(r"[^\w.-]", "_", path.name)
+        stem, number = base, 2
+        while stem.casefold() in taken:
+            stem, number = f"{base}.{number}", number + 1
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that shape a result."""
+    found = {}
+    for name in ("fusion", *PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

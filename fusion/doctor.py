@@ -1,0 +1,166 @@
+"""What is installed, what will be used, what is missing and how to get it; and the configuration in words.
+
+Knows packages, files and the configuration; loads no model and asks no network but configured endpoints' ports.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import typing
+from importlib.metadata import PackageNotFoundError, version
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from fusion.config import Config, LocalVlm, ReplayVlm, ServedVlm
+from fusion.errors import DependencyError
+from fusion.ocr import weights
+
+_NEEDED = (
+    "paddleocr",
+    "onnxruntime",
+    "rapidocr",
+    "opencv-python-headless",
+    "rapidfuzz",
+    "pypdfium2",
+    "torch",
+    "transformers",
+    "openai",
+)
+
+
+def examine(config: Config) -> tuple[str, bool]:
+    """A report for people, and whether the configured job can run."""
+    rows = [
+        f"fusion {_version('fusion')}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores",
+        "",
+    ]
+    missing = [name for name in _NEEDED if _version(name) is None]
+    rows += [f"  {name:24} {_version(name) or 'MISSING: pip install ' + name}" for name in _NEEDED]
+    good = not missing
+    rows.append("")
+    ocr_rows, ocr_good = _ocr(config)
+    vlm_rows, vlm_good = _vlm(config)
+    formulary = config.domain.formulary
+    lost = formulary is not None and not formulary.is_file()
+    rows += [*ocr_rows, *vlm_rows]
+    rows.append(f"formulary {formulary or 'none'}" + (" MISSING: check domain.formulary" if lost else ""))
+    rows.append(f"complete  {'on: gaps may be filled, marked [so]' if config.complete.enabled else 'off: gaps stay □'}")
+    healthy = good and ocr_good and vlm_good and not lost
+    rows += ["", "ready" if healthy else "NOT READY: see the lines in capitals above"]
+    return "\n".join(rows), healthy
+
+
+def _ocr(config: Config) -> tuple[list[str], bool]:
+    ocr = config.ocr
+    rows = [
+        f"ocr       {ocr.detection_model} + {ocr.recognition_model}, runtime {ocr.engine}, {ocr.device}, {ocr.threads} threads"
+    ]
+    if ocr.engine == "paddle":
+        installed = _version("paddlepaddle-gpu") or _version("paddlepaddle")
+        rows.append(
+            f"          paddlepaddle {installed or 'MISSING: pip install fusion[paddle], or a GPU build (README)'}"
+        )
+        folders = [
+            folder for folder in (ocr.detection_dir, ocr.recognition_dir) if folder is None or not folder.is_dir()
+        ]
+        if folders:
+            rows.append("          MODEL FOLDERS MISSING: set ocr.detection_dir and ocr.recognition_dir")
+        return rows, installed is not None and not folders
+    try:
+        for name, folder in ((ocr.detection_model, ocr.detection_dir), (ocr.recognition_model, ocr.recognition_dir)):
+            rows.append(f"          {folder if folder is not None else weights.packaged_onnx(name)}")
+    except DependencyError as error:
+        return [*rows, f"          MISSING {error}"], False
+    return rows, True
+
+
+def _vlm(config: Config) -> tuple[list[str], bool]:
+    vlm = config.vlm
+    if isinstance(vlm, ServedVlm):
+        rows = [f"vlm       {vlm.model}, served, {vlm.dialect} dialect"]
+        states = [_answers(url, vlm.timeout) for url in vlm.endpoints]
+        for url, up in zip(vlm.endpoints, states, strict=True):
+            rows.append(
+                f"          {url} {'answers' if up else 'DOES NOT ANSWER: start it, e.g. vllm serve ' + vlm.model}"
+            )
+        if vlm.api_key_env and vlm.api_key_env not in os.environ:
+            return [*rows, f"          KEY MISSING: set the environment variable {vlm.api_key_env}"], False
+        return rows, any(states)
+    if isinstance(vlm, LocalVlm):
+        from transformers.utils.hub import cached_file
+
+        try:
+            found = cached_file(vlm.model, "config.json", local_files_only=True)
+        except (OSError, ValueError):
+            found = None
+        state = (
+            "found"
+            if found
+            else "downloaded on first use"
+            if vlm.download
+            else "MISSING: fetch it, or set vlm.download: true"
+        )
+        return [f"vlm       {vlm.model}, local, {vlm.device}, {vlm.threads} threads: {state}"], bool(
+            found
+        ) or vlm.download
+    if isinstance(vlm, ReplayVlm):
+        there = vlm.path.is_file()
+        return [f"vlm       recorded readings: {vlm.path}, column {vlm.column}{'' if there else ' MISSING'}"], there
+    return [
+        "vlm       none: OCR candidates and evidence only (configs/served.yaml and configs/local.yaml add a second reader)"
+    ], True
+
+
+def _answers(url: str, timeout: float) -> bool:
+    """Whether something listens at the endpoint's port; nothing is sent."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection(
+            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), min(timeout, 3)
+        ):
+            return True
+    except OSError:
+        return False
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def describe(config: Config) -> str:
+    """The effective configuration as YAML, each key with its meaning and range as a comment."""
+    rows = [f"# effective configuration, hash {config.hash}"]
+    for name in type(config).model_fields:
+        section: BaseModel = getattr(config, name)
+        rows.append(f"{name}:")
+        values = section.model_dump(mode="json")
+        for key, field in type(section).model_fields.items():
+            bounds = ", ".join(_bound(limit) for limit in field.metadata)
+            meaning = field.description or "which engine; the other keys of this section depend on it"
+            rows.append(f"  # {meaning}" + (f" [{bounds}]" if bounds else "") + _choices(field.annotation))
+            rows.append(f"  {key}: {_scalar(values[key])}")
+    return "\n".join(rows)
+
+
+def _bound(limit: object) -> str:
+    """One limit in signs: Ge(ge=1) is ≥ 1."""
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "at least"}
+    return next((f"{sign} {getattr(limit, name)}" for name, sign in signs.items() if hasattr(limit, name)), str(limit))
+
+
+def _choices(annotation: object) -> str:
+    options = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
+    return f" ({' | '.join(map(str, options))})" if len(options) > 1 else ""
+
+
+def _scalar(value: object) -> str:
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")

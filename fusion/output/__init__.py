@@ -1,0 +1,65 @@
+"""Output: a finished Page becomes JSON, plain text, a picture, and a comparison that a person can check.
+
+Knows the data model and how to show it. Does not read, decide or change anything: whatever is written here is derived
+from a `Page`, so that it can be thrown away and written again.
+
+    records   Page ↔ JSON, and the JSON Schema, all from the dataclasses
+    text      plain, marked and diplomatic transcripts
+    marks     the one table of how a source looks: colour, letter, underline
+    fonts     fonts that are installed already; nothing is downloaded
+    crops     lines cut out of the photograph
+    overlay   the photograph with what was read on it, and the transcript beside it
+    compare   OCR-only against fused: differences, counts, character error rate
+    console   a comparison in the terminal
+    report    a comparison as one self-contained HTML file
+
+Importing this room loads none of Pillow, OpenCV, jinja2, pydantic and rich; using a function loads what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusion.output.compare import Comparison, cer, compare_page, page_cer
+    from fusion.output.console import terminal
+    from fusion.output.overlay import draw_overlay
+    from fusion.output.records import dump_page, load_page, page_schema
+    from fusion.output.report import html
+    from fusion.output.text import plain
+
+__all__ = [
+    "Comparison",
+    "cer",
+    "compare_page",
+    "draw_overlay",
+    "dump_page",
+    "html",
+    "load_page",
+    "page_cer",
+    "page_schema",
+    "plain",
+    "terminal",
+]
+
+_HOMES = {
+    "Comparison": "compare",
+    "cer": "compare",
+    "compare_page": "compare",
+    "draw_overlay": "overlay",
+    "dump_page": "records",
+    "html": "report",
+    "load_page": "records",
+    "page_cer": "compare",
+    "page_schema": "records",
+    "plain": "text",
+    "terminal": "console",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fusion.output' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    return getattr(import_module(f"fusion.output.{_HOMES[name]}"), name)

@@ -1,0 +1,152 @@
+"""The lexicon: what counts as one name, what is near, and a character model that is a probability distribution."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz.distance import Levenshtein
+
+from fusion.domain.lexicon import ORDER, SYMBOLS, Lexicon, letters
+from fusion.errors import InputError
+
+DRUGS = ["Amlodipine", "Amoxicillin", "Napa", "Napa Extra", "Paracetamol", "Vitamin B12"]
+LEXICON = Lexicon(DRUGS)
+START = "\x02"
+NAMES = st.lists(st.text("abcdeé19", min_size=1, max_size=8), min_size=1, max_size=12)
+
+
+def symbols_of(names: list[str]) -> list[str]:
+    return [*sorted({c for name in names for c in letters(name)}), "\x03"]
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["napa-extra", "NAPA EXTRA", "Napa  Extra.", "NapaExtra"])
+def test_spelling_habits_do_not_make_another_name(word: str) -> None:
+    assert LEXICON.holds(word)
+
+
+@pytest.mark.parametrize("word", ["Napa Ext", "Vitamin B", "Vitamin B1", "", " ", "-"])
+def test_holds_no_part_of_a_name_and_nothing_empty(word: str) -> None:
+    assert not LEXICON.holds(word)
+
+
+def test_first_spelling_is_kept_and_empty_names_are_skipped() -> None:
+    lexicon = Lexicon(["Napa Extra", "napa-extra", "", " -- "])
+    assert len(lexicon) == 1
+    assert lexicon.near("napaextra", 5) == ["Napa Extra"]
+
+
+def test_near_gives_the_nearest_first_in_its_own_spelling() -> None:
+    assert LEXICON.near("amlodipin", 1) == ["Amlodipine"]
+    assert LEXICON.near("VITAMIN-B12", 3)[0] == "Vitamin B12"
+
+
+def test_nothing_is_near_a_very_short_or_an_alien_word() -> None:
+    assert LEXICON.near("na", 5) == []
+    assert LEXICON.near("xxxxxxxx", 5) == []
+    assert LEXICON.near("", 5) == []
+
+
+@settings(deadline=None)
+@given(st.text("amlodipnetrcx", min_size=3, max_size=12), st.integers(1, 4))
+def test_near_is_sorted_by_distance_within_half_the_word(word: str, count: int) -> None:
+    found = LEXICON.near(word, count)
+    far = [Levenshtein.distance(letters(word), letters(name)) for name in found]
+    assert len(found) <= count
+    assert all(a <= b for a, b in pairwise(far))
+    assert all(distance <= max(2, len(word) // 2) for distance in far)
+    missed = [name for name in DRUGS if name not in found]
+    if len(found) < count:
+        assert all(Levenshtein.distance(letters(word), letters(n)) > max(2, len(word) // 2) for n in missed)
+
+
+# --- character model ----------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(NAMES, st.text("abcdeé19x", max_size=ORDER - 1))
+def test_probabilities_after_any_context_sum_to_at_most_one(names: list[str], context: str) -> None:
+    lexicon = Lexicon(names)
+    padded = (START * (ORDER - 1) + context)[-(ORDER - 1) :]
+    total = sum(lexicon._next(padded, symbol) for symbol in symbols_of(names))
+    assert 0 < total <= 1 + 1e-9
+
+
+def test_probabilities_sum_to_at_most_one_when_a_formulary_has_many_characters() -> None:
+    names = [chr(0x4E00 + 3 * n) + chr(0x4E01 + 3 * n) + "片" for n in range(60)]
+    lexicon = Lexicon(names)
+    assert len(symbols_of(names)) > SYMBOLS
+    assert sum(lexicon._next(START * (ORDER - 1), symbol) for symbol in symbols_of(names)) <= 1 + 1e-9
+
+
+def test_witten_bell_by_hand() -> None:
+    # After "a" stands c twice and b once: 3 events of 2 kinds. Without context: 7 letters and 3 ends of 4 kinds, 3 are c.
+    lexicon = Lexicon(["ac", "acc", "ab"])
+    unigram = (3 + 4 / SYMBOLS) / (10 + 4)
+    assert lexicon._next("zzza", "c") == pytest.approx((2 + 2 * unigram) / (3 + 2))
+
+
+def test_a_name_is_likelier_than_a_stranger_and_a_stranger_is_not_impossible() -> None:
+    assert LEXICON.log_probability("Paracetamol") > LEXICON.log_probability("Paracetand") > -math.inf
+    assert LEXICON.log_probability("xqzxqz") < LEXICON.log_probability("Napa") < 0
+    assert LEXICON.log_probability("药片") > -math.inf
+
+
+def test_log_probability_sees_letters_alone() -> None:
+    assert LEXICON.log_probability("Napa-Extra") == LEXICON.log_probability("napa extra")
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5))
+def test_strings_of_a_small_world_sum_to_at_most_one(names: list[str]) -> None:
+    lexicon = Lexicon(names)
+    texts = [""]
+    for _ in range(5):
+        texts += [text + c for text in texts if len(text) == max(map(len, texts)) for c in "ab"]
+    assert 0 < sum(math.exp(lexicon.log_probability(text)) for text in texts) <= 1 + 1e-9
+
+
+def test_the_end_is_part_of_a_name() -> None:
+    assert LEXICON.log_probability("Napa") > LEXICON.log_probability("Nap")
+
+
+# --- formulary files ----------------------------------------------------------------------------------------------
+
+
+def test_reads_names_skips_comments_blank_lines_and_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes("\ufeffNapa\r\n# a comment: Aspirin\r\n\r\n  Vitamin B12  \r\n".encode())
+    lexicon = Lexicon.read(path)
+    assert len(lexicon) == 2
+    assert lexicon.holds("Napa")
+    assert lexicon.holds("vitamin b12")
+    assert not lexicon.holds("a comment: Aspirin")
+
+
+@pytest.mark.parametrize("content", [b"", b"# only a comment\n", b"\n \n--\n"])
+def test_a_file_without_names_is_an_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="holds no name") as caught:
+        Lexicon.read(path)
+    assert caught.value.subject == str(path)
+
+
+def test_a_file_in_another_encoding_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes("Aspirin für Kinder".encode("latin-1"))
+    with pytest.raises(InputError, match="UTF-8"):
+        Lexicon.read(path)
+
+
+def test_a_missing_file_or_a_folder_is_an_error(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.txt", tmp_path):
+        with pytest.raises(InputError, match=r"domain\.formulary"):
+            Lexicon.read(path)

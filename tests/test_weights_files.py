@@ -1,0 +1,170 @@
+"""Model folders made from the packaged weights: made once, safe to make twice at a time, never half there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fusion.config import OcrConfig
+from fusion.errors import DependencyError, ReaderError
+from fusion.ocr import weights
+from fusion.ocr.paddle import PaddleEngine
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FUSION_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("model", [weights.DETECTION, weights.RECOGNITION])
+def test_a_folder_holds_the_weights_and_their_description(cache: Path, model: str) -> None:
+    folder = weights.model_folder(model)
+    assert folder.parent == cache / "models"
+    assert {path.name for path in folder.iterdir()} == {"inference.onnx", "inference.yml"}
+    assert (folder / "inference.onnx").read_bytes() == weights.packaged_onnx(model).read_bytes()
+    content = yaml.safe_load((folder / "inference.yml").read_text(encoding="utf-8"))
+    assert content["Global"]["model_name"] == model
+    if model == weights.RECOGNITION:
+        characters = content["PostProcess"]["character_dict"]
+        assert len(characters) == len(set(characters)) == 18_708
+        assert all(isinstance(one, str) and len(one) == 1 for one in characters)  # "1" and "y" are no numbers or yes
+
+
+def test_the_second_call_makes_nothing(cache: Path) -> None:
+    first = weights.model_folder(weights.DETECTION)
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    assert weights.model_folder(weights.DETECTION) == first
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+
+
+def test_the_two_models_have_two_folders(cache: Path) -> None:
+    assert weights.model_folder(weights.DETECTION) != weights.model_folder(weights.RECOGNITION)
+    assert len(list((cache / "models").iterdir())) == 2
+
+
+def test_an_upgraded_package_makes_a_new_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = weights.model_folder(weights.DETECTION)
+    monkeypatch.setattr(weights, "version", lambda package: "99.0")
+    assert weights.model_folder(weights.DETECTION) != old
+    assert old.is_dir()
+
+
+def test_processes_may_make_it_at_once(cache: Path) -> None:
+    code = f"from fusion.ocr.weights import model_folder; print(model_folder({weights.DETECTION!r}))"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    answers = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], answers
+    (folder,) = {Path(out.strip()) for out, _ in answers}
+    assert {path.name for path in folder.iterdir()} == {"inference.onnx", "inference.yml"}
+    assert list((cache / "models").iterdir()) == [folder]  # nothing left over
+
+
+def test_threads_may_make_it_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = threading.Barrier(4, timeout=30)
+    copy = weights.shutil.copy
+
+    def slow_copy(source: Path, target: Path) -> None:
+        copy(source, target)
+        copied.wait()  # all four are in the middle of it
+
+    monkeypatch.setattr(weights.shutil, "copy", slow_copy)
+    made: list[Path | BaseException] = []
+
+    def make() -> None:
+        try:
+            made.append(weights.model_folder(weights.DETECTION))
+        except OSError as error:
+            made.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len({str(one) for one in made}) == 1, made
+    assert len(made) == 4
+    assert list((cache / "models").iterdir()) == [made[0]]
+
+
+def test_an_interrupted_making_leaves_no_folder_that_looks_ready(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights.yaml, "safe_dump", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            weights.model_folder(weights.DETECTION)
+    folder = weights.model_folder(weights.DETECTION)
+    assert (folder / "inference.yml").stat().st_size > 100
+
+
+def test_a_missing_package_says_what_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> None:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(weights, "files", missing)
+    with pytest.raises(DependencyError, match="weights are not installed") as caught:
+        weights.model_folder(weights.DETECTION)
+    assert "pip install" in caught.value.way_out
+    assert "rapidocr" in caught.value.way_out
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("listed", [None, []])
+def test_a_package_without_the_file_says_so_too(monkeypatch: pytest.MonkeyPatch, listed: list[str] | None) -> None:
+    monkeypatch.setattr(weights, "files", lambda package: listed)
+    with pytest.raises(DependencyError, match="weights are not installed"):
+        weights.packaged_onnx(weights.RECOGNITION)
+
+
+def test_another_model_must_be_given_as_a_folder() -> None:
+    with pytest.raises(DependencyError, match="is not packaged") as caught:
+        weights.model_folder("PP-OCRv6_medium_rec")
+    assert weights.RECOGNITION in caught.value.way_out
+    assert "ocr.*_dir" in caught.value.way_out
+
+
+def test_weights_are_found_without_importing_the_package_that_carries_them() -> None:
+    code = (
+        "import sys; from fusion.ocr.weights import packaged_onnx, RECOGNITION as r; packaged_onnx(r); "
+        "sys.exit('rapidocr' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_cache_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSION_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert weights.cache_home() == tmp_path / "own"
+    monkeypatch.delenv("FUSION_CACHE")
+    assert weights.cache_home() == tmp_path / "xdg" / "fusion"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weights.cache_home() == tmp_path / ".cache" / "fusion"
+
+
+def test_a_cache_that_can_not_be_written_is_an_error_with_a_way_out(cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(ReaderError, match="ocr: "):
+        PaddleEngine(OcrConfig())
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DependencyError, match="is not a folder") as caught:
+        PaddleEngine(OcrConfig(detection_dir=tmp_path / "none"))
+    assert caught.value.subject == str(tmp_path / "none")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReaderError, match="can't load the models"):
+        PaddleEngine(OcrConfig(detection_dir=tmp_path))
