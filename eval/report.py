@@ -78,12 +78,7 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
         return metrics.Counts.of(references, [normal(text) for text in texts])
 
     def nearest(options: Sequence[Sequence[str]]) -> metrics.Counts:
-        return count(
-            [
-                min(o, key=lambda t, r=r: metrics.edits(r, normal(t))[0])
-                for r, o in zip(references, options, strict=True)
-            ]
-        )
+        return count([_nearest(o, r, normal) for r, o in zip(references, options, strict=True)])
 
     ocr = count([read.ocr for read in first])
     rows: list[tuple[str, metrics.Counts, list[Read] | None]] = [("OCR only", ocr, None)]

@@ -107,7 +107,7 @@ def readings(source: str, text: st.SearchStrategy[str] | None = None) -> st.Sear
     return st.builds(
         Reading,
         source=st.just(source),
-        text=text or nfc_texts(),
+        text=nfc_texts() if text is None else text,
         recipe=recipes(),
         score=st.none() | scores(),
         **own,

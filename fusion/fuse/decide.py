@@ -178,7 +178,7 @@ def paraphrase_rejected(text: str, vlm: str) -> bool:
     """
 
     def plain(s: str) -> str:
-        return unicodedata.normalize("NFKC", s).translate(_NUMERALS).casefold()
+        return unicodedata.normalize("NFKC", s).translate(_NUMERALS).replace("⁄", "/").casefold()
 
     return vlm != "" and text != vlm and plain(text) == plain(vlm)
 

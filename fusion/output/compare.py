@@ -105,12 +105,13 @@ def differing(text: str, other: str) -> list[tuple[str, bool]]:
     >>> differing("第二步", "第2步")
     [('第', False), ('二', True), ('步', False)]
     """
+    # Several alignments may be equally short. Aligning in one fixed direction makes both views show the same one.
     own, theirs = clusters(text), clusters(other)
-    return [
-        ("".join(own[op.src_start : op.src_end]), op.tag != "equal")
-        for op in Levenshtein.opcodes(own, theirs)
-        if op.src_start < op.src_end
-    ]
+    if text <= other:
+        ranges = [(op.tag, op.src_start, op.src_end) for op in Levenshtein.opcodes(own, theirs)]
+    else:
+        ranges = [(op.tag, op.dest_start, op.dest_end) for op in Levenshtein.opcodes(theirs, own)]
+    return [("".join(own[start:end]), tag != "equal") for tag, start, end in ranges if start < end]
 
 
 def fused_runs(spans: Sequence[Span], ocr: str | None) -> list[list[tuple[str, bool]]]:

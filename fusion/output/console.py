@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _GONE = "red strike"
+_MISSED = "bold reverse"
 _UNDERLINED = ("ocr", "vlm", "lexicon", "human", "supplied")
 
 
@@ -21,6 +22,7 @@ def terminal(comparisons: Sequence[Comparison]) -> RenderableType:
     """One block per line: what each reader saw, what was decided, and why where they differ.
 
     Struck through: the reader has it and the decision does not. Bold: the decision has it and the OCR does not.
+    Reversed: the reference has it and the decision does not.
     Readings are shown as text, never parsed as markup.
     """
     from rich.box import SIMPLE_HEAD
@@ -42,7 +44,7 @@ def terminal(comparisons: Sequence[Comparison]) -> RenderableType:
             table.add_row("", visible(label), _reading(text, comparison.fused))
         table.add_row("", Text("fused", style="bold"), _fused(comparison))
         if comparison.reference is not None:
-            table.add_row("", "reference", _reading(comparison.reference, comparison.fused))
+            table.add_row("", "reference", _reading(comparison.reference, comparison.fused, _MISSED))
         for span in comparison.spans:
             if span.source != "agreed":
                 table.add_row("", "", _reason(span))
@@ -52,12 +54,12 @@ def terminal(comparisons: Sequence[Comparison]) -> RenderableType:
     return Group(table, _legend(), Text(_summary(comparisons)))
 
 
-def _reading(text: str, fused: str) -> Text:
+def _reading(text: str, fused: str, style: str = _GONE) -> Text:
     from rich.text import Text
 
     made = Text()
     for run, differs in differing(text, fused):
-        made.append(visible(run), _GONE if differs else "")
+        made.append(visible(run), style if differs else "")
     return made if text else Text("(reads nothing)", style="dim italic")
 
 
@@ -102,7 +104,9 @@ def _legend() -> Text:
     made.append("struck", _GONE)
     made.append(": not in the decision  ")
     made.append("bold", "bold")
-    made.append(": not in the OCR's reading")
+    made.append(": not in the OCR's reading  ")
+    made.append("reversed", _MISSED)
+    made.append(": in the reference only")
     return made
 
 

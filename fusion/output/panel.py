@@ -179,7 +179,7 @@ def _underline(draw: ImageDraw.ImageDraw, source: Source, extent: tuple[float, f
     if style == "double":
         draw.line((left, y + 2.5 * width, right, y + 2.5 * width), fill=colour, width=width)
     if style in ("dashed", "dotted"):
-        for at in np.arange(left, right, step):
+        for at in np.arange(left, right, step).tolist():
             draw.line((at, y, min(at + step * 0.6, right), y), fill=colour, width=width)
     if style == "wavy":
         xs = np.arange(left, right, 1.0)

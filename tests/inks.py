@@ -1,0 +1,46 @@
+"""Made ink: a posterior written down column by column, so that a test says what the strokes say."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fusion.ocr.ctc import Posterior, Views
+from fusion.page import Reading, Recipe
+
+RECIPE = Recipe("made", "1", "made", "0" * 64)
+
+
+def ink(*places: str | dict[str, float], column_px: float = 10.0) -> Views:
+    """One letter per column with a blank column before each.
+
+    A place is a text of certain letters ("abc") or one uncertain letter as {text: probability}; "" is the blank.
+    """
+    columns: list[dict[str, float]] = []
+    for place in places:
+        for letter in place if isinstance(place, str) else [place]:
+            columns += [{"": 1.0}, letter if isinstance(letter, dict) else {letter: 0.98, "": 0.02}]
+    columns.append({"": 1.0})
+    alphabet = ["", *sorted({letter for column in columns for letter in column if letter})]
+    table = np.zeros((len(columns), len(alphabet)))
+    for row, column in zip(table, columns, strict=True):
+        for letter, probability in column.items():
+            row[alphabet.index(letter)] = probability
+        row[0] += max(0.0, 1.0 - row.sum())
+    return Views((Posterior(table, tuple(alphabet), column_px),))
+
+
+def ocr_reading(views: Views, nbest: int = 20) -> Reading:
+    best = views.best
+    return Reading(
+        "ocr",
+        best.greedy,
+        RECIPE,
+        best.positions(5),
+        views.nbest(nbest),
+        views.score([best.greedy])[0],
+        raw=best.greedy,
+    )
+
+
+def vlm_reading(text: str) -> Reading:
+    return Reading("vlm", text, RECIPE, raw=text)

@@ -1,0 +1,198 @@
+"""Gaps and completion: what is unread stays visible, what is supplied says so, and a dose is never guessed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusion.complete import Completer, mark_gaps
+from fusion.config import CompleteConfig
+from fusion.errors import ConfigError
+from fusion.page import Failure, InkLine, Span
+from fusion.vlm.protocol import Answer
+from tests.inks import ink, ocr_reading, vlm_reading
+
+POLYGON = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+
+
+def line(text: str, blot: int | None = None) -> InkLine:
+    """A line drawn as one ring per letter, 40 px apart; `blot` leaves room for one letter there and fills it with ink."""
+    places, x = [], 30
+    crop = np.full((60, 60 + 40 * (len(text) + (blot is not None)), 3), 235, np.uint8)
+    for number, letter in enumerate(text):
+        if number == blot:
+            cv2.ellipse(crop, (x, 30), (16, 22), 0, 0, 360, (20, 20, 20), -1)
+            x += 40
+        cv2.circle(crop, (x, 30), 12, (30, 30, 30), 2)
+        places.append((letter, x))
+        x += 40
+    columns: list[Any] = []
+    at = 0
+    for letter, x in places:  # columns of 10 px, the letter's peak on the middle of its ring
+        columns += [{"": 1.0}] * (x // 10 - at) + [{letter: 0.97}]
+        at = x // 10 + 1
+    views = _columns(columns, crop.shape[1] // 10)
+    return InkLine("l000", POLYGON, crop, ocr_reading(views), views)
+
+
+def _columns(columns: list[dict[str, float]], count: int) -> Any:
+    from fusion.ocr.ctc import Posterior, Views
+
+    alphabet = ["", *sorted({k for c in columns for k in c if k})]
+    table = np.zeros((count, len(alphabet)))
+    table[:, 0] = 1.0
+    for row, column in zip(table, columns, strict=False):
+        for letter, p in column.items():
+            row[alphabet.index(letter)] = p
+        row[0] = 1.0 - row[1:].sum()
+    return Views((Posterior(table, tuple(alphabet), 10.0),))
+
+
+def decided(text: str) -> tuple[Span, ...]:
+    return (Span(text, "ocr", 0.9, "only_reader"),)
+
+
+def text_of(spans: tuple[Span, ...]) -> str:
+    return "".join(span.text for span in spans)
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_a_blot_where_a_letter_would_stand_is_a_gap(at: int) -> None:
+    spans = mark_gaps(line("abcdef", blot=at), decided("abcdef"), [])
+    assert text_of(spans) == "abcdef"[:at] + "□" + "abcdef"[at:]
+    assert [s.because for s in spans if s.source == "gap"] == ["unread_ink"]
+
+
+def test_a_line_that_is_read_has_no_gap() -> None:
+    assert mark_gaps(line("abcdef"), decided("abcdef"), []) == decided("abcdef")
+
+
+def test_an_illegible_mark_is_a_gap_where_the_ocr_has_nothing() -> None:
+    spans = mark_gaps(line("abdf"), decided("abdf"), [vlm_reading("ab□df")])
+    assert text_of(spans) == "ab□df"
+    assert [s.because for s in spans if s.source == "gap"] == ["marked_illegible"]
+
+
+def test_an_illegible_mark_does_not_overrule_a_letter_the_ocr_is_sure_of() -> None:
+    assert text_of(mark_gaps(line("abcdf"), decided("abcdf"), [vlm_reading("ab□df")])) == "abcdf"
+
+
+def test_a_mark_whose_context_is_ambiguous_is_ignored() -> None:
+    assert text_of(mark_gaps(line("xyxy"), decided("xyxy"), [vlm_reading("□")])) == "xyxy"
+
+
+@given(st.integers(0, 6), st.lists(st.integers(1, 3), min_size=1, max_size=4))
+def test_gaps_never_lose_or_move_a_decision(at: int, sizes: list[int]) -> None:
+    from fusion.complete.gaps import _Gap, _insert
+
+    letters = "abcdefghijkl"[: sum(sizes)]
+    spans, start = [], 0
+    for size in sizes:
+        spans.append(Span(letters[start : start + size], "ocr", 0.5, "only_reader"))
+        start += size
+    at = min(at, len(letters))
+    result = _insert(spans, _Gap(at, 2, "unread_ink"))
+    assert text_of(result) == letters[:at] + "□□" + letters[at:]
+
+
+# --- completion ----------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """Answers questions from a list, remembers them."""
+
+    def __init__(self, *answers: str | Failure) -> None:
+        self.answers, self.questions = list(answers), []
+
+    def __call__(self, pixels: Any, question: str) -> Answer | Failure:
+        self.questions.append(question)
+        answer = self.answers.pop(0)
+        return answer if isinstance(answer, Failure) else Answer(answer)
+
+
+def gapped(before: str, after: str, extent: int = 1) -> tuple[Span, ...]:
+    return (
+        Span(before, "ocr", 0.9, "only_reader"),
+        Span("□" * extent, "gap", None, "unread_ink", extent=extent),
+        Span(after, "ocr", 0.9, "only_reader"),
+    )
+
+
+def complete(spans: tuple[Span, ...], ask: Scripted, score: Any = lambda texts: None, **settings: Any) -> Any:
+    config = CompleteConfig(enabled=True, **settings)
+    return Completer(config).complete(line("ab"), spans, "上一行", "下一行", ask, score)
+
+
+def test_a_supplied_text_says_so_and_the_diplomatic_text_has_the_gap() -> None:
+    ask = Scripted("5\n零下5\n3")
+    spans, failures = complete(gapped("明天气温会降到", "度"), ask)
+    assert not failures
+    supplied = spans[1]
+    assert (supplied.text, supplied.source, supplied.diplomatic) == ("5", "supplied", "□")
+    assert supplied.confidence is None  # nobody scored it
+    assert [c.text for c in supplied.alternatives] == ["零下5", "3"]
+    assert "明天气温会降到□度" in ask.questions[0]
+    assert "上一行" in ask.questions[0]
+
+
+def test_several_gaps_are_asked_one_by_one() -> None:
+    spans = (*gapped("请于", "月"), *gapped("", "日前提交报告", 2)[1:])
+    ask = Scripted("1. 3\n2. 4", "15\n30")
+    result, _ = complete(spans, ask)
+    assert text_of(result) == "请于3月15日前提交报告"
+    assert len(ask.questions) == 2
+
+
+def test_what_is_forbidden_is_listed_and_never_inserted() -> None:
+    spans, _ = complete(gapped("Napa ", "mg", 3), Scripted("500\n650"), never=(r"\d",))
+    assert (spans[1].source, spans[1].text, spans[1].because) == ("gap", "□□□", "completion_forbidden")
+    assert [c.text for c in spans[1].alternatives] == ["500", "650"]
+
+
+def test_scores_decide_between_proposals_and_give_confidence() -> None:
+    spans, _ = complete(
+        gapped("ab", ""), Scripted("c\nd"), score=lambda texts: [0.0 if t == "abd" else -3.0 for t in texts]
+    )
+    assert spans[1].text == "d"
+    assert spans[1].confidence == pytest.approx(0.95, abs=0.03)
+
+
+def test_an_unsure_proposal_stays_a_gap() -> None:
+    spans, _ = complete(
+        gapped("ab", ""), Scripted("c\nd"), score=lambda texts: [0.0 for _ in texts], min_confidence=0.6
+    )
+    assert (spans[1].source, spans[1].because) == ("gap", "completion_uncertain")
+
+
+@pytest.mark.parametrize("answer", ["", "□", "一段比空白长得多的文字，不可能写在这里", "\n\n"])
+def test_an_unusable_answer_is_a_failure_and_the_gap_stays(answer: str) -> None:
+    spans, failures = complete(gapped("ab", "c"), Scripted(answer))
+    assert spans == gapped("ab", "c")
+    assert [f.kind for f in failures] == ["no_proposal"]
+
+
+def test_a_reader_that_fails_leaves_the_gap() -> None:
+    spans, failures = complete(gapped("ab", "c"), Scripted(Failure("vlm", "timeout", "no answer")))
+    assert spans == gapped("ab", "c")
+    assert [(f.stage, f.kind) for f in failures] == [("complete", "timeout")]
+
+
+def test_braces_on_the_page_are_text() -> None:
+    ask = Scripted("x")
+    complete(gapped("{count} {line} ", "}"), ask)
+    assert "{count} {line} □}" in ask.questions[0]
+
+
+def test_a_broken_pattern_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"complete\.never"):
+        Completer(CompleteConfig(enabled=True, never=("(",)))
+
+
+def test_ink_reading_of_made_lines_is_what_was_drawn() -> None:
+    assert line("abcdef", blot=2).reading.text == "abcdef"
+    assert ink("ab").best.greedy == "ab"

@@ -1,0 +1,227 @@
+"""The engine on real models and the project's own pages; the second reader is a scripted server on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusion.config import Config, load_config
+from fusion.engine import Engine, photographs, transcribe
+from fusion.errors import ConfigError, InputError
+from fusion.page import Page
+from tests.vlm_readers import completion, prompt_of, serving
+
+SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    with Engine() as opened:
+        yield opened
+
+
+def served(url: str, *more: str) -> Config:
+    sets = ["vlm.engine=served", f"vlm.endpoints=[{url}/v1]", "vlm.retries=0", "vlm.timeout=5"]
+    return load_config(overrides=[*sets, *more])
+
+
+def only(engine: Engine, name: str, **kwargs: Any) -> Page:
+    (page,) = engine.read(SAMPLES / name, **kwargs)
+    return page
+
+
+def test_every_line_has_a_place_a_reading_and_decisions(engine: Engine) -> None:
+    page = only(engine, "prescription.jpg")
+    assert len(page.lines) == 7
+    for line in page.lines:
+        corners = np.array(line.polygon)
+        assert (corners > -20).all()
+        assert (corners[:, 0] < page.width + 20).all()
+        assert (corners[:, 1] < page.height + 20).all()
+        assert line.readings[0].source == "ocr"
+        assert all(span.polygon is not None for span in line.spans)
+        assert [f.kind for f in line.failures] == ["not_asked"]
+
+
+def test_a_reader_of_the_result_finds_the_strength_and_where_it_stands(engine: Engine) -> None:
+    page = only(engine, "prescription.jpg")
+    (line,) = [line for line in page.lines if "120" in line.text]
+    at, position = line.text.index("120"), 0
+    for span in line.spans:
+        if position <= at < position + len(span.text):
+            xs = [x for x, _ in span.polygon]
+            assert 0 <= min(xs) < max(xs) <= page.width
+        position += len(span.text)
+
+
+def test_places_of_a_turned_page_lie_on_the_photograph(engine: Engine) -> None:
+    page = only(engine, "letter_en_skewed.jpg")
+    assert abs(page.angle) == pytest.approx(3.5, abs=0.7)
+    for line in page.lines:
+        (x0, y0), (x1, y1) = line.polygon[0], line.polygon[1]
+        slope = np.degrees(np.arctan2(y1 - y0, x1 - x0))
+        assert abs(slope) == pytest.approx(3.5, abs=1.5)
+
+
+def test_reading_order_of_two_columns(engine: Engine) -> None:
+    assert [line.text.split("=")[0] for line in only(engine, "two_columns.png").lines][:4] == [
+        "8+7",
+        "14-6",
+        "9×3",
+        "36÷4",
+    ]
+
+
+def test_a_page_reads_the_same_alone_and_after_others(engine: Engine) -> None:
+    first = only(engine, "note_zh.jpg")
+    only(engine, "homework_zh.jpg")
+    assert only(engine, "note_zh.jpg") == first
+
+
+def test_wrong_sums_stay_wrong(engine: Engine) -> None:
+    assert "7+5=13" in only(engine, "homework_zh.jpg").text
+
+
+def test_what_nobody_reads_is_a_gap(engine: Engine) -> None:
+    assert only(engine, "forecast_gap.png").text == "明天气温会降到□度"
+    assert only(engine, "report_gap.png").text == "请于□月□日前提交报告"
+
+
+def test_a_squashed_word_is_read_as_a_crop(engine: Engine) -> None:
+    assert only(engine, "word_squashed.png", crop=True).text == "Amlodipine"
+
+
+def test_a_folder_and_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.png"):
+        transcribe(tmp_path / "nothing.png")
+
+
+def test_photographs_are_as_displayed() -> None:
+    (photo,) = photographs(SAMPLES / "letter_en_skewed.jpg", load_config())
+    assert photo.shape == (860, 1200, 3)
+
+
+# --- with a second reader ------------------------------------------------------------------------------------------
+
+
+def test_the_informed_prompt_carries_reading_candidates_and_neighbours() -> None:
+    with serving(lambda path, body: completion("记得买牛奶和面包")) as server:
+        with Engine(served(server.url)) as engine:
+            page = only(engine, "note_zh.jpg")
+        prompts = [prompt_of(body) for _, _, body in server.requests]
+    informed = [p for p in prompts if "记得买牛奶和面色" in p]
+    assert informed
+    assert any("色" in p and "包" in p and "开会时间改到三点半" in p for p in informed)
+    first = page.lines[0]
+    assert first.text == "记得买牛奶和面包"  # the ink allows 包, and the second reader saw it
+    assert {r.source for r in first.readings} == {"ocr", "vlm"}
+    changed = next(span for span in first.spans if span.text == "包")
+    assert (changed.source, changed.because) == ("vlm", "vlm_supported_by_ink")
+    assert page.lines[1].text == "开会时间改到三点半"  # the same answer there has no ink at all
+
+
+def _completing(path: str, body: dict[str, Any]) -> Any:
+    prompt = prompt_of(body)
+    if "看不清" in prompt and "可能的内容" in prompt:
+        return completion("5\n8" if "度" in prompt.split("\n")[0] else ("3" if "第 1 处" in prompt else "15\n30"))
+    return completion("明天气温会降到□度")
+
+
+@pytest.mark.parametrize(
+    ("name", "marked", "diplomatic"),
+    [
+        ("forecast_gap.png", "明天气温会降到[5]度", "明天气温会降到□度"),
+        ("report_gap.png", "请于[3]月[15]日前提交报告", "请于□月□日前提交报告"),
+    ],
+)
+def test_gaps_are_completed_when_the_profile_allows_it_and_marked(name: str, marked: str, diplomatic: str) -> None:
+    with serving(_completing) as server, Engine(served(server.url, "complete.enabled=true")) as engine:
+        page = only(engine, name)
+    assert page.marked == marked
+    assert page.diplomatic == diplomatic
+    assert {s.source for line in page.lines for s in line.spans if s.extent} == {"supplied"}
+
+
+def test_gaps_are_not_completed_where_it_is_forbidden_or_off() -> None:
+    with serving(_completing) as server:
+        with Engine(served(server.url, "complete.enabled=true", r"complete.never=['\d']")) as engine:
+            page = only(engine, "forecast_gap.png")
+        with Engine(served(server.url)) as engine:
+            off = only(engine, "forecast_gap.png")
+    gap = next(span for span in page.lines[0].spans if span.source == "gap")
+    assert page.marked == "明天气温会降到□度"
+    assert gap.because == "completion_forbidden"
+    assert [c.text for c in gap.alternatives] == ["5", "8"]
+    assert off.marked == "明天气温会降到□度"
+
+
+def test_a_dead_endpoint_leaves_the_ocrs_text_and_says_so(engine: Engine) -> None:
+    with Engine(served("http://127.0.0.1:9")) as broken:
+        page = only(broken, "note_zh.jpg")
+    assert page.text == only(engine, "note_zh.jpg").text
+    assert {f.stage for line in page.lines for f in line.failures} == {"vlm"}
+    assert "not_asked" not in {f.kind for line in page.lines for f in line.failures}
+
+
+def test_a_crash_behind_the_stage_door_loses_one_stage_not_the_page(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("made to fail")
+
+    monkeypatch.setattr(engine._fuser, "fuse", crash)
+    page = only(engine, "note_zh.jpg")
+    assert len(page.lines) == 2
+    for line in page.lines:
+        assert line.text == line.readings[0].text
+        assert line.spans[0].confidence is None
+        assert ("fuse", "crash") in {(f.stage, f.kind) for f in line.failures}
+        assert "made to fail" not in str(line.failures)
+
+
+def test_a_crash_of_the_ocr_is_a_failure_of_the_page(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(engine._ocr, "read", crash)
+    page = only(engine, "note_zh.jpg")
+    assert page.lines == ()
+    assert [(f.stage, f.kind) for f in page.failures] == [("ocr", "crash")]
+
+
+def test_ask_gives_the_transcript_and_returns_the_answer() -> None:
+    def script(path: str, body: dict[str, Any]) -> Any:
+        prompt = prompt_of(body)
+        return completion("Amoxicillin [l002]" if "Which drugs" in prompt else "x")
+
+    with serving(script) as server, Engine(served(server.url)) as engine:
+        answer, page = engine.ask(SAMPLES / "prescription.jpg", "Which drugs?")
+        asked = prompt_of(server.requests[-1][2])
+    assert answer == "Amoxicillin [l002]"
+    assert all(f"[{line.id}] {line.marked}" in asked for line in page.lines)
+
+
+def test_ask_without_a_model_says_what_to_configure(engine: Engine) -> None:
+    with pytest.raises(ConfigError, match=r"vlm\.engine"):
+        engine.ask(SAMPLES / "note_zh.jpg", "?")
+
+
+def test_a_local_checkpoint_reads_and_scores_through_the_same_path(tmp_path: Path) -> None:
+    from tests.tiny_glm import build
+
+    sets = [
+        "vlm.engine=local",
+        f"vlm.model={build(tmp_path, 'glm_ocr')}",
+        "vlm.threads=1",
+        "vlm.max_tokens=8",
+        "vlm.attempts=1",
+    ]
+    with Engine(load_config(overrides=sets)) as engine:
+        page = only(engine, "word_squashed.png", crop=True)
+    (line,) = page.lines
+    assert line.text == "Amlodipine"  # random weights must not change what the ink says
+    assert len(line.readings) + len(line.failures) == 3  # OCR, and blind and informed, each a reading or a failure

@@ -1,0 +1,225 @@
+"""What fusing promises: tested on made ink, so that each case says what the strokes say and what each reader claims."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusion.config import FuseConfig
+from fusion.domain.lexicon import Lexicon
+from fusion.errors import ConfigError
+from fusion.fuse import Fuser, decide, evidence
+from fusion.fuse.align import align, clusters, keys
+from fusion.fuse.hypotheses import gather, mixes
+from fusion.page import Span
+from tests.inks import ink, ocr_reading, vlm_reading
+
+FUSER = Fuser(FuseConfig())
+TEXTS = st.text(st.sampled_from("abcdeABC123 第二步气温会降到度，。½é"), min_size=1, max_size=12).filter(
+    lambda t: unicodedata.is_normalized("NFC", t) and t.strip() == t and "  " not in t
+)
+
+
+def fuse(views, *vlm: str, prior=None, score=None) -> tuple[str, tuple[Span, ...]]:
+    spans, _ = FUSER.fuse(ocr_reading(views), views, [vlm_reading(text) for text in vlm], prior, score)
+    return "".join(span.text for span in spans), spans
+
+
+def because(spans: tuple[Span, ...], source: str) -> set[str]:
+    return {span.because for span in spans if span.source == source}
+
+
+# --- promises --------------------------------------------------------------------------------------------------------
+
+
+@given(TEXTS)
+def test_a_reading_fused_with_itself_is_agreed_throughout(text: str) -> None:
+    views = ink(text)
+    fused, spans = fuse(views, views.best.greedy)
+    assert fused == views.best.greedy
+    assert {span.source for span in spans} <= {"agreed"}
+
+
+@given(TEXTS)
+def test_without_a_second_reader_the_text_is_the_ocrs_and_says_so(text: str) -> None:
+    views = ink(text)
+    reading = ocr_reading(views)
+    spans, failures = FUSER.fuse(reading, views)
+    assert "".join(span.text for span in spans) == reading.text
+    assert {span.source for span in spans} <= {"ocr"}
+    assert [(failure.stage, failure.kind) for failure in failures] == [("vlm", "not_asked")]
+
+
+@given(TEXTS, TEXTS)
+def test_spans_tile_the_decision_whatever_the_second_reader_says(text: str, other: str) -> None:
+    views = ink(text)
+    fused, spans = fuse(views, other)
+    assert unicodedata.is_normalized("NFC", fused)
+    assert all(span.text for span in spans)
+    assert all(span.confidence is not None and 0 <= span.confidence <= 1 for span in spans)
+
+
+@given(st.lists(st.sampled_from("ab1二"), max_size=8), st.lists(st.sampled_from("ab1二"), max_size=8))
+def test_an_alignment_covers_both_texts_without_gap(a: list[str], b: list[str]) -> None:
+    segments = align(a, b)
+    assert [n for s in segments for n in range(*s.ocr_range)] == list(range(len(a)))
+    assert [n for s in segments for n in range(*s.vlm_range)] == list(range(len(b)))
+    assert all(a[slice(*s.ocr_range)] == b[slice(*s.vlm_range)] for s in segments if s.kind == "equal")
+
+
+@given(TEXTS, TEXTS)
+def test_mixes_hold_the_other_reading_itself(text: str, other: str) -> None:
+    mixed = {tuple(keys(m)) for m in mixes(text, other, ink(text))} | {tuple(keys(text))}
+    assert tuple(keys(other)) in mixed
+
+
+# --- the contract of served text -----------------------------------------------------------------------------------
+
+
+def test_an_agreed_letter_that_the_ink_doubts_becomes_surer() -> None:
+    views = ink("R", {"o": 0.6, "a": 0.4}, "su")
+    alone = min(span.confidence for span in FUSER.fuse(ocr_reading(views), views)[0])
+    together = min(span.confidence for span in fuse(views, "Rosu")[1])
+    assert together > alone
+
+
+def test_the_second_reader_decides_where_the_ink_allows_both() -> None:
+    views = ink("Nap", {"o": 0.55, "a": 0.45})
+    text, spans = fuse(views, "Napa")
+    assert text == "Napa"
+    assert because(spans, "vlm") == {"vlm_supported_by_ink"}
+    assert any(c.text == "o" for span in spans if span.source == "vlm" for c in span.alternatives)
+
+
+def test_the_ink_decides_against_a_confident_invention() -> None:
+    text, _ = fuse(ink("Napa"), "Napkin")
+    assert text == "Napa"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"), [("第2步", "第二步"), ("第二步", "第2步"), ("½片", "1/2片"), ("三点半", "3点半")]
+)
+def test_a_paraphrase_is_rejected_and_named(written: str, said: str) -> None:
+    text, spans = fuse(ink(written), said)
+    assert text == written
+    assert "paraphrase_rejected" in because(spans, "ocr")
+
+
+def test_a_longer_way_to_say_the_same_is_rejected() -> None:
+    assert fuse(ink("开会时间改到三点半"), "会议时间改为下午三点三十分钟")[0] == "开会时间改到三点半"
+
+
+def test_an_invented_continuation_is_rejected_and_named() -> None:
+    text, spans = fuse(ink("明天气温会降到5度"), "明天气温会降到5度左右请注意保暖")
+    assert text == "明天气温会降到5度"
+    assert "unsupported_insertion_rejected" in because(spans, "ocr")
+
+
+def test_a_character_that_the_second_reader_drops_stays() -> None:
+    text, spans = fuse(ink("一日三次口服"), "一日三次服")
+    assert text == "一日三次口服"
+    assert "unsupported_omission_rejected" in because(spans, "ocr")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"), [("500mg", "50mg"), ("0.5mg", "5mg"), ("15mg", "75mg"), ("7+5=13", "7+5=12"), ("1O0", "100")]
+)
+def test_a_dose_the_ink_shows_is_never_changed(written: str, said: str) -> None:
+    assert fuse(ink(written), said)[0] == written
+
+
+def test_other_digits_need_ink_even_when_everything_else_is_right() -> None:
+    views = ink("Nap", {"o": 0.55, "a": 0.45}, " 500mg")
+    text, spans = fuse(views, "Napa 600mg")
+    assert text == "Napa 500mg"
+    disputed = [span for span in spans if "5" in span.text]
+    assert all(span.source == "ocr" for span in disputed)
+
+
+def test_a_digit_the_ink_leaves_open_may_be_decided_but_is_not_sure() -> None:
+    text, spans = fuse(ink({"1": 0.5, "7": 0.49}, "5mg"), "75mg")
+    digit = next(span for span in spans if span.text[0] in "17")
+    assert text[0] in "17"
+    assert {c.text for c in digit.alternatives} & {"1", "7"}
+
+
+def test_case_is_settled_by_the_ink() -> None:
+    assert fuse(ink("Rosu"), "rosu")[0] == "Rosu"
+    assert {s.source for s in fuse(ink("Rosu"), "rosu")[1]} == {"agreed"}
+
+
+def test_an_illegible_mark_is_no_hypothesis() -> None:
+    assert "□" not in fuse(ink("一日三次"), "一日□次")[0]
+
+
+# --- prior, scores, weights ----------------------------------------------------------------------------------------
+
+
+def test_a_listed_name_wins_where_the_ink_hesitates_and_says_where_it_is_from() -> None:
+    views = ink("Nap", {"o": 0.6, "e": 0.3, "a": 0.1})
+    text, spans = fuse(views, prior=Lexicon(["Napa", "Ace", "Seclo"]))
+    assert text == "Napa"
+    assert because(spans, "lexicon") == {"lexicon_snapped"}
+
+
+def test_a_listed_name_far_from_the_ink_is_not_taken() -> None:
+    assert fuse(ink("Montelon"), prior=Lexicon(["Napa", "Monas"]))[0] == "Montelon"
+
+
+def test_scores_of_the_second_reader_count() -> None:
+    views = ink("R", {"o": 0.5, "a": 0.5}, "su")
+    for favourite in ("Rosu", "Rasu"):
+        text, _ = fuse(views, "Rusu", score=lambda texts, f=favourite: [0.0 if t == f else -30.0 for t in texts])
+        assert text == favourite
+
+
+def test_the_readers_own_text_is_always_the_first_hypothesis() -> None:
+    views = ink("abc")
+    assert gather(ocr_reading(views), [vlm_reading("abd")], views, None, 50)[0] == "abc"
+
+
+def test_the_limit_of_hypotheses_holds() -> None:
+    views = ink(*[{"a": 0.5, "b": 0.5}] * 8)
+    assert len(gather(ocr_reading(views), [vlm_reading("cccccccc")], views, None, 25)) == 25
+
+
+def test_features_of_what_is_unknown_weigh_nothing() -> None:
+    views = ink("abc")
+    table = evidence.features(["abc", "abd"], views, [], None, None)
+    unknown = [evidence.FEATURES.index(name) for name in ("vlm_distance", "vlm_match", "vlm_score", "prior", "listed")]
+    assert not table[:, unknown].any()
+
+
+def test_packaged_weights_name_their_command() -> None:
+    from importlib.resources import files
+
+    content = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
+    assert content["command"].startswith("python -m eval fit")
+    assert content["fitted_on"]
+    assert all("dev" not in source for source in content["fitted_on"]["cases"])
+
+
+def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
+    path = tmp_path / "weights.json"
+    path.write_text('{"scripts": {"latin": {}}}')
+    with pytest.raises(ConfigError, match=r"weights.json.*eval fit"):
+        Fuser(FuseConfig(weights=path))
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [("Napa 500", "latin"), ("一日三次", "han"), ("", "latin"), ("5mg 口服", "han"), ("12+3", "latin")],
+)
+def test_script_of(text: str, script: str) -> None:
+    assert evidence.script_of(text) == script
+
+
+def test_counterpart_gives_every_character_of_the_other_text_a_place() -> None:
+    for text, other in [("第二步", "第2步"), ("abc", "abxxc"), ("abc", "ac"), ("a", "xyz"), ("abc", "")]:
+        found = decide.counterpart(text, other)
+        assert len(found) == len(clusters(text))
+        assert "".join(found) == other

@@ -1,0 +1,566 @@
+"""Output: records come back as they were, pictures and reports say what the page says, and no text can break them."""
+
+from __future__ import annotations
+
+import base64
+import doctest
+import importlib
+import io
+import json
+import re
+import subprocess
+import sys
+import unicodedata
+from dataclasses import fields, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+import fusion.output as output
+from fusion.errors import InputError
+from fusion.output import fonts, marks, panel
+from fusion.output.compare import clusters, differing, fused_runs, page_cer
+from fusion.output.crops import crop_line, photo_scale
+from fusion.output.overlay import draw_regions
+from fusion.page import SCHEMA, Failure, Hypothesis, Line, Page, Span
+from tests.sample_pages import HOMEWORK_TEXT, PRESCRIPTION_TEXT, SHA, box, homework, ocr, prescription, span, vlm
+from tests.strategies import nfc_texts, pages, spans
+
+SAMPLES = Path(__file__).parents[1] / "eval" / "samples"
+few = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+some = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def photograph(name: str) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(SAMPLES / name).convert("RGB"))
+
+
+def page_of(*lines: Line, width: int = 200, height: int = 100, name: str = "a.png") -> Page:
+    return Page(name, SHA, width, height, lines=lines)
+
+
+def blank(width: int = 200, height: int = 100) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), 200, np.uint8)
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+@some
+@given(pages())
+def test_a_page_comes_back_from_its_record(page: Page) -> None:
+    assert output.load_page(output.dump_page(page)) == page
+    assert output.load_page(output.dump_page(page).encode()) == page
+
+
+def test_the_record_is_readable_and_follows_the_dataclass() -> None:
+    text = output.dump_page(homework())
+    record = json.loads(text)
+    assert "解题思路正确" in text  # as itself, not escaped
+    assert list(record) == [field.name for field in fields(Page)]
+    assert record["schema"] == SCHEMA
+
+
+def broken(change: str) -> str:
+    record = json.loads(output.dump_page(prescription()))
+    first = record["lines"][0]["spans"][0]
+    match change:
+        case "unknown key":
+            record["lines"][0]["colour"] = "red"
+        case "confidence over 1":
+            first["confidence"] = 1.5
+        case "number as text":
+            record["width"] = "1200"
+        case "not NFC":
+            first["text"] = "e\u0301"
+        case "unknown source":
+            first["source"] = "guess"
+        case "missing field":
+            del record["image_sha256"]
+        case "line without anything":
+            record["lines"][0]["spans"] = []
+        case "other schema":
+            record["schema"] = "fusion.page/0"
+        case "no schema":
+            del record["schema"]
+        case "a list":
+            record = [record]
+        case "cut off":
+            return output.dump_page(prescription())[:-30]
+    return json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("unknown key", "lines.0.colour"),
+        ("confidence over 1", "lines.0.spans.0: .*1.5"),
+        ("number as text", "width"),
+        ("not NFC", "lines.0.spans.0: .*NFC"),
+        ("unknown source", "lines.0.spans.0.source"),
+        ("missing field", "image_sha256"),
+        ("line without anything", "lines.0: .*l000"),
+        ("other schema", "fusion.page/0"),
+        ("no schema", "names no schema"),
+        ("a list", "names no schema"),
+        ("cut off", "not JSON"),
+    ],
+)
+def test_a_wrong_record_is_refused_by_name(change: str, named: str) -> None:
+    with pytest.raises(InputError, match=named) as caught:
+        output.load_page(broken(change), name="run/a.json")
+    assert str(caught.value).startswith("run/a.json: ")
+    assert "Inkwell" not in str(caught.value)  # a message may end up in a log; the page's text must not
+
+
+def test_bytes_that_are_not_utf8_are_refused() -> None:
+    with pytest.raises(InputError, match="not JSON"):
+        output.load_page(b"\xff\xfe{}")
+
+
+def test_an_infinite_score_is_not_written_as_unknown() -> None:
+    reading = replace(ocr("x"), nbest=(Hypothesis("x", float("-inf")),))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        output.dump_page(page_of(Line("l0", box(0, 0, 9, 9), 0, (reading,), (span("x"),))))
+
+
+def test_the_schema_is_the_model() -> None:
+    schema = output.page_schema()
+    assert set(schema["properties"]) == {field.name for field in fields(Page)}
+    assert schema["properties"]["schema"]["const"] == SCHEMA
+    assert {"Line", "Span", "Reading", "Failure", "Finding", "Recipe"} <= set(schema["$defs"])
+    assert all(d["additionalProperties"] is False for d in [schema, *schema["$defs"].values()])
+    assert "supplied" in schema["$defs"]["Span"]["properties"]["source"]["enum"]
+
+
+# --- text ----------------------------------------------------------------------------------------------------------
+
+
+def test_three_transcripts() -> None:
+    rows = output.plain(homework()).splitlines()
+    assert rows[3] == "答 一共有[13]个球"
+    assert output.plain(homework(), marked=False).splitlines()[3] == "答 一共有13个球"
+    assert output.plain(homework(), diplomatic=True).splitlines()[3] == "答 一共有□□个球"
+    assert output.plain(prescription()).splitlines()[5:] == ["1 tab □id prn", "[---]"]
+    assert output.plain(prescription(), marked=False) == prescription().text
+
+
+# --- comparison ----------------------------------------------------------------------------------------------------
+
+
+@some
+@given(nfc_texts(), nfc_texts())
+def test_runs_are_the_text_and_differ_where_it_differs(text: str, other: str) -> None:
+    runs = differing(text, other)
+    assert "".join(run for run, _ in runs) == text
+    assert not any(new for _, new in differing(text, text))
+    same = "".join(run for run, new in runs if not new)
+    assert same == "".join(run for run, new in differing(other, text) if not new)
+
+
+@some
+@given(spans(), nfc_texts())
+def test_runs_of_spans_tile_the_spans(decided: tuple[Span, ...], seen: str) -> None:
+    for one, runs in zip(decided, fused_runs(decided, seen), strict=True):
+        assert "".join(run for run, _ in runs) == one.text
+
+
+def test_a_line_is_compared_with_the_ocr_alone() -> None:
+    found = output.compare_page(prescription(), PRESCRIPTION_TEXT)
+    assert [c.number for c in found if c.changed] == [3, 5, 6]
+    third, last = found[2], found[6]
+    assert third.ocr == "1. Amoxicillm 500 mg"
+    assert third.vlm == ("1. Amoxicillin 500mg", "1. Amoxicillin 500 mg")
+    assert third.labels == ("informed-en", "blind-en")
+    assert third.fused == third.reference == "1. Amoxicillin 500 mg"
+    assert third.confidence == 0.71
+    assert (last.ocr, last.fused, last.confidence, len(last.failures)) == (None, "", None, 2)
+
+
+def test_rows_are_paired_only_when_their_number_fits() -> None:
+    fewer = "\n".join(HOMEWORK_TEXT.splitlines()[1:])
+    assert all(c.reference is None for c in output.compare_page(homework(), fewer))
+    spaced = HOMEWORK_TEXT.replace("\n", "\n\n")
+    assert [c.reference for c in output.compare_page(homework(), spaced)] == HOMEWORK_TEXT.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "expected"),
+    [
+        ("abc", "abc", (0, 3)),
+        ("abc", "", (3, 3)),
+        ("", "ab", (2, 0)),
+        ("第2步", "第二步", (1, 3)),
+        ("👩‍⚕️ok", "ok", (1, 3)),
+        ("\u00e9", "e\u0301", (0, 1)),
+        ("Mg", "mg", (1, 2)),
+    ],
+)
+def test_cer_counts_grapheme_clusters(reference: str, hypothesis: str, expected: tuple[int, int]) -> None:
+    assert output.cer(reference, hypothesis) == expected
+
+
+@some
+@given(nfc_texts(), nfc_texts())
+def test_cer_does_not_depend_on_the_unicode_form(a: str, b: str) -> None:
+    assert output.cer(a, b) == output.cer(unicodedata.normalize("NFD", a), b)
+    assert output.cer(a, a) == (0, len(clusters(a)))
+
+
+def test_page_cer_pools_over_the_whole_page() -> None:
+    errors = page_cer(homework(), HOMEWORK_TEXT)
+    # OCR: one space, 笫 for 第, □ for 13. Fused: none left.
+    assert (errors.ocr, errors.fused, errors.length) == (4, 0, len(HOMEWORK_TEXT))
+    rearranged = HOMEWORK_TEXT.replace("\n", "  ")
+    assert page_cer(homework(), rearranged) == errors  # where rows break is not what is measured here
+    # OCR: m for in, n for m, the missing n; fused: □ for q. Both: line 7 and the space before it.
+    missed = page_cer(prescription(), PRESCRIPTION_TEXT)
+    assert (missed.ocr, missed.fused) == (2 + 1 + 1 + 20, 1 + 20)
+    assert (errors + missed).length == len(HOMEWORK_TEXT) + len(PRESCRIPTION_TEXT)
+
+
+# --- fonts, crops --------------------------------------------------------------------------------------------------
+
+
+def test_the_best_font_that_can_draw_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sub/wqy-zenhei.ttc", "NotoSansCJK-Regular.ttc", "NotoSansCJK-Bold.ttc", "Comic.ttf", "simhei.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"not a font")
+    assert fonts.find_font([tmp_path, tmp_path / "none"], fonts.CJK_FAMILIES, "中") is None
+    asked: list[str] = []
+    monkeypatch.setattr(fonts, "_covers", lambda path, probe: asked.append(path.name) or path.name.startswith("wqy"))
+    found = fonts.find_font([tmp_path], fonts.CJK_FAMILIES, "中")
+    assert found is not None
+    assert found.name == "wqy-zenhei.ttc"
+    assert asked == ["NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc"]
+
+
+def test_without_a_chinese_font_the_legend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "cjk_font", lambda: None)
+    monkeypatch.setattr(fonts, "_wide_font", lambda: None)
+    pen = fonts.Pen(20)
+    assert pen.missing("第2步é") == "第步é"
+    assert pen.runs("5👩")[0][0] == "5U+1F469"
+    assert any(fonts.HOW_TO_GET_CJK in text for text, _ in panel._notes(homework(), pen, 1e6, "第步"))
+    assert not any(fonts.HOW_TO_GET_CJK in text for text, _ in panel._notes(homework(), pen, 1e6, ""))
+    blocks = [panel._block(line, pen, 900) for line in (*homework().lines[:2], prescription().lines[0])]
+    assert [bool(block.rows) for block in blocks] == [False, False, True]
+    assert blocks[0].note == "12 characters; no font for them"
+    assert output.draw_overlay(photograph("homework_zh.jpg"), homework()).shape[1] > 1150
+
+
+@pytest.mark.skipif(fonts.cjk_font() is None, reason="no font for Chinese is installed")
+def test_with_a_chinese_font_the_transcript_is_set() -> None:
+    pen = fonts.Pen(20)
+    assert pen.missing("处方第2步") == ""
+    assert panel._block(homework().lines[0], pen, 900).rows
+
+
+def test_long_lines_are_broken_and_nothing_is_lost() -> None:
+    text = "Amoxicillin 500 mg " * 6
+    block = panel._block(Line("l0", box(0, 0, 9, 9), 0, spans=(span(text),)), fonts.Pen(20), 200)
+    assert len(block.rows) > 4
+    assert "".join(glyph.text for row in block.rows for glyph in row) == text
+    assert all(sum(glyph.width for glyph in row) <= 200 for row in block.rows)
+
+
+def test_a_turned_line_is_cut_out_level() -> None:
+    photo = np.zeros((100, 100, 3), np.uint8)
+    photo[20:80, 40:60] = (255, 0, 0)
+    photo[20:30, 40:60] = (0, 0, 255)  # the line starts here and runs downwards
+    crop = crop_line(photo, ((60, 20), (60, 80), (40, 80), (40, 20)), (1.0, 1.0))
+    assert crop.shape[1] > 2.5 * crop.shape[0]
+    middle = crop[crop.shape[0] // 2]
+    assert middle[8][2] > 200
+    assert middle[40][0] > 200
+
+
+def test_a_polygon_without_area_has_no_crop() -> None:
+    assert crop_line(blank(), ((5, 5), (5, 5), (5, 5), (5, 5)), (1.0, 1.0)).size == 0
+    assert crop_line(blank(), (), (1.0, 1.0)).size == 0
+    assert crop_line(blank(), box(-1e7, -1e7, 1e7, 1e7), (1.0, 1.0)).shape[0] < 6000
+
+
+def test_another_photograph_is_refused() -> None:
+    page = page_of()
+    assert photo_scale(blank(100, 50), page) == (0.5, 0.5)
+    for photo in (blank(100, 200), blank()[..., 0], blank().astype(np.float32)):
+        with pytest.raises(InputError, match=r"a\.png"):
+            output.draw_overlay(photo, page)
+
+
+# --- overlay -------------------------------------------------------------------------------------------------------
+
+
+def region(source: str, confidence: float | None = 0.9) -> NDArray[np.int64]:
+    """How a span changes 200-grey paper, well inside its polygon: int (h, w, 3)."""
+    extent = 1 if source in ("gap", "supplied") else 0
+    text = "□" if source == "gap" else "x"
+    made = span(text, source, confidence, "rule", at=box(60, 30, 160, 80), extent=extent)  # type: ignore[arg-type]
+    drawn = draw_regions(blank(), page_of(Line("l0", box(60, 30, 160, 80), 0, spans=(made,))))
+    return drawn[45:70, 90:150].astype(np.int64) - 200
+
+
+def test_each_source_has_its_look() -> None:
+    green, blue, orange, purple = (region(s).mean(axis=(0, 1)) for s in ("agreed", "ocr", "vlm", "lexicon"))
+    assert green.argmax() == 1
+    assert blue.argmax() == 2
+    assert orange.argmax() == 0
+    assert purple.argmin() == 1
+    assert not region("gap").any()  # outline only: nobody may take a tint for a reading
+    hatch = region("supplied")
+    assert 0.1 < (hatch == 0).all(axis=2).mean() < 0.9
+    assert hatch[..., 1].min() < -20
+
+
+def test_confidence_is_opacity_and_unknown_is_not_zero() -> None:
+    weak, strong = region("vlm", 0.1), region("vlm", 0.9)
+    assert strong.sum() < weak.sum() < 0
+    assert not region("vlm", None).any()
+    assert region("vlm", 0.0).any()
+
+
+def test_ink_stays_darker_than_its_paper() -> None:
+    photo = blank()
+    photo[50:60, 80:140] = 30
+    drawn = draw_regions(
+        photo, page_of(Line("l0", box(60, 30, 160, 80), 0, spans=(span("x", at=box(60, 30, 160, 80)),)))
+    )
+    assert drawn[55, 110].max() <= 30
+    assert photo[55, 110].max() == 30  # the caller's array is not drawn on
+
+
+def test_the_overlay_holds_photograph_transcript_and_legend() -> None:
+    photo = photograph("prescription.jpg")
+    drawn = output.draw_overlay(photo, prescription())
+    assert drawn.dtype == np.uint8
+    assert drawn.shape[0] > 1.1 * photo.shape[0]
+    assert drawn.shape[1] > 1.2 * photo.shape[1]
+    assert (drawn[:20, :600] == photo[:20, :600]).all()
+    names = {source: mark.rgb for source, mark in marks.MARKS.items()}
+    side = drawn[: photo.shape[0], photo.shape[1] :].reshape(-1, 3)
+    for source in ("agreed", "ocr", "vlm", "lexicon", "human", "gap"):
+        assert (side == names[source]).all(axis=1).any(), source  # type: ignore[index]
+    assert not (drawn[740:832, 300:500] != photo[740:832, 300:500]).all(axis=2).mean() > 0.1  # unread: no tint
+
+
+def test_blocks_are_level_with_their_ink_unless_columns_forbid() -> None:
+    def tops(*middles: float) -> list[float]:
+        lines = [Line(f"l{n}", box(0, y - 20, 900, y + 20), n, spans=(span("x"),)) for n, y in enumerate(middles)]
+        page = page_of(*lines, width=900, height=900)
+        pen = fonts.Pen(20)
+        return panel._tops(page, [panel._block(line, pen, 500) for line in lines], pen, 900)
+
+    assert tops(100, 400, 800) == [80, 380, 780]
+    assert tops(100, 110, 120)[2] > 120  # crowded: below each other, never over each other
+    assert tops(100, 800, 100)[2] < 300  # second column: stacked
+
+
+@few
+@given(pages())
+def test_any_page_can_be_drawn(page: Page) -> None:
+    drawn = output.draw_overlay(np.full((page.height, page.width, 3), 230, np.uint8), page)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape[0] > page.height
+    assert drawn.shape[1] > page.width
+
+
+# --- report --------------------------------------------------------------------------------------------------------
+
+
+class Reader(HTMLParser):
+    """Reads a report back: balanced tags, all attributes, all text."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self.inside: dict[str, list[str]] = {"del": [], "ins": [], "mark": []}
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+        if self.open and self.open[-1] in self.inside:
+            self.inside[self.open[-1]].append(data)
+
+    def attributes(self, name: str) -> list[str]:
+        return [values[name] for _, values in self.tags if name in values]
+
+
+@pytest.fixture(scope="module")
+def report() -> Reader:
+    both = [(prescription(), photograph("prescription.jpg")), (homework(), photograph("homework_zh.jpg"))]
+    references = {"prescription.jpg": PRESCRIPTION_TEXT, "homework_zh.jpg": HOMEWORK_TEXT}
+    return Reader(output.html(both, "Two pages", references=references))
+
+
+def test_the_report_is_one_file_without_script(report: Reader) -> None:
+    assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in report.tags}
+    assert all(src.startswith("data:image/jpeg;base64,") for src in report.attributes("src"))
+    assert all(href.startswith("#") for href in report.attributes("href"))
+    assert {href[1:] for href in report.attributes("href")} <= set(report.attributes("id"))
+    assert not any(name.startswith("on") for _, values in report.tags for name in values)
+    styles = "".join(report.text) + "".join(report.attributes("style"))
+    assert "url(" not in styles
+    assert "@import" not in styles
+    assert len("".join(report.attributes("src"))) < 2_000_000
+
+
+def test_the_report_shows_every_line_as_a_crop(report: Reader) -> None:
+    crops = [values for tag, values in report.tags if tag == "img" and values["alt"].startswith("Line")]
+    assert len(crops) == 13
+    picture = Image.open(io.BytesIO(base64.b64decode(crops[2]["src"].partition(",")[2])))
+    assert picture.width > 3 * picture.height
+
+
+def test_the_report_marks_differences_and_says_why(report: Reader) -> None:
+    assert "m" in report.inside["del"]
+    assert "in" in report.inside["ins"]
+    assert "笫" in report.inside["del"]
+    assert report.inside["mark"] == ["overlined", "q", "3. Napa 120 mg/5 ml"]
+    titles = report.attributes("title")
+    assert "VLM · vlm_supported_by_ink · confidence 93 % · or “Amoxicillm” 5 %, “Amoxycillin” 1 %" in titles
+    assert "supplied · completed_from_context · confidence 62 % · or “12” 30 %, “18” 4 %" in titles
+    text = re.sub(r"\s+", " ", "".join(report.text))
+    for shown in ("no answer within 60 s", "hold the camera still", "blur 41, limit 60", "repeated itself twice"):
+        assert shown in text
+    assert report.attributes("lang").count("zh") >= 15
+    letters = {values["class"]: values["data-letter"] for _, values in report.tags if "data-letter" in values}
+    assert letters["s supplied"] == "S"  # colour is not the only signal
+    assert letters["s vlm"] == "V"
+
+
+def test_the_report_counts_and_pools(report: Reader) -> None:
+    text = re.sub(r"\s+", " ", " ".join(report.text))
+    total = len(HOMEWORK_TEXT) + len(PRESCRIPTION_TEXT)
+    assert f"28 → 21 of {total}" in text
+    assert f"{28 / total:.3f}" in text
+    assert f"{21 / total:.3f}" in text
+    row = re.search(r" all ([\d .]+)", text)
+    assert row is not None
+    # lines, changed, agreed, ocr, vlm, lexicon, human, supplied, gap, not read
+    assert row[1].split()[:10] == ["13", "6", "18", "6", "3", "1", "1", "1", "1", "1"]
+
+
+def test_without_references_there_is_no_cer() -> None:
+    text = output.html([(homework(), None)])
+    assert "CER" not in text
+    assert "<img" not in text
+
+
+def test_crops_can_be_given_instead_of_the_photograph() -> None:
+    found = Reader(output.html([(homework(), {"l002": blank(300, 40)})]))
+    assert [values["alt"] for tag, values in found.tags if tag == "img"] == ["Line 3 as photographed"]
+
+
+def test_text_of_a_page_cannot_become_markup() -> None:
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}"
+    line = Line(
+        "l<b>0",
+        box(10, 10, 190, 60),
+        0,
+        (ocr(evil), vlm(evil + "!", evil)),
+        (span(evil, "vlm", 0.5, evil, {evil: 0.5}),),
+        (Failure("vlm", evil, evil),),
+    )
+    page = replace(page_of(line, name=evil), failures=(Failure("intake", evil, evil),))
+    text = output.html([(page, blank())], evil, references={evil: evil})
+    found = Reader(text)
+    assert "script" not in {tag for tag, _ in found.tags}
+    assert not found.attributes("onerror")
+    assert all(src.startswith("data:") for src in found.attributes("src"))
+    assert "49" not in "".join(found.text).replace("{{ 7*7 }}", "")
+    assert text.count("&lt;script&gt;") >= 10
+    assert found.attributes("title")[0].count("<script>") == 2  # quotes did not end the attribute
+
+
+@few
+@given(pages())
+def test_any_page_can_be_reported(page: Page) -> None:
+    photo = np.full((page.height, page.width, 3), 230, np.uint8)
+    shown = "".join(Reader(output.html([(page, photo)], references={page.id: page.text})).text)
+    for line in page.lines:
+        for one in line.spans:
+            if one.text.isprintable() and one.text.strip():
+                assert one.text in shown
+
+
+# --- terminal ------------------------------------------------------------------------------------------------------
+
+
+def printed(page: Page, reference: str | None = None, *, styles: bool = False) -> str:
+    console = Console(width=120, file=io.StringIO(), record=True, force_terminal=True)
+    console.print(output.terminal(output.compare_page(page, reference)))
+    return console.export_text(styles=styles)
+
+
+def test_the_terminal_shows_readings_reasons_and_failures() -> None:
+    text = printed(prescription(), PRESCRIPTION_TEXT)
+    for shown in (
+        "1. Amoxicillm 500 mg",
+        "V “Amoxicillin” vlm_supported_by_ink 93 %; or “Amoxicillm” 5 %",
+        "O “ ” unsupported_omission_rejected 71 %; or nothing 27 %",
+        "not read",
+        "! vlm: no answer within 60 s (timeout)",
+        "lines: 7, changed by fusion: 3, gaps: 1, supplied: 0, not read: 1",
+    ):
+        assert shown in text
+    assert "[13]" in printed(homework())
+    styled = printed(prescription(), styles=True)
+    assert re.search(r"\x1b\[9;31mm\x1b\[0m", styled)  # the OCR's m, struck through
+    assert re.search(r"\x1b\[1;4;33min\x1b\[0m", styled)  # what stands there now: bold, underlined
+
+
+def test_a_reading_cannot_write_to_the_terminal() -> None:
+    evil = "[red]5[/red] \x1b]0;owned\x07mg\u202e"
+    page = page_of(Line("l0", box(0, 0, 9, 9), 0, (ocr(evil), vlm("x")), (span(evil, "ocr"),)))
+    text = printed(page, styles=True)
+    assert "\x1b]0;" not in text
+    assert "\x07" not in text
+    assert "\u202e" not in text
+    assert "[red]5[/red] ␛]0;owned␇mg⟨U+202E⟩" in printed(page)
+
+
+# --- the room ------------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_room_is_cheap() -> None:
+    code = (
+        "import sys, fusion.output; "
+        "print(sorted({'PIL', 'cv2', 'jinja2', 'pydantic', 'rich', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_opens() -> None:
+    for name in output.__all__:
+        assert callable(getattr(output, name))
+    with pytest.raises(AttributeError, match="draw_overlay"):
+        _ = output.nothing
+
+
+@pytest.mark.parametrize("name", ["text", "marks", "compare", "report"])
+def test_examples_hold(name: str) -> None:
+    done = doctest.testmod(importlib.import_module(f"fusion.output.{name}"))
+    assert done.attempted > 0
+    assert done.failed == 0
