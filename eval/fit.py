@@ -47,6 +47,7 @@ class Source(BaseModel):
     normalise: str = Field(description="Name of the normalisation under which errors are counted.")
     limit: int = Field(ge=1, description="Lines drawn.")
     formulary: bool = Field(False, description="Also fit with the texts of the other folds as formulary.")
+    noisy: bool = Field(False, description="Labels are known to be noisy: fit the weights, but not the calibration.")
 
 
 class FitConfig(BaseModel):
@@ -59,7 +60,7 @@ class FitConfig(BaseModel):
     invent: float = Field(0.06, ge=0, le=1, description="See `simulate.SimulatedReader`.")
     noise: float = Field(0.34, ge=0, description="A line whose best hypothesis is further off is taken as mislabelled.")
     folds: int = Field(5, ge=2, description="Folds for the formulary.")
-    l2: float = Field(1e-3, ge=0, description="Penalty on squared weights.")
+    l2: float = Field(3e-4, ge=0, description="Penalty on squared weights.")
     seed: int = Field(20261122, description="Seed of draws and simulation.")
     output: Path = Field(description="Weights file to write.")
 
@@ -73,6 +74,7 @@ class Case:
     errors: NDArray[np.float64]
     length: int
     reference: str
+    noisy: bool
 
 
 def load_fit(path: Path) -> FitConfig:
@@ -101,7 +103,7 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
     half = len(cases) // 2
     vector = minimum_risk(cases[:half], config.l2)
     drop = digit_drop(cases[half:], vector)
-    slope, offset = platt(*marginal_pairs(cases[half:], vector, drop))
+    slope, offset = platt(*marginal_pairs([case for case in cases[half:] if not case.noisy], vector, drop))
     features = {name: round(float(w), 4) for name, w in zip(evidence.FEATURES, vector, strict=True)}
     features["vlm_score"] = round(features["vlm_distance"] / 4, 4)  # no training reader gives scores yet: see README
     content = {
@@ -145,7 +147,7 @@ def _cases(
         if source.formulary:
             conditions += [(second, lexicons[fold]), ([], lexicons[fold])]
         for others, prior in conditions:
-            case = _case(item, line.reading, line.ink, others, prior, normal, engine.fuse.hypotheses)
+            case = _case(item, line.reading, line.ink, others, prior, source, engine.fuse.hypotheses)
             if case.errors.min() <= config.noise * case.length:
                 cases.append(case)
     return cases
@@ -157,14 +159,15 @@ def _case(
     ink: Views,
     others: list[Reading],
     prior: Lexicon | None,
-    normal: Callable[[str], str],
+    source: Source,
     limit: int,
 ) -> Case:
+    normal = NORMALISATIONS[source.normalise]
     texts = gather(ocr, others, ink, prior, limit)
     table = evidence.features(texts, ink, others, None, prior)
     reference = normal(item.reference)
     errors = np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64)
-    return Case(tuple(texts), table, errors, max(1, edits(reference, "")[1]), item.reference)
+    return Case(tuple(texts), table, errors, max(1, edits(reference, "")[1]), item.reference, source.noisy)
 
 
 def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:

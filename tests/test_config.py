@@ -98,7 +98,9 @@ def test_extends_a_chain_of_files_relative_to_each(tmp_path: Path) -> None:
 
 def test_a_list_of_the_child_replaces_that_of_the_parent(tmp_path: Path) -> None:
     write(tmp_path, "base.yaml", "ocr: {stretches: [1.5, 2.0]}\n")
-    assert load_config(write(tmp_path, "leaf.yaml", "extends: base.yaml\nocr: {stretches: [3]}\n")).ocr.stretches == (3,)
+    assert load_config(write(tmp_path, "leaf.yaml", "extends: base.yaml\nocr: {stretches: [3]}\n")).ocr.stretches == (
+        3,
+    )
 
 
 @pytest.mark.parametrize("names", [("a.yaml",), ("a.yaml", "b.yaml"), ("a.yaml", "b.yaml", "c.yaml")])
@@ -117,7 +119,7 @@ def test_two_children_of_one_parent_are_no_circle(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_missing_parent_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none.yaml"):
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
         load_config(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match=r"gone\.yaml.*can't be read.*extends"):
         load_config(write(tmp_path, "a.yaml", "extends: gone.yaml\n"))

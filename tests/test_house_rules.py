@@ -7,6 +7,7 @@ import fnmatch
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def test_importing_costs_no_model_library(module: str) -> None:
     if not (ROOT / (module.replace(".", "/") + ".py")).is_file() and module != "fusion":
         pytest.skip(f"{module} is not there yet")
     code = f"import sys, {module}; print(*sorted({set(HEAVY)!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True
+    )
     assert done.stdout.strip() == ""
 
 
@@ -106,7 +109,9 @@ def is_broad(node: ast.AST) -> bool:
     if not isinstance(node, ast.ExceptHandler):
         return False
     caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-    return any(kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")) for kind in caught)
+    return any(
+        kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")) for kind in caught
+    )
 
 
 def test_broad_excepts_stand_only_at_the_stage_door_and_the_top_of_the_command_line() -> None:
@@ -183,12 +188,11 @@ def test_no_file_names_a_folder_of_this_machine_or_a_registry() -> None:
 # --- README -------------------------------------------------------------------------------------------------------
 
 
-def readme_tree() -> list[str]:
-    """Paths of the README's tree: the fenced block with a line `fusion/`, one entry a line, indented below its folder.
+def paths_in(text: str) -> list[str]:
+    """Paths of a README's tree: the fenced block with a line `fusion/`, one entry a line, indented below its folder.
 
     Two spaces or more end the entry; several names in one line are parted by ", ". Branches drawn as ├── count as indent.
     """
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     (block,) = [block for block in blocks if re.search(r"^\W*fusion/(\s|$)", block, re.MULTILINE)]
     paths: list[str] = []
@@ -206,6 +210,44 @@ def readme_tree() -> list[str]:
             if name.endswith("/"):
                 folders.append((indent, above + name))
     return paths
+
+
+def readme_tree() -> list[str]:
+    return paths_in((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+TREES = [
+    """
+    ```
+    fusion/
+      page.py       the data model
+      ocr/          PaddleOCR
+        ctc.py, layout.py   two files
+    eval/  # measures
+      report.py
+    ```
+    """,
+    """
+    ```bash
+    pip install .
+    ```
+    ```text
+    fusion/
+    ├── page.py       the data model
+    ├── ocr/          PaddleOCR
+    │   ├── ctc.py
+    │   └── layout.py
+    eval/             measures
+    └── report.py
+    ```
+    """,
+]
+
+
+@pytest.mark.parametrize("tree", TREES, ids=["indented", "drawn"])
+def test_a_tree_is_understood(tree: str) -> None:
+    expected = ["fusion/", "fusion/page.py", "fusion/ocr/", "fusion/ocr/ctc.py", "fusion/ocr/layout.py", "eval/"]
+    assert paths_in(textwrap.dedent(tree)) == [*expected, "eval/report.py"]
 
 
 needs_readme = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="no README.md yet")

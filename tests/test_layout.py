@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -87,7 +88,7 @@ def test_a_signature_under_the_right_column_does_not_break_the_columns() -> None
 
 def test_two_blocks_of_columns_are_read_one_after_the_other() -> None:
     block = [box(60 + 500 * (n // 3), 90 + 70 * (n % 3), 400) for n in range(6)]
-    quads = [*block, box(80, 320, 850), *(quad + [0, 320] for quad in block)]
+    quads = [*block, box(80, 320, 850), *(quad + np.array([0, 320]) for quad in block)]
     assert order_of(quads) == list(range(len(quads)))
 
 
@@ -124,6 +125,13 @@ def test_order_does_not_depend_on_the_order_of_detection(quads: list[Quad], rand
     random.shuffle(places)  # type: ignore[attr-defined]
     mixed = [quads[place] for place in places]
     assert [places[index] for index in reading_order(mixed)] == reading_order(quads)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 3.0])
+def test_overlapping_regions_of_equal_height_are_ordered_by_place(degrees: float) -> None:
+    quads = turned([box(60, 80, 500), box(60, 80, 520), box(90, 80, 500), box(60, 150, 480)], degrees)
+    for places in itertools.permutations(range(4)):
+        assert [places[index] for index in reading_order([quads[place] for place in places])] == reading_order(quads)
 
 
 @settings(deadline=None, max_examples=50)

@@ -27,7 +27,7 @@ FEATURES = ("ink", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed", 
 """Names of the features, in the order of the weight vector:
 
 ink            log P(h | strokes) under the OCR's CTC, best hypothesis 0
-vlm_distance   minus the edits to each of the second reader's readings, mean over readings
+vlm_distance   minus the edits to each of the second reader's readings, mean over readings, white space aside
 vlm_match      share of those readings that h equals
 vlm_score      log P(h | crop) under the second reader by teacher forcing, best hypothesis 0, when it can say
 prior          log P(h) under the character model of the expected names, best hypothesis 0
@@ -103,7 +103,9 @@ def features(
     column["ink"][:] = _below_best(ink.score(texts))
     split = [keys(text) for text in texts]
     if others:
-        edits = np.array([[distance(own, keys(other.text)) for other in others] for own in split], dtype=np.float64)
+        edits = np.array(
+            [[distance(_inked(own), _inked(keys(o.text))) for o in others] for own in split], dtype=np.float64
+        )
         column["vlm_distance"][:] = -edits.mean(axis=1)
         column["vlm_match"][:] = (edits == 0).mean(axis=1)
     if vlm_scores is not None:
@@ -113,6 +115,11 @@ def features(
         column["listed"][:] = [_listed(text, prior) for text in texts]
     column["length"][:] = [len(own) - len(split[0]) for own in split]
     return table
+
+
+def _inked(own: list[str]) -> list[str]:
+    """Without white space: where a reader puts spaces says little about which letters it saw."""
+    return [cluster for cluster in own if not cluster.isspace()]
 
 
 def _below_best(scores: Sequence[float]) -> NDArray[np.float64]:
