@@ -6,6 +6,7 @@ inputs were read, 3 when one could not be, 130 when interrupted.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from fusion.config import Config, load_config
 from fusion.errors import FusionError, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fusion.engine import Engine
     from fusion.page import Page
 
@@ -63,24 +67,21 @@ def transcribe(
     """Transcribe handwriting. Supplied text stands in [brackets], what nobody can read as □."""
     from fusion import output
     from fusion.batch import write_page
-    from fusion.engine import photographs
 
     loaded = load_config(config, set_ or [])
     if format_ is Format.overlay and out is None:
         out = Path(".")
     with _opened(loaded) as engine:
-        for path, pages in _each(engine, paths, crop):
-            photos = photographs(path, loaded) if format_ is Format.overlay else iter(())
-            for page in pages:
-                if out is not None:
-                    out.mkdir(parents=True, exist_ok=True)
-                    for name in write_page(page, next(photos, None), out, page.id.replace("#", "."), [format_.value]):
-                        _say(f"wrote {out / name}")
-                elif format_ is Format.json:
-                    print(output.dump_page(page))
-                else:
-                    print(output.plain(page, diplomatic=diplomatic))
-                _remarks(page, engine)
+        for page, photo in _pages(engine, paths, crop, photos=format_ is Format.overlay):
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                for name in write_page(page, photo, out, page.id.replace("#", "."), [format_.value]):
+                    _say(f"wrote {out / name}")
+            elif format_ is Format.json:
+                print(output.dump_page(page))
+            else:
+                print(output.plain(page, diplomatic=diplomatic))
+            _remarks(page, engine)
 
 
 @app.command()
@@ -98,31 +99,28 @@ def compare(
     from rich.console import Console
 
     from fusion import output
-    from fusion.engine import photographs
 
     loaded = load_config(config, set_ or [])
     truth = _reference(reference) if reference is not None else None
     console = Console()
-    shown: list[tuple[Page, object]] = []
+    shown: list[tuple[Page, NDArray[np.uint8] | None]] = []
     with _opened(loaded) as engine:
-        for path, pages in _each(engine, paths, crop):
-            photos = photographs(path, loaded)
-            for page in pages:
-                if truth is not None and shown:
-                    raise InputError(
-                        reference, "is the text of one page, and there are several", "Compare one page at a time."
-                    )
-                console.print(f"[bold]{page.id}[/bold]" if "[" not in page.id else page.id)
-                console.print(output.terminal(output.compare_page(page, truth)))
-                if truth is not None:
-                    errors = output.page_cer(page, truth)
-                    rates = (errors.ocr / max(1, errors.length), errors.fused / max(1, errors.length))
-                    console.print(f"CER: OCR only {rates[0]:.3f}, fused {rates[1]:.3f} ({errors.length} characters)")
-                shown.append((page, next(photos)))
-                _remarks(page, engine)
+        for page, photo in _pages(engine, paths, crop, photos=html is not None):
+            if truth is not None and shown:
+                raise InputError(
+                    reference, "is the text of one page, and there are several", "Compare one page at a time."
+                )
+            console.print(page.id, markup=False)
+            console.print(output.terminal(output.compare_page(page, truth)))
+            if truth is not None:
+                errors = output.page_cer(page, truth)
+                ocr, fused = errors.ocr / max(1, errors.length), errors.fused / max(1, errors.length)
+                console.print(f"CER: OCR only {ocr:.3f}, fused {fused:.3f} ({errors.length} characters)")
+            shown.append((page, photo))
+            _remarks(page, engine)
     if html is not None:
         references = {page.id: truth for page, _ in shown} if truth is not None else None
-        html.write_text(output.html(shown, references=references), encoding="utf-8")  # type: ignore[arg-type]
+        html.write_text(output.html(shown, references=references), encoding="utf-8")
         _say(f"wrote {html}")
 
 
@@ -231,11 +229,14 @@ def _quiet() -> Iterator[None]:
     yield
 
 
-def _each(engine: Engine, paths: list[Path], crop: bool) -> Iterator[tuple[Path, Iterator[Page]]]:
-    """Every input with its pages; one that can't be read is reported, and the others go on."""
+def _pages(
+    engine: Engine, paths: list[Path], crop: bool, *, photos: bool
+) -> Iterator[tuple[Page, NDArray[np.uint8] | None]]:
+    """Every page of every input, with its photograph if wanted; an input that can't be read is reported, others go on."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from fusion.engine import photographs
     from fusion.intake import list_inputs
 
     inputs = list_inputs(paths)
@@ -245,8 +246,10 @@ def _each(engine: Engine, paths: list[Path], crop: bool) -> Iterator[tuple[Path,
         task = progress.add_task("")
         for number, path in enumerate(inputs, 1):
             progress.update(task, description=f"{number}/{len(inputs)} {path.name}")
+            shown = photographs(path, engine.config) if photos else itertools.repeat(None)
             try:
-                yield path, engine.read(path, crop=crop)
+                for page in engine.read(path, crop=crop):
+                    yield page, next(shown)
             except InputError as error:
                 failed += 1
                 _say(f"error: {error}")

@@ -102,6 +102,11 @@ def test_a_date_at_the_right_of_the_first_row_is_no_column() -> None:
     assert order_of(quads) == list(range(len(quads)))
 
 
+def test_one_note_at_the_right_makes_no_column() -> None:
+    quads = [box(60, 20, 250), box(700, 22, 180), *(box(60, 90 + 70 * n, 300) for n in range(3))]
+    assert order_of(quads) == list(range(len(quads)))
+
+
 def test_no_region_and_one_region() -> None:
     assert reading_order([]) == []
     assert reading_order([box(3, 4, 5)]) == [0]

@@ -1,0 +1,209 @@
+"""The command line as a person uses it: what is printed, where it goes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fusion import cli
+from fusion.errors import ConfigError, FusionError, InputError
+from fusion.output import load_page
+from tests.vlm_readers import completion, serving
+
+SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
+RUNNER = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def one_engine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The default engine is loaded once for all tests; any other configuration loads its own."""
+    from fusion import engine
+
+    real = engine.Engine
+    cache = request.config.cache
+    assert cache is not None
+
+    def shared(config: Any) -> Any:
+        if config.vlm.engine != "none" or config.domain.formulary is not None:
+            return real(config)
+        if not hasattr(engine, "_for_cli_tests"):
+            engine._for_cli_tests = real(config)
+            engine._for_cli_tests.close = lambda: None
+        engine._for_cli_tests.config = config
+        return engine._for_cli_tests
+
+    monkeypatch.setattr(engine, "Engine", shared)
+    monkeypatch.setattr("fusion.batch.Engine", shared)
+
+
+def run(*arguments: object) -> Any:
+    return RUNNER.invoke(cli.app, [str(a) for a in arguments])
+
+
+def test_text_goes_to_stdout_and_remarks_to_stderr() -> None:
+    result = run("transcribe", SAMPLES / "forecast_gap.png")
+    assert result.exit_code == 0
+    assert result.stdout == "明天气温会降到□度\n"
+    assert "no vision-language model was asked" in result.stderr
+
+
+def test_json_is_a_page_that_loads_again() -> None:
+    result = run("transcribe", SAMPLES / "note_zh.jpg", "--format", "json")
+    page = load_page(result.stdout)
+    assert [line.order for line in page.lines] == [0, 1]
+    assert page.schema == "fusion.page/1"
+
+
+def test_crop_reads_without_detection() -> None:
+    assert run("transcribe", "--crop", SAMPLES / "word_squashed.png").stdout == "Amlodipine\n"
+
+
+def test_overlay_is_written(tmp_path: Path) -> None:
+    result = run("transcribe", SAMPLES / "letter_en_skewed.jpg", "--format", "overlay", "--out", tmp_path)
+    assert result.exit_code == 0
+    (written,) = tmp_path.glob("*.png")
+    from PIL import Image
+
+    with Image.open(written) as picture:
+        assert picture.width >= 1200
+
+
+def test_a_bad_input_is_reported_and_the_others_are_read(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    shutil.copy(SAMPLES / "word_squashed.png", tmp_path / "word.png")
+    result = run("transcribe", "--crop", tmp_path)
+    assert "Amlodipine" in result.stdout
+    assert "broken.jpg" in result.stderr
+    assert result.exit_code == InputError.exit_code
+
+
+def test_a_missing_path_is_an_input_error() -> None:
+    result = run("transcribe", "nowhere.png")
+    assert isinstance(result.exception, InputError)
+
+
+def test_main_ends_with_message_and_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error in (ConfigError("a.yaml", "is wrong", "Mend it."), InputError("b.png", "is empty", "Send another.")):
+
+        def fail(error: FusionError = error) -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", fail)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == error.exit_code
+        assert str(error) in capsys.readouterr().err
+
+
+def test_a_bug_is_reported_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("page text that must not be shown")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "ZeroDivisionError" in shown
+    assert "page text" not in shown
+
+
+def test_compare_shows_both_readers_and_writes_html(tmp_path: Path) -> None:
+    reference = tmp_path / "note.txt"
+    reference.write_text("记得买牛奶和面包\n开会时间改到三点半\n", encoding="utf-8")
+    with serving(lambda path, body: completion("记得买牛奶和面包")) as server:
+        sets = ["--set", "vlm.engine=served", "--set", f"vlm.endpoints=[{server.url}/v1]", "--set", "vlm.retries=0"]
+        html = tmp_path / "compare.html"
+        result = run("compare", SAMPLES / "note_zh.jpg", "--html", html, "--reference", reference, *sets)
+    assert result.exit_code == 0, result.output
+    assert "OCR only 0.056, fused 0.000 (18 characters)" in result.stdout
+    page = html.read_text(encoding="utf-8")
+    assert "data:image/" in page
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_ask_prints_answer_and_cited_lines() -> None:
+    with serving(lambda path, body: completion("包含在 [l001]")) as server:
+        sets = ["--set", "vlm.engine=served", "--set", f"vlm.endpoints=[{server.url}/v1]"]
+        result = run("ask", SAMPLES / "note_zh.jpg", "几点开会？", *sets)
+    assert "包含在 [l001]" in result.stdout
+    assert "[l001] 开会时间" in result.stdout
+
+
+def test_batch_gives_one_result_per_input_whatever_happens(tmp_path: Path) -> None:
+    for name in ("a/note.png", "b/note.png"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(SAMPLES / "word_squashed.png", tmp_path / name)
+    (tmp_path / "empty.png").touch()
+    out = tmp_path / "out"
+    config = tmp_path / "batch.yaml"
+    config.write_text(
+        f"batch:\n  inputs: [{tmp_path}]\n  output: {out}\n  crop: true\n  formats: [json, text, overlay]\n"
+    )
+    result = run("batch", config)
+    rows = [json.loads(row) for row in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["status"] for row in rows] == ["ok", "ok", "failed"]
+    assert len({name for row in rows for name in row["outputs"]}) == 6  # equal names did not meet
+    assert "empty" in rows[2]["error"]
+    assert result.exit_code == InputError.exit_code
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["counts"] == {
+        "inputs": 3,
+        "pages": 2,
+        "lines": 2,
+        "review": manifest["counts"]["review"],
+        "partial": 0,
+        "failed": 1,
+    }
+    assert manifest["versions"]["paddleocr"] == "3.7.0"
+    from fusion.config import load_config
+
+    assert load_config(out / "config.yaml").hash == manifest["config_hash"] == load_config(config).hash
+
+
+def test_batch_without_inputs_says_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "batch.yaml").write_text("ocr: {threads: 1}\n")
+    assert "batch.inputs" in str(run("batch", tmp_path / "batch.yaml").exception)
+
+
+def test_config_show_names_every_key_and_check_finds_typos(tmp_path: Path) -> None:
+    shown = run("config", "show", "--set", "ocr.threads=3").stdout
+    assert "threads: 3" in shown
+    assert "≥ 1" in shown
+    (tmp_path / "typo.yaml").write_text("ocr: {thread: 3}\n")
+    assert "ocr.thread" in str(run("config", "check", tmp_path / "typo.yaml").exception)
+    assert "good" in run("config", "check", "configs/base.yaml").stdout
+
+
+def test_config_show_is_a_configuration(tmp_path: Path) -> None:
+    from fusion.config import load_config
+
+    path = tmp_path / "shown.yaml"
+    path.write_text(run("config", "show", "--config", "configs/served.yaml").stdout, encoding="utf-8")
+    assert load_config(path) == load_config("configs/served.yaml")
+
+
+@pytest.mark.parametrize(
+    ("sets", "words", "code"),
+    [
+        ([], ["ready", "runtime onnx", "none: OCR candidates"], 0),
+        (["vlm.engine=served", "vlm.endpoints=['http://127.0.0.1:9/v1']"], ["DOES NOT ANSWER", "NOT READY"], 4),
+        (["vlm.engine=local", "vlm.model=no/such-model"], ["MISSING", "vlm.download"], 4),
+        (["domain.formulary=none.txt"], ["formulary", "MISSING"], 4),
+        (["ocr.engine=paddle"], ["MODEL FOLDERS MISSING"], 4),
+    ],
+)
+def test_doctor_says_what_is_missing_and_how_to_get_it(sets: list[str], words: list[str], code: int) -> None:
+    result = run("doctor", *(part for text in sets for part in ("--set", text)))
+    assert result.exit_code == code
+    assert all(word in result.stdout for word in words), result.stdout
