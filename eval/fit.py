@@ -67,9 +67,10 @@ class FitConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One training line under one condition: hypotheses, features, errors."""
+    """One training line under one condition: hypotheses, second readings, features, errors."""
 
     texts: tuple[str, ...]
+    others: tuple[str, ...]
     table: NDArray[np.float64]
     errors: NDArray[np.float64]
     length: int
@@ -167,7 +168,15 @@ def _case(
     table = evidence.features(texts, ink, others, None, prior)
     reference = normal(item.reference)
     errors = np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64)
-    return Case(tuple(texts), table, errors, max(1, edits(reference, "")[1]), item.reference, source.noisy)
+    return Case(
+        tuple(texts),
+        tuple(other.text for other in others),
+        table,
+        errors,
+        max(1, edits(reference, "")[1]),
+        item.reference,
+        source.noisy,
+    )
 
 
 def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:
@@ -198,7 +207,7 @@ def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:
 
 def _chosen(case: Case, vector: NDArray[np.float64], drop: float) -> tuple[int, NDArray[np.float64]]:
     probabilities = evidence.distribution(case.table, vector)
-    return decide.choose(case.texts, probabilities, case.table[:, 0], drop)[0], probabilities
+    return decide.choose(case.texts, probabilities, case.table[:, 0], case.others, drop)[0], probabilities
 
 
 def digit_drop(cases: Sequence[Case], vector: NDArray[np.float64]) -> float:

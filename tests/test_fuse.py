@@ -223,3 +223,32 @@ def test_counterpart_gives_every_character_of_the_other_text_a_place() -> None:
         found = decide.counterpart(text, other)
         assert len(found) == len(clusters(text))
         assert "".join(found) == other
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("500 mg", "500"),
+        ("第2步", "2"),
+        ("0.5mg", "05"),
+        ("1O0", "10"),
+        ("2ymet", ""),
+        ("1.Napa", "1"),
+        ("７＋５", "75"),
+        ("", ""),
+    ],
+)
+def test_numbers_are_digits_with_at_most_a_unit(text: str, found: str) -> None:
+    assert "".join(decide.numbers(text)) == found
+
+
+def test_a_list_of_names_changes_no_number_and_no_other_word() -> None:
+    views = ink({"1": 0.5, "I": 0.49}, " ", {"D": 0.5, "A": 0.5}, "r ", "Nap", {"o": 0.6, "a": 0.4}, " 5mg")
+    text, spans = fuse(views, prior=Lexicon(["Napa", "Alatrol", "Amlodipine", "Ace"]))
+    assert text == f"{views.best.greedy[:4]} Napa 5mg"
+    assert because(spans, "lexicon") == {"lexicon_snapped"}
+
+
+def test_a_digit_inside_a_misread_name_may_become_a_letter() -> None:
+    views = ink({"2": 0.6, "Z": 0.4}, "ymet")
+    assert fuse(views, prior=Lexicon(["Zymet"]))[0] == "Zymet"

@@ -61,7 +61,8 @@ class Fuser:
         probabilities = evidence.distribution(table, weights.vector)
         chosen, digits_kept = 0, False
         if others or prior is not None:
-            chosen, digits_kept = decide.choose(texts, probabilities, table[:, 0], weights.digit_drop)
+            said = [other.text for other in others]
+            chosen, digits_kept = decide.choose(texts, probabilities, table[:, 0], said, weights.digit_drop)
         text = self._cased(texts[chosen], [ocr, *others], ink)
         texts[chosen] = text
         agreement, versions = decide.marginals(texts, probabilities, chosen)

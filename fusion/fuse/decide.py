@@ -24,6 +24,9 @@ NEGLIGIBLE = 1e-4
 SETTLED = 0.95
 """From this marginal on, neighbouring characters share a span."""
 _DIGIT = regex.compile(r"\p{Nd}")
+_RUN = regex.compile(r"[\p{Latin}\p{Nd}]+")
+UNIT = 3
+"""Most letters that a run of digits may have and still be a number: 500mg and 3ml are, 2ymet is a word."""
 _NUMERALS = str.maketrans("零〇一二两三四五六七八九", "001223456789")
 
 
@@ -45,29 +48,41 @@ class Verdict:
     digits_kept: bool
 
 
-def digits(text: str) -> list[str]:
-    """Decimal digits of a text, in order."""
-    return [str(digit) for digit in _DIGIT.findall(unicodedata.normalize("NFKC", text))]
+def numbers(text: str) -> list[str]:
+    """Digits of the numbers in a text, in order: runs of digits with at most a unit's few letters.
+
+    >>> numbers("第2步 0.5mg"), numbers("2ymet")
+    (['2', '0', '5'], [])
+    """
+    runs = _RUN.findall(unicodedata.normalize("NFKC", text))
+    return [d for run in runs if len(_DIGIT.sub("", run)) <= UNIT for d in _DIGIT.findall(run)]
 
 
 def choose(
-    texts: Sequence[str], probabilities: NDArray[np.float64], ink: NDArray[np.float64], drop: float
+    texts: Sequence[str],
+    probabilities: NDArray[np.float64],
+    ink: NDArray[np.float64],
+    others: Sequence[str],
+    drop: float,
 ) -> tuple[int, bool]:
-    """The most probable hypothesis whose digits the ink carries.
+    """The most probable hypothesis whose numbers are the OCR's, or the second reader's and carried by the ink.
 
     Args:
         texts: hypotheses, the OCR's reading first.
         probabilities: float64 (N,).
         ink: float64 (N,), log-probability given the strokes.
-        drop: nats by which the ink may prefer the OCR's digits before other digits are refused.
+        others: readings of the second reader; no prior and no mixture invents a number.
+        drop: nats by which the ink may prefer the OCR's numbers before the second reader's are refused.
 
     Returns:
-        Its index, and whether a more probable hypothesis was refused for its digits.
+        Its index, and whether a more probable hypothesis was refused for its numbers.
     """
-    own = [digits(text) == digits(texts[0]) for text in texts]
-    floor = max(value for value, same in zip(ink, own, strict=True) if same) - drop
+    own = numbers(texts[0])
+    theirs = [numbers(text) for text in others]
+    found = [numbers(text) for text in texts]
+    floor = max(value for value, n in zip(ink, found, strict=True) if n == own) - drop
     order = np.argsort(-probabilities, kind="stable")
-    allowed = next(int(n) for n in order if own[n] or ink[n] >= floor)
+    allowed = next(int(n) for n in order if found[n] == own or (found[n] in theirs and ink[n] >= floor))
     return allowed, allowed != int(order[0])
 
 

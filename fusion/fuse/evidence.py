@@ -30,8 +30,9 @@ ink            log P(h | strokes) under the OCR's CTC, best hypothesis 0
 vlm_distance   minus the edits to each of the second reader's readings, mean over readings, white space aside
 vlm_match      share of those readings that h equals
 vlm_score      log P(h | crop) under the second reader by teacher forcing, best hypothesis 0, when it can say
-prior          log P(h) under the character model of the expected names, best hypothesis 0
-listed         1 when h is one of those names, else the share of its words that are
+prior          log P(h) under the character model of the expected names, best hypothesis 0; only for single words,
+               since in a line of several most words are no names and the model would bend them
+listed         how many of its words are among those names
 length         number of characters, minus that of the OCR's reading
 """
 
@@ -111,7 +112,8 @@ def features(
     if vlm_scores is not None:
         column["vlm_score"][:] = _below_best(vlm_scores)
     if prior is not None:
-        column["prior"][:] = _below_best([prior.log_probability(text) for text in texts])
+        if len(texts[0].split()) <= 1:
+            column["prior"][:] = _below_best([prior.log_probability(text) for text in texts])
         column["listed"][:] = [_listed(text, prior) for text in texts]
     column["length"][:] = [len(own) - len(split[0]) for own in split]
     return table
@@ -130,8 +132,7 @@ def _below_best(scores: Sequence[float]) -> NDArray[np.float64]:
 def _listed(text: str, prior: Prior) -> float:
     if prior.holds(text):
         return 1.0
-    words = text.split()
-    return sum(prior.holds(word) for word in words) / len(words) if len(words) > 1 else 0.0
+    return float(sum(prior.holds(word) for word in text.split()))
 
 
 def distribution(table: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
