@@ -89,7 +89,7 @@ def load_fit(path: Path) -> FitConfig:
 def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str:
     """Fit, write the weights file, and return a summary."""
     torch.set_num_threads(1)
-    engine = load_config()
+    engine = load_config(overrides=["ocr.threads=1"])
     reader = OcrReader(engine.ocr)
     simulated = SimulatedReader(config.mend, config.invent)
     rng = random.Random(config.seed)

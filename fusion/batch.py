@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-NOT_BROKEN = ("not_asked", "not_recorded")
-"""Failures that say that nobody was asked, not that somebody failed."""
 PACKAGES = ("paddleocr", "onnxruntime", "rapidocr", "torch", "transformers", "opencv-python-headless", "rapidfuzz")
 
 
@@ -95,8 +93,7 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[
     lines = [line for page in pages for line in page.lines]
     bound = engine.config.fuse.review_below
     review = sum(line.confidence is None or line.confidence < bound for line in lines)
-    failures = [*(f for page in pages for f in page.failures), *(f for line in lines for f in line.failures)]
-    broken = error is not None or any(failure.kind not in NOT_BROKEN for failure in failures)
+    broken = error is not None or any(page.failures for page in pages) or any(line.troubles for line in lines)
     status = "failed" if not pages else "partial" if broken else "ok"
     counts["pages"] += len(pages)
     counts["lines"] += len(lines)

@@ -263,11 +263,9 @@ def _remarks(page: Page, engine: Engine) -> None:
         _say(f"{page.id}: warning: {finding.message}")
     for failure in page.failures:
         _say(f"{page.id}: {failure.stage} failed: {failure.message}")
-    failures = [failure for line in page.lines for failure in line.failures]
-    if any(failure.kind == "not_asked" for failure in failures):
-        _say(f"{page.id}: no vision-language model was asked (vlm.engine: none); OCR candidates and evidence only")
-    other = sorted({f"{f.stage}: {f.message}" for f in failures if f.kind != "not_asked"})
-    for message in other:
+    if page.unasked:
+        _say(f"{page.id}: no vision-language model was asked; OCR candidates and evidence only")
+    for message in sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles}):
         _say(f"{page.id}: {message}")
     bound = engine.config.fuse.review_below
     doubtful = sum(line.confidence is None or line.confidence < bound for line in page.lines)

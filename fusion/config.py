@@ -75,7 +75,6 @@ class OcrConfig(Section):
     )
     detection_side: int = Field(960, ge=64, le=8000, description="Long side at which lines are looked for, px.")
     box_threshold: float = Field(0.5, ge=0, le=1, description="Mean text probability under which a region is no line.")
-    batch: int = Field(1, ge=1, le=256, description="Crops recognised at once; on a CPU batching gains nothing.")
     top_k: int = Field(5, ge=1, le=20, description="Candidates kept per position.")
     nbest: int = Field(20, ge=1, le=200, description="Whole-line alternatives kept.")
     poor: float = Field(
@@ -97,7 +96,7 @@ class OcrConfig(Section):
 class NoVlm(Section):
     """No vision-language model: OCR candidates and evidence only, and the result says so."""
 
-    engine: Literal["none"] = "none"
+    engine: Literal["none"] = Field("none", description="No second reader.")
 
 
 class _Asking(Section):
@@ -121,7 +120,7 @@ class _Asking(Section):
 class ServedVlm(_Asking):
     """A model behind HTTP: any OpenAI-compatible chat endpoint, or the plain inference dialect."""
 
-    engine: Literal["served"] = "served"
+    engine: Literal["served"] = Field("served", description="A model behind HTTP.")
     dialect: Literal["openai", "inference"] = Field(
         "openai",
         description="`openai`: chat completions; `inference`: POST /v1/inference {image, question} → {answer}.",
@@ -143,7 +142,7 @@ class ServedVlm(_Asking):
 class LocalVlm(_Asking):
     """A GLM-V checkpoint loaded with transformers."""
 
-    engine: Literal["local"] = "local"
+    engine: Literal["local"] = Field("local", description="A checkpoint in this process.")
     model: str = Field("zai-org/GLM-OCR", description="Checkpoint folder, or a hub name already in the local cache.")
     device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1 …")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -157,7 +156,7 @@ class LocalVlm(_Asking):
 class ReplayVlm(Section):
     """Recorded readings from a TSV file (first column `image`), one column per reader."""
 
-    engine: Literal["replay"] = "replay"
+    engine: Literal["replay"] = Field("replay", description="Recorded readings.")
     path: Path = Field(description="TSV file with a header; the first column is `image`.")
     column: str = Field(description="Column that holds the reading.")
 
@@ -233,13 +232,16 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+_DEFAULT_ENGINES = {"ocr": OcrConfig().engine, "vlm": NoVlm().engine}
+
+
 def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
     """Child over parent, key by key; a section whose `engine` changes is replaced, since the old engine's keys mean nothing."""
     merged = dict(parent)
     for key, value in child.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            switched = "engine" in value and value["engine"] != old.get("engine")
+            switched = "engine" in value and value["engine"] != old.get("engine", _DEFAULT_ENGINES.get(key))
             merged[key] = dict(value) if switched else _merge(old, value)
         else:
             merged[key] = value

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA = "fusion.page/1"
+UNASKED = ("not_asked", "not_recorded")
+"""Kinds of failure that say that nobody was asked, not that somebody failed."""
 GAP = "□"
 """One character that nobody can read, as Chinese epigraphy writes it (TEI `<gap extent="1" unit="character"/>`)."""
 
@@ -32,10 +34,6 @@ Stage = Literal["intake", "ocr", "vlm", "fuse", "complete", "domain"]
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
-
-
-def _is_probability(value: float | None) -> bool:
-    return value is None or 0.0 <= value <= 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +67,8 @@ class Position:
         """A place has an extent and at least one candidate, best first."""
         _require(self.left <= self.right, f"position ends at {self.right} before it starts at {self.left}")
         _require(bool(self.candidates), "a position needs at least one candidate")
+        chances = [candidate.probability for candidate in self.candidates]
+        _require(chances == sorted(chances, reverse=True), "candidates of a position stand best first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,9 @@ class Span:
     def __post_init__(self) -> None:
         """Text is NFC, confidence a probability or unknown, and only unread ink has an extent."""
         _require(unicodedata.is_normalized("NFC", self.text), "span text is not NFC")
-        _require(_is_probability(self.confidence), f"confidence {self.confidence} is not in [0, 1]")
+        _require(
+            self.confidence is None or 0.0 <= self.confidence <= 1.0, f"confidence {self.confidence} is not in [0, 1]"
+        )
         _require(bool(self.because), "a span names the rule that decided it")
         _require((self.extent > 0) == (self.source in ("gap", "supplied")), "gaps and supplied spans have an extent")
         _require(self.source != "gap" or self.text == GAP * self.extent, "a gap shows one mark per character")
@@ -248,6 +250,11 @@ class Line:
         known = [value for value in values if value is not None]
         return min(known) if known and len(known) == len(values) else None
 
+    @property
+    def troubles(self) -> tuple[Failure, ...]:
+        """Failures of somebody who was asked."""
+        return tuple(failure for failure in self.failures if failure.kind not in UNASKED)
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -283,6 +290,11 @@ class Page:
     def diplomatic(self) -> str:
         """Like `text` without anything supplied."""
         return "\n".join(line.diplomatic for line in self.lines)
+
+    @property
+    def unasked(self) -> bool:
+        """Whether there are lines and no second reader was asked about any of them."""
+        return bool(self.lines) and all(any(f.kind in UNASKED for f in line.failures) for line in self.lines)
 
     @property
     def marked(self) -> str:
@@ -385,4 +397,4 @@ class InkLine:
     crop: NDArray[np.uint8]
     reading: Reading | None
     ink: Ink | None
-    failures: tuple[Failure, ...] = field(default=())
+    failures: tuple[Failure, ...] = ()

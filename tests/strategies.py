@@ -70,7 +70,9 @@ def candidates() -> st.SearchStrategy[Candidate]:
 def positions() -> st.SearchStrategy[Position]:
     extents = st.tuples(st.floats(0, 500), st.floats(0, 50))
     return st.builds(
-        lambda extent, found, optional: Position(extent[0], extent[0] + extent[1], tuple(found), optional),
+        lambda extent, found, optional: Position(
+            extent[0], extent[0] + extent[1], tuple(sorted(found, key=lambda c: -c.probability)), optional
+        ),
         extents,
         st.lists(candidates(), min_size=1, max_size=3),
         st.booleans(),

@@ -160,15 +160,6 @@ def test_the_page_is_not_written_to(reader: OcrReader) -> None:
     assert np.array_equal(page.pixels, before)
 
 
-def test_batches_read_what_single_crops_read(read: Read) -> None:
-    batched = OcrReader(OcrConfig(batch=4))
-    try:
-        page, lines = read["prescription.jpg"]  # has crops that are read at several widths
-        assert texts(batched.read(page)) == texts(lines)
-    finally:
-        batched.close()
-
-
 # --- squashed words -----------------------------------------------------------------------------------------------
 
 

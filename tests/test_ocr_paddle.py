@@ -125,18 +125,6 @@ def test_a_column_is_where_its_ink_is(reader: OcrReader) -> None:
     assert np.flatnonzero(np.abs(marked - blank).max(axis=1) > 1e-3).tolist() == [240 // paddle.COLUMN]
 
 
-def test_a_batch_reads_what_single_crops_read(config: OcrConfig, reader: OcrReader) -> None:
-    crops = [noise(48, width, seed) for seed, width in enumerate((700, 330, 48, 512, 320))]
-    batched = OcrReader(config.model_copy(update={"batch": 3}))
-    try:
-        together = batched._engine.posteriors(crops)
-    finally:
-        batched.close()
-    for one, alone in zip(together, reader._engine.posteriors(crops), strict=True):
-        assert len(one) - len(alone) in (0, 1)  # a column that the narrowest padding cuts
-        assert one[: len(alone)] == pytest.approx(alone, abs=1e-5)
-
-
 def test_colours_reach_the_networks_as_blue_green_red(reader: OcrReader) -> None:
     pixels = noise(48, 320)
     (full,) = reader._engine.posteriors([pixels])

@@ -20,7 +20,7 @@ from fusion.errors import InputError
 ORDER = 5
 """Characters that the model looks at, the predicted one included."""
 SYMBOLS = 40
-"""Size of the alphabet behind the uniform floor: letters, digits, end and a little more."""
+"""Least size of the alphabet behind the uniform floor: letters, digits, end and a little more."""
 _START, _END = "\x02", "\x03"
 
 
@@ -51,6 +51,8 @@ class Lexicon:
                 for size in range(ORDER):
                     after = self._counts.setdefault(padded[end - size : end], {})
                     after[padded[end]] = after.get(padded[end], 0) + 1
+        alphabet = {symbol for after in self._counts.values() for symbol in after}
+        self._floor = 1 / max(SYMBOLS, len(alphabet) + 4)
         self._totals = {context: sum(after.values()) for context, after in self._counts.items()}
         self._log = lru_cache(maxsize=4096)(self._log_uncached)
 
@@ -99,7 +101,7 @@ class Lexicon:
         )
 
     def _next(self, context: str, symbol: str) -> float:
-        probability = 1 / SYMBOLS
+        probability = self._floor
         for size in range(ORDER):
             known = context[len(context) - size :]
             after = self._counts.get(known)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from fusion.config import OcrConfig
 from fusion.ocr import layout
 from fusion.ocr.ctc import Posterior, Views
 from fusion.ocr.paddle import PaddleEngine, column_px
-from fusion.page import Failure, InkLine, PageImage, Reading, Recipe
+from fusion.page import Failure, InkLine, PageImage, Position, Reading, Recipe
 
 __all__ = ["OcrReader"]
 
@@ -77,7 +77,7 @@ class OcrReader:
         if crop.shape[0] > TALL * crop.shape[1]:
             turned = np.ascontiguousarray(np.rot90(crop))
             other = _View(turned, self._looks(turned), turned=True)
-            if other.looks.best.quality > view.looks.best.quality:
+            if len(other.looks.best.greedy) > 1 and other.looks.best.quality > view.looks.best.quality:
                 return other
         return view
 
@@ -112,13 +112,18 @@ class OcrReader:
                 model=self._engine.model,
                 image_sha256=hashlib.sha256(crop.tobytes()).hexdigest(),
             ),
-            positions=ink.best.positions(self._config.top_k),
+            positions=_within(ink.best.positions(self._config.top_k), float(crop.shape[1])),
             nbest=ink.nbest(self._config.nbest),
             score=ink.score([ink.best.greedy])[0],
             raw=ink.best.greedy,
         )
         failures = () if ink.best.greedy else (Failure("ocr", "empty", "the OCR reads nothing on this line"),)
         return InkLine(name, polygon, crop, reading, ink, failures)
+
+
+def _within(positions: Sequence[Position], width: float) -> tuple[Position, ...]:
+    """Positions cut at the crop's edge: a last letter may be written on the padding behind it."""
+    return tuple(replace(p, left=min(p.left, width), right=min(p.right, width)) for p in positions)
 
 
 def _stretched(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:

@@ -32,6 +32,11 @@ HIDDEN = 0.1
 """Least probability at which a character between two peaks becomes an optional position."""
 
 
+def fold(text: str) -> str:
+    """Lower case letter by letter: a letter whose case folding has two code points (ß, İ) stays one letter."""
+    return "".join(folded if len(folded := c.casefold()) == 1 else c for c in text)
+
+
 @dataclass(frozen=True)
 class Posterior:
     """The compacted posterior of one line.
@@ -63,7 +68,7 @@ class Posterior:
     @cached_property
     def letters(self) -> Posterior:
         """The same ink asked which letters stand there, whatever their case: upper and lower case share one column."""
-        return self._merged(str.casefold)
+        return self._merged(fold)
 
     def _merged(self, key: Callable[[str], str]) -> Posterior:
         names: dict[str, int] = {"": BLANK}
@@ -138,7 +143,7 @@ class Posterior:
         """
         found = self.letters._beam(count)
         places = self.letters._aligned([h.text for h in found])
-        own = self.greedy.casefold()
+        own = fold(self.greedy)
         texts = [self.greedy if h.text == own else self._cased(h.text, p) for h, p in zip(found, places, strict=True)]
         return tuple(Hypothesis(text, h.score) for text, h in zip(texts, found, strict=True))
 
@@ -181,7 +186,7 @@ class Posterior:
         """Folded letter → alphabet indices of its cases."""
         cases: dict[str, list[int]] = {}
         for index, text in enumerate(self.alphabet[1:], 1):
-            cases.setdefault(text.casefold(), []).append(index)
+            cases.setdefault(fold(text), []).append(index)
         return cases
 
     def _spell(self, node: int, parents: list[tuple[int, int]]) -> str:
@@ -194,8 +199,8 @@ class Posterior:
     # --- any string -----------------------------------------------------------------------------------------------
 
     def _labels(self, text: str) -> list[int]:
-        """Alphabet indices of the code points; -1 for one that is not alive anywhere."""
-        return [self._index.get(c, -1) for c in text]
+        """Alphabet indices of the code points; a negative number of its own for each that is not alive anywhere."""
+        return [self._index.get(c, -1 - ord(c)) for c in text]
 
     @cached_property
     def _emissions(self) -> NDArray[np.float64]:
@@ -208,7 +213,7 @@ class Posterior:
 
         The CTC forward variable: a sum over all alignments.
         """
-        return self.letters._forward([text.casefold() for text in texts])
+        return self.letters._forward([fold(text) for text in texts])
 
     def score_cased(self, texts: Sequence[str]) -> list[float]:
         """Like `score`, but case counts: it decides between Rosu and rosu once the letters are settled."""
@@ -273,7 +278,7 @@ class Posterior:
             row[1 : 2 * len(label) : 2] = label
         skip = np.zeros(index.shape, dtype=np.bool_)
         skip[:, 3::2] = (index[:, 3::2] != index[:, 1:-2:2]) & (index[:, 3::2] != BLANK)
-        return index, skip, labels
+        return np.maximum(index, -1), skip, labels
 
 
 def _advance(
@@ -353,7 +358,7 @@ class Views:
         texts: dict[str, str] = {}
         for posterior in self.posteriors:
             for hypothesis in posterior.nbest(count):
-                texts.setdefault(hypothesis.text.casefold(), hypothesis.text)
+                texts.setdefault(fold(hypothesis.text), hypothesis.text)
         scored = zip(texts.values(), self.score(list(texts.values())), strict=True)
         return tuple(
             Hypothesis(text, score) for text, score in sorted(scored, key=lambda item: (-item[1], item[0]))[:count]

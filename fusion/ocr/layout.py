@@ -77,7 +77,7 @@ def _ordered(boxes: list[_Box], gutter: float) -> list[_Box]:
     while start < len(rows):
         end, cut = _columns_from(rows, start, gutter)
         if cut is None:
-            result += sorted(rows[start], key=lambda box: box.left)
+            result += sorted(rows[start], key=lambda box: (box.left, box.middle))
             start += 1
             continue
         block = [box for row in rows[start:end] for box in row]
@@ -87,10 +87,15 @@ def _ordered(boxes: list[_Box], gutter: float) -> list[_Box]:
     return result
 
 
+def _rank(box: _Box) -> tuple[float, ...]:
+    """From top to bottom; the rest makes the order independent of that of detection."""
+    return (box.middle, box.left, box.top, box.right)
+
+
 def _rows(boxes: list[_Box]) -> list[list[_Box]]:
     """Regions whose middles lie within each other's height stand on one row; rows from top to bottom."""
     rows: list[list[_Box]] = []
-    for box in sorted(boxes, key=lambda box: box.middle):
+    for box in sorted(boxes, key=_rank):
         home = next((row for row in reversed(rows) if any(_beside(box, other) for other in row)), None)
         if home is None:
             rows.append([box])

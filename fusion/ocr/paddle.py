@@ -23,9 +23,8 @@ HEIGHT = 48
 """Height at which PP-OCR recognises, px."""
 COLUMN = 8
 """Width of one CTC column at that height, px."""
-LEAST_WIDTH = 320
 MOST_WIDTH = 3200
-"""PP-OCR pads a crop to the least width and squeezes it to the most, px at recognition height."""
+"""Width to which PP-OCR squeezes a longer crop, px at that height."""
 
 
 class _KeepPosterior:
@@ -64,7 +63,7 @@ class PaddleEngine:
                 "engine_config": {"intra_op_num_threads": config.threads, "inter_op_num_threads": 1},
             }
         else:
-            _require_paddle()
+            _require_paddle(config.device)
             common |= {"engine": "paddle", "cpu_threads": config.threads}
         try:
             self._detector = paddleocr.TextDetection(
@@ -83,7 +82,6 @@ class PaddleEngine:
         except (RuntimeError, ValueError, AssertionError, KeyError, OSError) as error:
             problem = f"PaddleOCR can't load the models ({error})"
             raise ReaderError("ocr", problem, "`fusion doctor` shows which models are used.") from error
-        self._batch = config.batch
         predictor = self._recognizer.paddlex_predictor
         self._keep = _KeepPosterior(predictor.post_op)
         predictor.post_op = self._keep
@@ -99,33 +97,25 @@ class PaddleEngine:
         return [np.asarray(polygon, dtype=np.float64) for polygon in result["dt_polys"]]
 
     def posteriors(self, crops: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """CTC posterior of each crop: float32 (T, C), rows sum to 1, padding cut off.
+        """CTC posterior of each crop: float32 (T, C), rows sum to 1.
+
+        PP-OCR pads a narrow crop to 320 px; the columns there are kept, since the network is late by a column or two
+        and goes on writing when a narrow crop holds many letters.
+
 
         Args:
             crops: uint8 (h, w, 3), RGB.
         """
         results: list[NDArray[np.float32]] = []
-        for start in range(0, len(crops), self._batch):
-            part = [np.ascontiguousarray(crop[:, :, ::-1]) for crop in crops[start : start + self._batch]]
-            self._recognizer.predict(part, batch_size=self._batch)
-            for crop, full in zip(part, self._keep.last, strict=True):
-                results.append(full[: columns(crop.shape[1], crop.shape[0])])
+        for crop in crops:  # one by one: padding up to a wider neighbour changes what is read
+            self._recognizer.predict([np.ascontiguousarray(crop[:, :, ::-1])], batch_size=1)
+            results.append(self._keep.last[0])
         return results
 
     def close(self) -> None:
         """Give the models' memory back."""
         self._detector.close()
         self._recognizer.close()
-
-
-def columns(width: int, height: int) -> int:
-    """Number of CTC columns of a crop that is recognised alone.
-
-    Columns on the padding up to the least width are kept: the network is late by a column or two, and on a narrow crop
-    with many letters it goes on writing there. What a wider neighbour in the batch adds is cut.
-    """
-    scaled = min(MOST_WIDTH, max(LEAST_WIDTH, -(-width * HEIGHT // height)))
-    return -(-scaled // COLUMN)
 
 
 def column_px(width: int, height: int) -> float:
@@ -144,7 +134,7 @@ def _folder(config: OcrConfig, model: str, given: Path | None) -> Path:
     return weights.model_folder(model)
 
 
-def _require_paddle() -> None:
+def _require_paddle(device: str) -> None:
     try:
         version("paddlepaddle")
     except ModuleNotFoundError:
@@ -153,3 +143,9 @@ def _require_paddle() -> None:
         except ModuleNotFoundError as error:
             way = "pip install 'fusion[paddle]' (CPU), or a paddlepaddle-gpu 3.x build as the README says."
             raise DependencyError("ocr.engine: paddle", "PaddlePaddle is not installed", way) from error
+    if device.startswith("gpu"):
+        import paddle
+
+        if not paddle.device.is_compiled_with_cuda():
+            way = "Install a paddlepaddle-gpu 3.x build as the README says, or set ocr.device: cpu."
+            raise DependencyError(f"ocr.device: {device}", "this PaddlePaddle is built without CUDA", way)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,9 @@ def model_folder(model: str) -> Path:
     folder = cache_home() / "models" / f"{model}-{key}"
     if (folder / "inference.yml").is_file():
         return folder
-    staging = folder.with_name(f"{folder.name}.{os.getpid()}")
-    staging.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    staging.chmod(0o755)  # mkdtemp's 0700 would lock out the other users of a shared cache
     shutil.copy(source, staging / "inference.onnx")
     content = _recognition_yml(source) if model == RECOGNITION else _detection_yml()
     (staging / "inference.yml").write_text(

@@ -32,7 +32,7 @@ class Comparison:
         fused: the decided text, supplied text included.
         reference: what is on the paper according to a person, or None when unknown.
         spans: the decisions behind `fused`.
-        failures: what did not deliver.
+        failures: what was asked and did not deliver.
         confidence: of the weakest span, or None when unknown.
     """
 
@@ -85,7 +85,7 @@ def compare_page(page: Page, reference: str | None = None) -> tuple[Comparison, 
                 fused=line.text,
                 reference=rows[n] if paired else None,
                 spans=line.spans,
-                failures=line.failures,
+                failures=line.troubles,
                 confidence=line.confidence,
             )
         )

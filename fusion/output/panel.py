@@ -124,7 +124,7 @@ def _block(line: Line, pen: Pen, room: float) -> _Block:
                 used = 0.0
             rows[-1].append(_Glyph(cluster, span.source, width))
             used += width
-    failed = ", ".join(f"{failure.stage}: {failure.kind}" for failure in line.failures)
+    failed = ", ".join(f"{failure.stage}: {failure.kind}" for failure in line.troubles)
     notes = [f"confidence {percent(line.confidence)}"] if line.confidence is not None else []
     return _Block(number, rows, " · ".join([*notes, failed] if failed else notes))
 
