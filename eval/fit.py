@@ -2,7 +2,7 @@
 
 Knows the OCR, the fuse room's features and a simulated second reader. The loss is the expected error rate of a line
 under the model's own distribution (minimum risk: Och 2003; Smith and Eisner 2006) with an L2 penalty; one half of the
-lines fits the weights, the other the calibration (Platt 1999) and the digit rule.
+lines fits the weights; the other half and lines with trusted labels fit the calibration (Platt 1999).
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Source(BaseModel):
     data: Path = Field(description="Training split, a TSV.")
     normalise: str = Field(description="Name of the normalisation under which errors are counted.")
     limit: int = Field(ge=1, description="Lines drawn.")
-    formulary: bool = Field(False, description="Also fit with the texts of the other folds as formulary.")
-    noisy: bool = Field(False, description="Labels are known to be noisy: fit the weights, but not the calibration.")
+    formulary: bool = Field(False, description="Also with the texts of the other folds as formulary.")
 
 
 class FitConfig(BaseModel):
     """What the weights are fitted on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    sources: tuple[Source, ...] = Field(min_length=1, description="Training lines.")
+    weights_from: tuple[Source, ...] = Field(min_length=1, description="Lines that the weights are fitted on.")
+    calibrate_on: tuple[Source, ...] = Field(min_length=1, description="Lines with trusted labels: calibration only.")
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
     mend: float = Field(0.4, ge=0, le=1, description="See `simulate.SimulatedReader`.")
     invent: float = Field(0.06, ge=0, le=1, description="See `simulate.SimulatedReader`.")
@@ -75,7 +75,7 @@ class Case:
     errors: NDArray[np.float64]
     length: int
     reference: str
-    noisy: bool
+    supported: bool
 
 
 def load_fit(path: Path) -> FitConfig:
@@ -91,43 +91,49 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
     torch.set_num_threads(1)
     engine = load_config(overrides=["ocr.threads=1"])
     reader = OcrReader(engine.ocr)
-    simulated = SimulatedReader(config.mend, config.invent)
     rng = random.Random(config.seed)
-    cases: list[Case] = []
     counts: dict[str, int] = {}
-    for source in config.sources:
-        progress(str(source.data))
-        own = _cases(source, config, engine, reader, simulated, rng)
-        counts["/".join(source.data.parts[-2:])] = len(own)
-        cases += own
-    rng.shuffle(cases)
-    half = len(cases) // 2
-    vector = minimum_risk(cases[:half], config.l2)
-    drop = digit_drop(cases[half:], vector)
-    slope, offset = platt(*marginal_pairs([case for case in cases[half:] if not case.noisy], vector, drop))
+
+    def gathered(sources: Sequence[Source]) -> list[Case]:
+        cases: list[Case] = []
+        for source in sources:
+            progress(str(source.data))
+            own = _cases(source, config, engine, reader, rng)
+            counts["/".join(source.data.parts[-2:])] = len(own)
+            cases += own
+        rng.shuffle(cases)
+        return cases
+
+    drawn, trusted = gathered(config.weights_from), gathered(config.calibrate_on)
+    half = len(drawn) // 2
+    vector = minimum_risk([case for case in drawn[:half] if case.supported], config.l2)
+    rest = drawn[half:]
+    alone = platt(*marginal_pairs([case for case in trusted if not case.supported], vector))
+    supported = platt(*marginal_pairs([case for case in [*rest, *trusted] if case.supported], vector))
     features = {name: round(float(w), 4) for name, w in zip(evidence.FEATURES, vector, strict=True)}
-    features["vlm_score"] = round(features["vlm_distance"] / 4, 4)  # no training reader gives scores yet: see README
+    # No training reader gives scores: its log-probability is taken to be worth a quarter of an edit per nat.
+    features["vlm_score"] = round(features["vlm_distance"] / 4, 4)
+    fitted = {"features": features, "alone": _rounded(alone), "supported": _rounded(supported)}
+    simulated = {"mend": config.mend, "invent": config.invent}
     content = {
         "version": 1,
         "command": command,
-        "fitted_on": {
-            "cases": counts,
-            "simulated_reader": {"mend": config.mend, "invent": config.invent},
-            "seed": config.seed,
-        },
-        "scripts": {
-            "latin": {"features": features, "calibration": [round(slope, 4), round(offset, 4)], "digit_drop": drop}
-        },
+        "fitted_on": {"cases": counts, "simulated_reader": simulated, "seed": config.seed},
+        "scripts": {"latin": fitted},
     }
     config.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    before, after = error_rate(cases[half:], None), error_rate(cases[half:], vector)
-    return f"{json.dumps(content['scripts'], indent=1)}\nheld-out half: OCR {before:.4f}, fused {after:.4f} ({len(cases) - half} cases)"
+    tested = [case for case in rest if case.supported]
+    before, after = error_rate(tested, None), error_rate(tested, vector)
+    return f"{json.dumps(fitted, indent=1)}\nheld-out half: OCR {before:.4f}, fused {after:.4f} ({len(tested)} cases)"
 
 
-def _cases(
-    source: Source, config: FitConfig, engine: Config, reader: OcrReader, simulated: SimulatedReader, rng: random.Random
-) -> list[Case]:
+def _rounded(pair: tuple[float, float]) -> list[float]:
+    return [round(value, 4) for value in pair]
+
+
+def _cases(source: Source, config: FitConfig, engine: Config, reader: OcrReader, rng: random.Random) -> list[Case]:
     normal = NORMALISATIONS[source.normalise]
+    simulated = SimulatedReader(config.mend, config.invent)
     items = [
         i for i in load_split(source.data) if normal(i.reference) and not any(n in i.note for n in config.skip_notes)
     ]
@@ -144,7 +150,7 @@ def _cases(
             continue
         seen = unicodedata.normalize("NFC", simulated.read(line.ink, item.reference, texts, rng))
         second = [Reading("vlm", seen, Recipe("simulated", "1", "simulated", ""))]
-        conditions: list[tuple[list[Reading], Lexicon | None]] = [(second, None)]
+        conditions: list[tuple[list[Reading], Lexicon | None]] = [([], None), (second, None)]
         if source.formulary:
             conditions += [(second, lexicons[fold]), ([], lexicons[fold])]
         for others, prior in conditions:
@@ -175,7 +181,7 @@ def _case(
         errors,
         max(1, edits(reference, "")[1]),
         item.reference,
-        source.noisy,
+        bool(others or prior),
     )
 
 
@@ -205,24 +211,20 @@ def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:
     return np.asarray(weights.detach().numpy(), dtype=np.float64)
 
 
-def _chosen(case: Case, vector: NDArray[np.float64], drop: float) -> tuple[int, NDArray[np.float64]]:
+def _chosen(case: Case, vector: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
     probabilities = evidence.distribution(case.table, vector)
-    return decide.choose(case.texts, probabilities, case.table[:, 0], case.others, drop)[0], probabilities
-
-
-def digit_drop(cases: Sequence[Case], vector: NDArray[np.float64]) -> float:
-    """Ink tolerance for other digits with the fewest errors, nats; never above 3 (odds of 20 to 1), whatever it gains."""
-    costs = {d: sum(case.errors[_chosen(case, vector, d)[0]] for case in cases) for d in (0.0, 0.5, 1.0, 2.0, 3.0)}
-    return min(costs, key=lambda d: (costs[d], d))
+    if not case.supported:
+        return 0, probabilities
+    return decide.choose(case.texts, probabilities, case.table[:, 0], case.others)[0], probabilities
 
 
 def marginal_pairs(
-    cases: Sequence[Case], vector: NDArray[np.float64], drop: float
+    cases: Sequence[Case], vector: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Marginals of all decided characters, and whether each was right: float64 (n,), float64 (n,)."""
     marginals, right = [], []
     for case in cases:
-        chosen, probabilities = _chosen(case, vector, drop)
+        chosen, probabilities = _chosen(case, vector)
         agreement, _ = decide.marginals(case.texts, probabilities, chosen)
         truth = decide.counterpart(case.texts[chosen], case.reference)
         marginals += agreement.tolist()

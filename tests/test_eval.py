@@ -90,7 +90,7 @@ def test_minimum_risk_learns_which_feature_tells_the_truth() -> None:
         truth = int(rng.integers(3))
         table[truth, evidence.FEATURES.index("vlm_match")] = 1.0
         table[:, evidence.FEATURES.index("length")] = rng.normal(size=3)
-        cases.append(Case(("a", "b", "c"), (), table, np.where(np.arange(3) == truth, 0.0, 4.0), 4, "a", False))
+        cases.append(Case(("a", "b", "c"), (), table, np.where(np.arange(3) == truth, 0.0, 4.0), 4, "a", True))
     weights = dict(zip(evidence.FEATURES, minimum_risk(cases, 1e-3), strict=True))
     assert weights["vlm_match"] > 2
     assert abs(weights["length"]) < 0.5
@@ -119,7 +119,8 @@ def test_evaluations_in_the_repository_load(path: Path) -> None:
     if path.stem == "fit":
         from eval.fit import load_fit
 
-        assert all("train" in source.data.name for source in load_fit(path).sources)
+        fit = load_fit(path)
+        assert all("train" in source.data.name for source in fit.weights_from + fit.calibrate_on)
     else:
         load_run(path)
 

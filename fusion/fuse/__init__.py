@@ -7,6 +7,7 @@ with itself is agreed throughout, and without a second reader and without a prio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -60,9 +61,10 @@ class Fuser:
         table = evidence.features(texts, ink, others, scores, prior)
         probabilities = evidence.distribution(table, weights.vector)
         chosen, digits_kept = 0, False
-        if others or prior is not None:
+        supported = bool(others) or prior is not None
+        if supported:
             said = [other.text for other in others]
-            chosen, digits_kept = decide.choose(texts, probabilities, table[:, 0], said, weights.digit_drop)
+            chosen, digits_kept = decide.choose(texts, probabilities, table[:, 0], said)
         text = self._cased(texts[chosen], [ocr, *others], ink)
         texts[chosen] = text
         agreement, versions = decide.marginals(texts, probabilities, chosen)
@@ -74,7 +76,8 @@ class Fuser:
             agreement,
             digits_kept,
         )
-        decided = decide.spans(verdict, versions, weights, self._config.alternatives)
+        calibrated = partial(weights.calibrated, supported=supported)
+        decided = decide.spans(verdict, versions, calibrated, self._config.alternatives)
         if prior is not None:
             decided = tuple(_from_list(span, text, prior) for span in decided)
         failures = (

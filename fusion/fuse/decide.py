@@ -8,7 +8,7 @@ marginal; Wessel et al., "Confidence measures for large vocabulary continuous sp
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,6 @@ import regex
 from numpy.typing import NDArray
 
 from fusion.fuse.align import align, clusters, key, keys
-from fusion.fuse.evidence import Weights
 from fusion.page import Candidate, Source, Span
 
 NEGLIGIBLE = 1e-4
@@ -25,6 +24,9 @@ SETTLED = 0.95
 """From this marginal on, neighbouring characters share a span."""
 _DIGIT = regex.compile(r"\p{Nd}")
 _RUN = regex.compile(r"[\p{Latin}\p{Nd}]+")
+TOLERATED = 3.0
+"""Nats (odds of 20 to 1) by which the ink may prefer the OCR's numbers before the second reader's are refused. A policy,
+not a fitted value: a fit would trade doses for letters."""
 UNIT = 3
 """Most letters that a run of digits may have and still be a number: 500mg and 3ml are, 2ymet is a word."""
 _NUMERALS = str.maketrans("零〇一二两三四五六七八九", "001223456789")
@@ -63,7 +65,6 @@ def choose(
     probabilities: NDArray[np.float64],
     ink: NDArray[np.float64],
     others: Sequence[str],
-    drop: float,
 ) -> tuple[int, bool]:
     """The most probable hypothesis whose numbers are the OCR's, or the second reader's and carried by the ink.
 
@@ -72,7 +73,6 @@ def choose(
         probabilities: float64 (N,).
         ink: float64 (N,), log-probability given the strokes.
         others: readings of the second reader; no prior and no mixture invents a number.
-        drop: nats by which the ink may prefer the OCR's numbers before the second reader's are refused.
 
     Returns:
         Its index, and whether a more probable hypothesis was refused for its numbers.
@@ -80,7 +80,7 @@ def choose(
     own = numbers(texts[0])
     theirs = [numbers(text) for text in others]
     found = [numbers(text) for text in texts]
-    floor = max(value for value, n in zip(ink, found, strict=True) if n == own) - drop
+    floor = max(value for value, n in zip(ink, found, strict=True) if n == own) - TOLERATED
     order = np.argsort(-probabilities, kind="stable")
     allowed = next(int(n) for n in order if found[n] == own or (found[n] in theirs and ink[n] >= floor))
     return allowed, allowed != int(order[0])
@@ -126,7 +126,10 @@ def marginals(
 
 
 def spans(
-    verdict: Verdict, versions: list[tuple[float, tuple[str, ...]]], weights: Weights, alternatives: int
+    verdict: Verdict,
+    versions: list[tuple[float, tuple[str, ...]]],
+    calibrated: Callable[[float], float],
+    alternatives: int,
 ) -> tuple[Span, ...]:
     """Runs of clusters with one source, one rule and one state of doubt; together they are the verdict's text."""
     own = clusters(verdict.text)
@@ -139,7 +142,7 @@ def spans(
             continue
         source, because, _ = labels[start]
         text = "".join(own[start:end])
-        confidence = weights.calibrated(float(verdict.agreement[start:end].min()))
+        confidence = calibrated(float(verdict.agreement[start:end].min()))
         result.append(Span(text, source, confidence, because, _alternatives(text, versions, start, end, alternatives)))
         start = end
     return tuple(result)

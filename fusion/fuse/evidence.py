@@ -45,22 +45,22 @@ class Weights:
 
     Attributes:
         features: feature name → weight; one that is missing weighs nothing.
-        calibration: (slope, offset) of the logistic map from a marginal's log-odds to a confidence.
-        digit_drop: nats of ink by which a reading with other digits may lie under the best one with the OCR's digits.
+        alone, supported: (slope, offset) of the logistic map from a marginal's log-odds to a confidence, when the ink
+            is the only evidence, and when a second reader or a prior speaks too.
     """
 
     features: Mapping[str, float]
-    calibration: tuple[float, float]
-    digit_drop: float
+    alone: tuple[float, float]
+    supported: tuple[float, float]
 
     @property
     def vector(self) -> NDArray[np.float64]:
         """float64 (F,), in the order of `FEATURES`."""
         return np.array([self.features.get(name, 0.0) for name in FEATURES])
 
-    def calibrated(self, probability: float) -> float:
+    def calibrated(self, probability: float, *, supported: bool) -> float:
         """Confidence for a marginal probability, both in [0, 1]."""
-        slope, offset = self.calibration
+        slope, offset = self.supported if supported else self.alone
         p = min(max(probability, 1e-6), 1 - 1e-6)
         return 1 / (1 + math.exp(-(slope * math.log(p / (1 - p)) + offset)))
 
@@ -76,7 +76,7 @@ def load_weights(path: Path | None = None) -> Mapping[str, Weights]:
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
         return {
-            script: Weights(dict(entry["features"]), tuple(entry["calibration"]), float(entry["digit_drop"]))
+            script: Weights(dict(entry["features"]), tuple(entry["alone"]), tuple(entry["supported"]))
             for script, entry in content["scripts"].items()
         }
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-VIEW_SIDE = 1000
+VIEW_SIDE = 800
 """Long side of the copy on which a page is measured, px."""
 
 _LEAST_DEPTH = 10  # grey levels; under this JPEG noise passes for ink

@@ -153,10 +153,17 @@ class Posterior:
         children: dict[tuple[int, int], int] = {}
         beam: dict[int, tuple[float, float]] = {0: (1.0, 0.0)}  # node → probability ending in (blank, non-blank)
         scale = 0.0
-        for row in self.probabilities:
-            live = np.flatnonzero(row >= SPREAD)
-            steps = [(int(i), float(row[i])) for i in live if i != BLANK]
-            beam = _advance(beam, float(max(row[BLANK], FLOOR)), steps, parents, children)
+        live = self.probabilities >= SPREAD
+        live[:, BLANK] = False
+        blanks = np.maximum(self.probabilities[:, BLANK], FLOOR).tolist()
+        for row, alive, blank in zip(self.probabilities, live, blanks, strict=True):
+            indices = np.flatnonzero(alive).tolist()
+            if not indices:  # most columns: nothing but blank, every prefix stays
+                beam = {node: (a + b, 0.0) for node, (a, b) in beam.items()}
+                scale += math.log(blank)
+                continue
+            steps = [(index, float(row[index])) for index in indices]
+            beam = _advance(beam, blank, steps, parents, children)
             if len(beam) > width:
                 best = sorted(beam.items(), key=lambda item: -(item[1][0] + item[1][1]))[:width]
                 beam = dict(best)
