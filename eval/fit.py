@@ -75,7 +75,13 @@ class Case:
     errors: NDArray[np.float64]
     length: int
     reference: str
-    supported: bool
+    image: str
+    prior: Lexicon | None
+
+    @property
+    def supported(self) -> bool:
+        """Whether anything but the ink speaks."""
+        return bool(self.others) or self.prior is not None
 
 
 def load_fit(path: Path) -> FitConfig:
@@ -105,9 +111,10 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
         return cases
 
     drawn, trusted = gathered(config.weights_from), gathered(config.calibrate_on)
-    half = len(drawn) // 2
-    vector = minimum_risk([case for case in drawn[:half] if case.supported], config.l2)
-    rest = drawn[half:]
+    images = sorted({case.image for case in drawn})  # a line's conditions stay in one half
+    first = set(rng.sample(images, len(images) // 2))
+    vector = minimum_risk([case for case in drawn if case.supported and case.image in first], config.l2)
+    rest = [case for case in drawn if case.image not in first]
     alone = platt(*marginal_pairs([case for case in trusted if not case.supported], vector))
     supported = platt(*marginal_pairs([case for case in [*rest, *trusted] if case.supported], vector))
     features = {name: round(float(w), 4) for name, w in zip(evidence.FEATURES, vector, strict=True)}
@@ -119,7 +126,7 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
         "version": 1,
         "command": command,
         "fitted_on": {"cases": counts, "simulated_reader": simulated, "seed": config.seed},
-        "scripts": {"latin": fitted},
+        "weights": fitted,
     }
     config.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     tested = [case for case in rest if case.supported]
@@ -171,7 +178,7 @@ def _case(
 ) -> Case:
     normal = NORMALISATIONS[source.normalise]
     texts = gather(ocr, others, ink, prior, limit)
-    table = evidence.features(texts, ink, others, None, prior)
+    table = evidence.features(texts, ink, others, prior)
     reference = normal(item.reference)
     errors = np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64)
     return Case(
@@ -181,7 +188,8 @@ def _case(
         errors,
         max(1, edits(reference, "")[1]),
         item.reference,
-        bool(others or prior),
+        item.image,
+        prior,
     )
 
 
@@ -215,7 +223,7 @@ def _chosen(case: Case, vector: NDArray[np.float64]) -> tuple[int, NDArray[np.fl
     probabilities = evidence.distribution(case.table, vector)
     if not case.supported:
         return 0, probabilities
-    return decide.choose(case.texts, probabilities, case.table[:, 0], case.others)[0], probabilities
+    return decide.choose(case.texts, probabilities, case.table[:, 0], case.others, case.prior)[0], probabilities
 
 
 def marginal_pairs(

@@ -90,7 +90,9 @@ def test_minimum_risk_learns_which_feature_tells_the_truth() -> None:
         truth = int(rng.integers(3))
         table[truth, evidence.FEATURES.index("vlm_match")] = 1.0
         table[:, evidence.FEATURES.index("length")] = rng.normal(size=3)
-        cases.append(Case(("a", "b", "c"), (), table, np.where(np.arange(3) == truth, 0.0, 4.0), 4, "a", True))
+        cases.append(
+            Case(("a", "b", "c"), ("a",), table, np.where(np.arange(3) == truth, 0.0, 4.0), 4, "a", "a.png", None)
+        )
     weights = dict(zip(evidence.FEATURES, minimum_risk(cases, 1e-3), strict=True))
     assert weights["vlm_match"] > 2
     assert abs(weights["length"]) < 0.5

@@ -189,7 +189,7 @@ def test_the_limit_of_hypotheses_holds() -> None:
 
 def test_features_of_what_is_unknown_weigh_nothing() -> None:
     views = ink("abc")
-    table = evidence.features(["abc", "abd"], views, [], None, None)
+    table = evidence.features(["abc", "abd"], views, [], None)
     unknown = [evidence.FEATURES.index(name) for name in ("vlm_distance", "vlm_match", "vlm_score", "prior", "listed")]
     assert not table[:, unknown].any()
 
@@ -205,17 +205,12 @@ def test_packaged_weights_name_their_command() -> None:
 
 def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
     path = tmp_path / "weights.json"
-    path.write_text('{"scripts": {"latin": {}}}')
-    with pytest.raises(ConfigError, match=r"weights.json.*eval fit"):
-        Fuser(FuseConfig(weights=path))
-
-
-@pytest.mark.parametrize(
-    ("text", "script"),
-    [("Napa 500", "latin"), ("一日三次", "han"), ("", "latin"), ("5mg 口服", "han"), ("12+3", "latin")],
-)
-def test_script_of(text: str, script: str) -> None:
-    assert evidence.script_of(text) == script
+    good = {"features": {"ink": 1}, "alone": [1, 0], "supported": [1, 0]}
+    for bad in ({}, good | {"alone": [1]}, good | {"features": {"inc": 1}}, good | {"supported": [float("nan"), 0]}):
+        path.write_text(json.dumps({"weights": bad}))
+        evidence.load_weights.cache_clear()
+        with pytest.raises(ConfigError, match=r"weights.json.*eval fit"):
+            Fuser(FuseConfig(weights=path))
 
 
 def test_counterpart_gives_every_character_of_the_other_text_a_place() -> None:
@@ -230,7 +225,11 @@ def test_counterpart_gives_every_character_of_the_other_text_a_place() -> None:
     [
         ("500 mg", "500"),
         ("第2步", "2"),
-        ("0.5mg", "05"),
+        ("0.5mg", "0.5"),
+        ("2.5mg", "2.5"),
+        ("1/2", "1/2"),
+        ("10tablets", "10"),
+        ("一日三次", "一三"),
         ("1O0", "10"),
         ("2ymet", ""),
         ("1.Napa", "1"),
@@ -252,3 +251,47 @@ def test_a_list_of_names_changes_no_number_and_no_other_word() -> None:
 def test_a_digit_inside_a_misread_name_may_become_a_letter() -> None:
     views = ink({"2": 0.6, "Z": 0.4}, "ymet")
     assert fuse(views, prior=Lexicon(["Zymet"]))[0] == "Zymet"
+
+
+@given(st.lists(st.lists(st.floats(0.01, 1), min_size=4, max_size=4), min_size=3, max_size=8))
+def test_any_reading_fused_with_itself_stays_as_it_is(columns: list[list[float]]) -> None:
+    views = ink(*[{c: v / sum(column) for c, v in zip(["a", "b", "c", ""], column, strict=True)} for column in columns])
+    reading = ocr_reading(views)
+    fused, spans = fuse(views, reading.text)
+    assert fused == reading.text
+    assert {span.source for span in spans} <= ({"agreed"} if reading.text.strip() else {"agreed", "ocr"})
+
+
+def test_a_list_of_names_moves_no_decimal_point() -> None:
+    assert fuse(ink("napa 2", {"": 0.6, ".": 0.4}, "5 mg"), prior=Lexicon(["napa"]))[0] == "napa 25 mg"
+    assert fuse(ink({"1": 0.6, "7": 0.4}, "0tablet"), prior=Lexicon(["70tablet"]))[0] == "10tablet"
+
+
+def test_an_unrelated_list_leaves_a_line_alone() -> None:
+    views = ink({"D": 0.6, "A": 0.4}, "r. P", {"": 0.6, "e": 0.4}, "l Ink")
+    text, _ = fuse(views, prior=Lexicon(["Zymet", "Sergel", "Monas"]))
+    assert text == views.best.greedy
+
+
+def test_a_mark_for_illegible_ink_does_not_spoil_the_agreement_around_it() -> None:
+    _, spans = fuse(ink("明天气温会降到度"), "明天气温会降到□度")
+    assert {span.source for span in spans} == {"agreed"}
+
+
+def test_a_name_elsewhere_in_the_line_claims_nothing() -> None:
+    views = ink("napa c", {"": 0.5, "x": 0.5}, "t")
+    _, spans = fuse(views, "napa cxt", prior=Lexicon(["napa"]))
+    assert not because(spans, "lexicon")
+
+
+def test_where_the_ocr_reads_nothing_no_hypothesis_makes_up_letters() -> None:
+    views = ink(*[{"a": 0.01}] * 4)
+    assert fuse(views, "Napa")[0] == ""
+
+
+def test_only_a_few_hypotheses_are_scored_by_the_second_reader() -> None:
+    asked = []
+    views = ink(*[{"a": 0.5, "b": 0.5}] * 8)
+    fuse(views, "cccccccc", score=lambda texts: asked.append(len(texts)) or [0.0] * len(texts))
+    assert asked
+    assert max(asked) <= 32

@@ -7,20 +7,24 @@ with itself is agreed throughout, and without a second reader and without a prio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion.config import FuseConfig
 from fusion.fuse import decide, evidence
 from fusion.fuse.align import distance, keys
-from fusion.fuse.evidence import Weights, load_weights, script_of
+from fusion.fuse.evidence import load_weights
 from fusion.fuse.hypotheses import gather
 from fusion.page import GAP, Failure, Ink, Prior, Reading, Span
 
 __all__ = ["Fuser"]
 
 Scorer = Callable[[Sequence[str]], "list[float] | None"]
+SCORED = 32
+"""Most hypotheses scored by teacher forcing: each costs a pass of a large model."""
 
 
 class Fuser:
@@ -30,10 +34,6 @@ class Fuser:
         """Load the weights; a bad weights file is a ConfigError."""
         self._config = config
         self._weights = load_weights(config.weights)
-
-    def weights(self, text: str) -> Weights:
-        """Weights for the script of a text; scripts without their own use the Latin ones."""
-        return self._weights.get(script_of(text), self._weights["latin"])
 
     def fuse(
         self,
@@ -55,57 +55,74 @@ class Fuser:
         Returns:
             Spans that together are the line's text, and a Failure when there was no second reader to ask.
         """
-        weights = self.weights(ocr.text)
-        texts = gather(ocr, [_without_gaps(other) for other in others], ink, prior, self._config.hypotheses)
-        scores = score(texts) if score is not None and others else None
-        table = evidence.features(texts, ink, others, scores, prior)
-        probabilities = evidence.distribution(table, weights.vector)
-        chosen, digits_kept = 0, False
-        supported = bool(others) or prior is not None
-        if supported:
-            said = [other.text for other in others]
-            chosen, digits_kept = decide.choose(texts, probabilities, table[:, 0], said)
-        text = self._cased(texts[chosen], [ocr, *others], ink)
-        texts[chosen] = text
+        failures = (
+            () if others else (Failure("vlm", "not_asked", "no second reader: OCR candidates and evidence only"),)
+        )
+        # What a reader marks as illegible is no hypothesis about what stands there.
+        clear = [replace(other, text=other.text.replace(GAP, "").strip()) for other in others]
+        others = [other for other in clear if other.text]
+        texts = gather(ocr, others, ink, prior, self._config.hypotheses)
+        table = evidence.features(texts, ink, others, prior)
+        if score is not None and others:
+            self._add_scores(table, texts, score)
+        probabilities = evidence.distribution(table, self._weights.vector)
+        chosen, numbers_kept = self._choose(texts, probabilities, table, others, prior)
+        texts[chosen] = text = _cased(texts[chosen], [ocr, *others], ink)
         agreement, versions = decide.marginals(texts, probabilities, chosen)
-        nearest = _nearest(text, others)
+        nearest = min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
         verdict = decide.Verdict(
             text,
             decide.counterpart(text, ocr.text),
             decide.counterpart(text, nearest.text) if nearest is not None else None,
             agreement,
-            digits_kept,
+            bool(table[chosen, evidence.FEATURES.index("ink")] >= -decide.TOLERATED),
+            numbers_kept,
         )
-        calibrated = partial(weights.calibrated, supported=supported)
+        calibrated = partial(self._weights.calibrated, supported=bool(others) or prior is not None)
         decided = decide.spans(verdict, versions, calibrated, self._config.alternatives)
-        if prior is not None:
-            decided = tuple(_from_list(span, text, prior) for span in decided)
-        failures = (
-            () if others else (Failure("vlm", "not_asked", "no second reader: OCR candidates and evidence only"),)
-        )
-        return decided, failures
+        return (_with_names(decided, prior) if prior is not None else decided), failures
 
-    def _cased(self, text: str, readings: Sequence[Reading], ink: Ink) -> str:
-        """Once the letters are settled, the ink says which reading's case they have."""
-        same = {text: None} | {r.text: None for r in readings if keys(r.text) == keys(text)}
-        versions = list(same)
-        return versions[int(np.argmax(ink.score_cased(versions)))] if len(versions) > 1 else text
+    def _choose(
+        self,
+        texts: list[str],
+        probabilities: NDArray[np.float64],
+        table: NDArray[np.float64],
+        others: list[Reading],
+        prior: Prior | None,
+    ) -> tuple[int, bool]:
+        """Nothing else speaks, the OCR reads nothing, or both read the same: it stands. Else the evidence decides."""
+        same = [keys(other.text) == keys(texts[0]) for other in others]
+        if not texts[0] or (prior is None and all(same)):
+            return 0, False
+        said = [other.text for other in others]
+        return decide.choose(texts, probabilities, table[:, evidence.FEATURES.index("ink")], said, prior)
+
+    def _add_scores(self, table: NDArray[np.float64], texts: list[str], score: Scorer) -> None:
+        """Ask the second reader about the hypotheses that the other evidence leaves in the race; the rest are lowest."""
+        race = np.argsort(-(table @ self._weights.vector), kind="stable")[:SCORED]
+        scores = score([texts[n] for n in race])
+        if scores is not None:
+            column = table[:, evidence.FEATURES.index("vlm_score")]
+            column[:] = min(scores) - max(scores)
+            column[race] = np.asarray(scores) - max(scores)
 
 
-def _nearest(text: str, others: Sequence[Reading]) -> Reading | None:
-    """The second reader's reading that is most like the decision."""
-    return min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
+def _cased(text: str, readings: Sequence[Reading], ink: Ink) -> str:
+    """Once the letters are settled, the ink says which reading's case they have."""
+    versions = list(dict.fromkeys([text, *(r.text for r in readings if keys(r.text) == keys(text))]))
+    return versions[int(np.argmax(ink.score_cased(versions)))] if len(versions) > 1 else text
 
 
-def _without_gaps(reading: Reading) -> Reading:
-    """A reading's marks for illegible characters are no hypothesis about what stands there."""
-    if GAP not in reading.text:
-        return reading
-    return Reading(reading.source, reading.text.replace(GAP, ""), reading.recipe, score=reading.score, raw=reading.raw)
-
-
-def _from_list(span: Span, text: str, prior: Prior) -> Span:
-    """A stretch that neither reader has and that makes a listed name comes from the list, and says so."""
-    if span.because != "candidate" or not (prior.holds(text) or any(prior.holds(word) for word in text.split())):
-        return span
-    return Span(span.text, "lexicon", span.confidence, "lexicon_snapped", span.alternatives, span.polygon)
+def _with_names(spans: Sequence[Span], prior: Prior) -> tuple[Span, ...]:
+    """A stretch that neither reader has, inside a word that is a listed name, comes from the list and says so."""
+    text = "".join(span.text for span in spans)
+    result, start = [], 0
+    for span in spans:
+        end = start + len(span.text)
+        left = text.rfind(" ", 0, start) + 1
+        right = text.find(" ", end) if " " in text[end:] else len(text)
+        named = prior.holds(text) or prior.holds(text[left:right])
+        snapped = span.because == "candidate" and named
+        result.append(replace(span, source="lexicon", because="lexicon_snapped") if snapped else span)
+        start = end
+    return tuple(result)

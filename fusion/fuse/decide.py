@@ -16,20 +16,26 @@ import regex
 from numpy.typing import NDArray
 
 from fusion.fuse.align import align, clusters, key, keys
-from fusion.page import Candidate, Source, Span
+from fusion.page import Candidate, Prior, Source, Span
 
 NEGLIGIBLE = 1e-4
 """Hypotheses under this probability say nothing about a stretch."""
 SETTLED = 0.95
 """From this marginal on, neighbouring characters share a span."""
-_DIGIT = regex.compile(r"\p{Nd}")
-_RUN = regex.compile(r"[\p{Latin}\p{Nd}]+")
 TOLERATED = 3.0
-"""Nats (odds of 20 to 1) by which the ink may prefer the OCR's numbers before the second reader's are refused. A policy,
-not a fitted value: a fit would trade doses for letters."""
+"""Nats (odds of 20 to 1) by which the ink may prefer another text before it no longer supports one; other numbers are
+refused then. A policy, not a fitted value: a fit would trade doses for letters."""
 UNIT = 3
 """Most letters that a run of digits may have and still be a number: 500mg and 3ml are, 2ymet is a word."""
-_NUMERALS = str.maketrans("零〇一二两三四五六七八九", "001223456789")
+_DIGIT = regex.compile(r"\p{Nd}")
+_NUMERAL = "零〇一二两三四五六七八九十百千半"
+_RUN = regex.compile(
+    rf"(?:[.,](?=\p{{Nd}}))?[\p{{Latin}}\p{{Nd}}]+(?:(?<=\p{{Nd}})[.,/:⁄](?=\p{{Nd}})[\p{{Latin}}\p{{Nd}}]+)*|[{_NUMERAL}]"
+)
+_SIGN = regex.compile(rf"\p{{Nd}}|[.,/:⁄{_NUMERAL}]")
+_LETTER = regex.compile(r"\p{Latin}")
+_LONG_UNIT = regex.compile(r"(?:tab(?:let)?|cap(?:sule)?|drop|unit|puff|time|hour|day|week|month)s?", regex.IGNORECASE)
+_PLAIN = str.maketrans("零〇一二两三四五六七八九⁄", "001223456789/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +44,33 @@ class Verdict:
 
     Attributes:
         text: the decided text.
-        ocr, vlm: per cluster of `text`, what that reader has there; None when there is no such reader.
+        ocr: what the OCR has for each cluster of `text`.
+        vlm: the same for the second reader's reading that is nearest to `text`; None when there is none.
         agreement: float64 (n,), marginal probability of each cluster.
-        digits_kept: a reading with other digits was more probable but the ink did not carry it.
+        supported: the ink prefers no other text by more than `TOLERATED`.
+        numbers_kept: a text with other numbers was more probable but was refused.
     """
 
     text: str
     ocr: tuple[str, ...]
     vlm: tuple[str, ...] | None
     agreement: NDArray[np.float64]
-    digits_kept: bool
+    supported: bool
+    numbers_kept: bool
 
 
 def numbers(text: str) -> list[str]:
-    """Digits of the numbers in a text, in order: runs of digits with at most a unit's few letters.
+    """Signs of the numbers in a text, in order: digits with points, slashes and at most a unit, and Chinese numerals.
 
-    >>> numbers("第2步 0.5mg"), numbers("2ymet")
-    (['2', '0', '5'], [])
+    >>> "".join(numbers("第2步 0.5mg")), "".join(numbers("2ymet"))
+    ('20.5', '')
     """
-    runs = _RUN.findall(unicodedata.normalize("NFKC", text))
-    return [d for run in runs if len(_DIGIT.sub("", run)) <= UNIT for d in _DIGIT.findall(run)]
+    found = []
+    for run in _RUN.findall(unicodedata.normalize("NFKC", text)):
+        letters = "".join(_LETTER.findall(run))
+        if len(letters) <= UNIT or _LONG_UNIT.fullmatch(letters):
+            found += _SIGN.findall(run)
+    return found
 
 
 def choose(
@@ -65,25 +78,42 @@ def choose(
     probabilities: NDArray[np.float64],
     ink: NDArray[np.float64],
     others: Sequence[str],
+    prior: Prior | None,
 ) -> tuple[int, bool]:
-    """The most probable hypothesis whose numbers are the OCR's, or the second reader's and carried by the ink.
+    """The most probable hypothesis that keeps to two rules.
+
+    Its numbers are the OCR's, or the second reader's and carried by the ink: no prior and no mixture invents one. And
+    a list of names, when nothing else speaks, changes words into names and leaves the rest of the line alone.
 
     Args:
         texts: hypotheses, the OCR's reading first.
         probabilities: float64 (N,).
         ink: float64 (N,), log-probability given the strokes.
-        others: readings of the second reader; no prior and no mixture invents a number.
+        others: readings of the second reader.
+        prior: names to expect, or None.
 
     Returns:
         Its index, and whether a more probable hypothesis was refused for its numbers.
     """
-    own = numbers(texts[0])
-    theirs = [numbers(text) for text in others]
     found = [numbers(text) for text in texts]
-    floor = max(value for value, n in zip(ink, found, strict=True) if n == own) - TOLERATED
-    order = np.argsort(-probabilities, kind="stable")
-    allowed = next(int(n) for n in order if found[n] == own or (found[n] in theirs and ink[n] >= floor))
-    return allowed, allowed != int(order[0])
+    said = [numbers(text) for text in others]
+    floor = max(value for value, n in zip(ink, found, strict=True) if n == found[0]) - TOLERATED
+    refused = False
+    for n in np.argsort(-probabilities, kind="stable").tolist():
+        if not others and prior is not None and not _only_names(texts[0], texts[n], prior):
+            continue
+        if found[n] == found[0] or (found[n] in said and ink[n] >= floor):
+            return n, refused
+        refused = True
+    return 0, refused
+
+
+def _only_names(own: str, text: str, prior: Prior) -> bool:
+    """Whether a line of several words differs in names only; a single word may differ in any way."""
+    before, after = own.split(), text.split()
+    if len(before) <= 1:
+        return True
+    return len(before) == len(after) and all(a == b or prior.holds(b) for a, b in zip(before, after, strict=True))
 
 
 def counterpart(text: str, other: str) -> tuple[str, ...]:
@@ -113,14 +143,13 @@ def marginals(
     Returns:
         float64 (n,) marginals, and per hypothesis that matters its probability and counterpart.
     """
-    own = [key(c) for c in clusters(texts[chosen])]
+    own = keys(texts[chosen])
     agreement = np.zeros(len(own))
     versions = []
     for number in np.flatnonzero(probabilities >= NEGLIGIBLE):
         theirs = counterpart(texts[chosen], texts[number])
-        agreement += probabilities[number] * np.array(
-            [key(t) == o for t, o in zip(theirs, own, strict=True)], dtype=float
-        )
+        same = [key(t) == o for t, o in zip(theirs, own, strict=True)]
+        agreement += probabilities[number] * np.array(same, dtype=float)
         versions.append((float(probabilities[number]), theirs))
     return np.clip(agreement, 0.0, 1.0), versions
 
@@ -154,7 +183,7 @@ def _alternatives(
     mass: dict[str, float] = {}
     for probability, theirs in versions:
         other = unicodedata.normalize("NFC", "".join(theirs[start:end]))
-        if [key(c) for c in clusters(other)] != keys(text):
+        if keys(other) != keys(text):
             mass[other] = mass.get(other, 0.0) + probability
     ranked = sorted(mass.items(), key=lambda item: (-item[1], item[0]))[:count]
     return tuple(Candidate(other, min(1.0, p)) for other, p in ranked if p >= NEGLIGIBLE)
@@ -170,7 +199,7 @@ def _rule(verdict: Verdict, own: list[str], n: int) -> tuple[Source, str]:
     if by_ocr and by_vlm:
         return "agreed", "agreed"
     if by_vlm:
-        return "vlm", "vlm_supported_by_ink"
+        return "vlm", "vlm_supported_by_ink" if verdict.supported else "vlm_preferred"
     if by_ocr and vlm is None:
         return "ocr", "only_reader"
     if by_ocr:
@@ -184,7 +213,7 @@ def _why_not_vlm(verdict: Verdict, text: str, vlm: str) -> str:
         if rule(text, vlm):
             return rule.__name__
     if digits_disagree(text, vlm):
-        return "digits_kept_by_ink" if verdict.digits_kept else digits_disagree.__name__
+        return "digits_kept_by_ink" if verdict.numbers_kept else digits_disagree.__name__
     return "ocr_preferred"
 
 
@@ -196,7 +225,7 @@ def paraphrase_rejected(text: str, vlm: str) -> bool:
     """
 
     def plain(s: str) -> str:
-        return unicodedata.normalize("NFKC", s).translate(_NUMERALS).replace("⁄", "/").casefold()
+        return unicodedata.normalize("NFKC", s).translate(_PLAIN).casefold()
 
     return vlm != "" and text != vlm and plain(text) == plain(vlm)
 

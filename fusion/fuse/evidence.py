@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +32,14 @@ vlm_score      log P(h | crop) under the second reader by teacher forcing, best 
 prior          log P(h) under the character model of the expected names, best hypothesis 0; only for single words,
                since in a line of several most words are no names and the model would bend them
 listed         how many of its words are among those names
-length         number of characters, minus that of the OCR's reading
+length         number of characters, minus that of the OCR's reading; only where a second reader or a single word's
+               prior balances it
 """
-
-Script = Literal["latin", "han"]
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Fitted numbers of one script.
+    """The fitted numbers.
 
     Attributes:
         features: feature name → weight; one that is missing weighs nothing.
@@ -66,39 +64,31 @@ class Weights:
 
 
 @cache
-def load_weights(path: Path | None = None) -> Mapping[str, Weights]:
-    """Weights per script from a file, or the packaged ones.
+def load_weights(path: Path | None = None) -> Weights:
+    """Weights from a file, or the packaged ones.
 
     Raises:
         ConfigError: the file is missing or is not a weights file.
     """
     source = path if path is not None else files("fusion.fuse") / "weights.json"
     try:
-        content = json.loads(source.read_text(encoding="utf-8"))
-        return {
-            script: Weights(dict(entry["features"]), tuple(entry["alone"]), tuple(entry["supported"]))
-            for script, entry in content["scripts"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        fitted = json.loads(source.read_text(encoding="utf-8"))["weights"]
+        (a, b), (c, d) = fitted["alone"], fitted["supported"]
+        weights = Weights({str(k): float(v) for k, v in fitted["features"].items()}, (a, b), (c, d))
+        unknown = sorted(set(weights.features) - set(FEATURES))
+        if unknown or not np.isfinite([*weights.features.values(), a, b, c, d]).all():
+            raise ValueError(f"unknown features {unknown}" if unknown else "a number is not finite")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         way = "Point fuse.weights to a file written by `python -m eval fit`, or leave it out."
         raise ConfigError(source, f"holds no usable weights ({type(error).__name__}: {error})", way) from error
+    return weights
 
 
-def script_of(text: str) -> Script:
-    """Whose hand it is: `han` when at least a third of the letters are Chinese characters."""
-    han = sum("㐀" <= c <= "鿿" or "豈" <= c <= "﫿" for c in text)
-    letters = sum(c.isalpha() for c in text)
-    return "han" if han * 3 >= max(1, letters) and han else "latin"
+def features(texts: Sequence[str], ink: Ink, others: Sequence[Reading], prior: Prior | None) -> NDArray[np.float64]:
+    """Feature matrix: float64 (N, F) for N hypotheses, the OCR's reading first; what is not known is 0.
 
-
-def features(
-    texts: Sequence[str],
-    ink: Ink,
-    others: Sequence[Reading],
-    vlm_scores: Sequence[float] | None,
-    prior: Prior | None,
-) -> NDArray[np.float64]:
-    """Feature matrix: float64 (N, F) for N hypotheses, the OCR's reading first; what is not known is 0."""
+    `vlm_score` is left at 0: asking for it is dear, so the caller does, about a few.
+    """
     table = np.zeros((len(texts), len(FEATURES)))
     column = {name: table[:, number] for number, name in enumerate(FEATURES)}
     column["ink"][:] = _below_best(ink.score(texts))
@@ -109,13 +99,12 @@ def features(
         )
         column["vlm_distance"][:] = -edits.mean(axis=1)
         column["vlm_match"][:] = (edits == 0).mean(axis=1)
-    if vlm_scores is not None:
-        column["vlm_score"][:] = _below_best(vlm_scores)
     if prior is not None:
         if len(texts[0].split()) <= 1:
             column["prior"][:] = _below_best([prior.log_probability(text) for text in texts])
         column["listed"][:] = [_listed(text, prior) for text in texts]
-    column["length"][:] = [len(own) - len(split[0]) for own in split]
+    if others or len(texts[0].split()) <= 1:  # alone, a list of names has nothing to balance a bonus for length
+        column["length"][:] = [len(own) - len(split[0]) for own in split]
     return table
 
 

@@ -10,7 +10,7 @@ import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from fusion.fuse.align import align, clusters, key, keys
+from fusion.fuse.align import align, clusters, keys
 from fusion.page import Ink, Prior, Reading
 
 MIXED = 6
@@ -110,8 +110,3 @@ def _names(texts: Sequence[str], prior: Prior | None) -> Iterator[str]:
                 yield " ".join([*words[:number], name, *words[number + 1 :]])
         if len(words) > 1:
             yield from prior.near(text, NEAR)
-
-
-def same(a: str, b: str) -> bool:
-    """Whether two texts agree up to case and width."""
-    return a == b or [key(c) for c in clusters(a)] == [key(c) for c in clusters(b)]
