@@ -79,6 +79,9 @@ def main() -> None:
     except FusionError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}. Check the path.", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

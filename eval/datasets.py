@@ -31,9 +31,9 @@ def load_split(path: Path) -> list[Item]:
         InputError: missing file, wrong header, row without an image.
     """
     try:
-        rows = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(path, f"can't be read ({error.strerror})", "Check the path of the split.") from error
+        rows = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"can't be read ({error})", "Check the path of the split; it is UTF-8.") from error
     if not rows or rows[0].split("\t")[:2] != ["image", "text"]:
         raise InputError(path, "is not a split", "Its header is: image, text, writer, note (tab-separated).")
     items = []

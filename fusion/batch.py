@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion import output
 from fusion.config import Config
+from fusion.doctor import versions
 from fusion.engine import Engine, photographs
 from fusion.errors import ConfigError, InputError
 from fusion.intake import list_inputs
@@ -25,8 +25,6 @@ from fusion.page import Page, RunManifest
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-PACKAGES = ("paddleocr", "onnxruntime", "rapidocr", "torch", "transformers", "opencv-python-headless", "rapidfuzz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def run_batch(config: Config, progress: Callable[[Outcome], None]) -> RunManifes
     started = _now()
     counts = {"inputs": len(inputs), "pages": 0, "lines": 0, "review": 0, "partial": 0, "failed": 0}
     with Engine(config) as engine, (folder / "results.jsonl").open("w", encoding="utf-8") as results:
-        for path, stem in zip(inputs, _stems(inputs), strict=True):
+        for path, stem in zip(inputs, stems(inputs), strict=True):
             outcome = _read_one(engine, path, folder, stem, counts)
             results.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
             results.flush()
@@ -86,8 +84,7 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[
     try:
         for page in engine.read(path, crop=batch.crop):
             pages.append(page)
-            name = f"{stem}.{page.id.rpartition('#')[2]}" if "#" in page.id else stem
-            written += write_page(page, next(photos), folder, name, batch.formats)
+            written += write_page(page, next(photos), folder, stem, batch.formats)
     except InputError as problem:
         error = str(problem)
     lines = [line for page in pages for line in page.lines]
@@ -106,7 +103,8 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[
 def write_page(
     page: Page, photo: NDArray[np.uint8] | None, folder: Path, stem: str, formats: Sequence[str]
 ) -> Iterator[str]:
-    """Write one page in the wanted formats; yields the names of the files."""
+    """Write one page in the wanted formats; yields the names of the files. Pages of one file are told by `.p1`, `.p2`."""
+    stem += f".p{page.id.rpartition('#')[2]}" if "#" in page.id else ""
     if "json" in formats:
         (folder / f"{stem}.json").write_text(output.dump_page(page), encoding="utf-8")
         yield f"{stem}.json"
@@ -120,29 +118,18 @@ def write_page(
         yield f"{stem}.overlay.png"
 
 
-def _stems(inputs: list[Path]) -> list[str]:
-    """One name per input, distinct on every file system: `a/note.jpg` and `b/note.png` must not meet."""
+def stems(inputs: Sequence[Path]) -> list[str]:
+    """One name per input, distinct on every file system: `a/note.jpg` and `b/note.jpg` must not meet."""
     taken: set[str] = set()
-    stems = []
+    names = []
     for path in inputs:
         base = re.sub(r"[^\w.-]", "_", path.name)
         stem, number = base, 2
         while stem.casefold() in taken:
-            stem, number = f"{base}.{number}", number + 1
+            stem, number = f"{base}-{number}", number + 1
         taken.add(stem.casefold())
-        stems.append(stem)
-    return stems
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that shape a result."""
-    found = {}
-    for name in ("fusion", *PACKAGES):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+        names.append(stem)
+    return names
 
 
 def _now() -> str:

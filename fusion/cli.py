@@ -6,8 +6,10 @@ inputs were read, 3 when one could not be, 130 when interrupted.
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fusion.config import Config, load_config
-from fusion.errors import FusionError, InputError
+from fusion.errors import DependencyError, FusionError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,17 +73,19 @@ def transcribe(
     loaded = load_config(config, set_ or [])
     if format_ is Format.overlay and out is None:
         out = Path(".")
+    failed: list[InputError] = []
     with _opened(loaded) as engine:
-        for page, photo in _pages(engine, paths, crop, photos=format_ is Format.overlay):
+        for page, photo, stem in _pages(engine, paths, crop, failed, photos=format_ is Format.overlay):
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                for name in write_page(page, photo, out, page.id.replace("#", "."), [format_.value]):
+                for name in write_page(page, photo, out, stem, [format_.value]):
                     _say(f"wrote {out / name}")
             elif format_ is Format.json:
                 print(output.dump_page(page))
             else:
                 print(output.plain(page, diplomatic=diplomatic))
             _remarks(page, engine)
+    _end(failed)
 
 
 @app.command()
@@ -104,8 +108,9 @@ def compare(
     truth = _reference(reference) if reference is not None else None
     console = Console()
     shown: list[tuple[Page, NDArray[np.uint8] | None]] = []
+    failed: list[InputError] = []
     with _opened(loaded) as engine:
-        for page, photo in _pages(engine, paths, crop, photos=html is not None):
+        for page, photo, _ in _pages(engine, paths, crop, failed, photos=html is not None):
             if truth is not None and shown:
                 raise InputError(
                     reference, "is the text of one page, and there are several", "Compare one page at a time."
@@ -122,6 +127,7 @@ def compare(
         references = {page.id: truth for page, _ in shown} if truth is not None else None
         html.write_text(output.html(shown, references=references), encoding="utf-8")
         _say(f"wrote {html}")
+    _end(failed)
 
 
 @app.command()
@@ -134,9 +140,11 @@ def ask(
     """Answer a question from a page's image and transcript, citing lines. Needs a vision-language model."""
     with _opened(load_config(config, set_ or [])) as engine:
         answer, page = engine.ask(path, question)
+        _remarks(page, engine)
     print(answer)
+    cited = set(re.findall(r"\bl\d{3,}\b", answer))
     for line in page.lines:
-        if f"[{line.id}]" in answer:
+        if line.id in cited:
             print(f"  [{line.id}] {line.marked}")
 
 
@@ -184,11 +192,23 @@ def doctor(config: ConfigFile = None, set_: Sets = None) -> None:
 def main() -> None:
     """Entry point: an error for people ends with its message and exit code, never with a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Chinese shows ? and goes on
     try:
         app()
     except FusionError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ImportError as error:
+        print(
+            f"error: {error.name or error}: can't be imported ({error}). `fusion doctor` says what to install.",
+            file=sys.stderr,
+        )
+        sys.exit(DependencyError.exit_code)
+    except OSError as error:
+        print(f"error: {error.filename or 'output'}: {error.strerror or error}. Check the path.", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # the top of the program: a bug is reported as one, without page text
@@ -230,29 +250,35 @@ def _quiet() -> Iterator[None]:
 
 
 def _pages(
-    engine: Engine, paths: list[Path], crop: bool, *, photos: bool
-) -> Iterator[tuple[Page, NDArray[np.uint8] | None]]:
-    """Every page of every input, with its photograph if wanted; an input that can't be read is reported, others go on."""
+    engine: Engine, paths: list[Path], crop: bool, failed: list[InputError], *, photos: bool
+) -> Iterator[tuple[Page, NDArray[np.uint8] | None, str]]:
+    """Every page of every input, its photograph if wanted, and a name to write it under.
+
+    An input that can't be read is reported and put into `failed`; the others go on.
+    """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from fusion.batch import stems
     from fusion.engine import photographs
     from fusion.intake import list_inputs
 
     inputs = list_inputs(paths)
-    failed = 0
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True, console=Console(stderr=True)) as progress:
         task = progress.add_task("")
-        for number, path in enumerate(inputs, 1):
+        for number, (path, stem) in enumerate(zip(inputs, stems(inputs), strict=True), 1):
             progress.update(task, description=f"{number}/{len(inputs)} {path.name}")
             shown = photographs(path, engine.config) if photos else itertools.repeat(None)
             try:
                 for page in engine.read(path, crop=crop):
-                    yield page, next(shown)
+                    yield page, next(shown), stem
             except InputError as error:
-                failed += 1
+                failed.append(error)
                 _say(f"error: {error}")
+
+
+def _end(failed: list[InputError]) -> None:
     if failed:
         raise typer.Exit(InputError.exit_code)
 

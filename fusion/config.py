@@ -187,7 +187,6 @@ class CompleteConfig(Section):
 class DomainConfig(Section):
     """What is known about the subject beforehand."""
 
-    profile: Literal["general"] = Field("general", description="Which profile to use.")
     formulary: Path | None = Field(
         None, description="Text file with one name a line: names to expect. Evidence, never a command."
     )

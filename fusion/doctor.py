@@ -15,20 +15,26 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from fusion.config import Config, LocalVlm, ReplayVlm, ServedVlm
-from fusion.errors import DependencyError
-from fusion.ocr import weights
+from fusion.errors import ConfigError, DependencyError
 
-_NEEDED = (
+PACKAGES = (
     "paddleocr",
     "onnxruntime",
     "rapidocr",
     "opencv-python-headless",
-    "rapidfuzz",
-    "pypdfium2",
     "torch",
     "transformers",
     "openai",
+    "rapidfuzz",
+    "pypdfium2",
+    "pydantic",
 )
+"""Packages that shape a result; all are needed."""
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of fusion and the packages that shape a result."""
+    return {name: _version(name) or "missing" for name in ("fusion", *PACKAGES)}
 
 
 def examine(config: Config) -> tuple[str, bool]:
@@ -37,20 +43,27 @@ def examine(config: Config) -> tuple[str, bool]:
         f"fusion {_version('fusion')}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores",
         "",
     ]
-    missing = [name for name in _NEEDED if _version(name) is None]
-    rows += [f"  {name:24} {_version(name) or 'MISSING: pip install ' + name}" for name in _NEEDED]
-    good = not missing
+    found = {name: _version(name) for name in PACKAGES}
+    rows += [f"  {name:24} {number or 'MISSING: pip install ' + name}" for name, number in found.items()]
     rows.append("")
-    ocr_rows, ocr_good = _ocr(config)
-    vlm_rows, vlm_good = _vlm(config)
-    formulary = config.domain.formulary
-    lost = formulary is not None and not formulary.is_file()
-    rows += [*ocr_rows, *vlm_rows]
-    rows.append(f"formulary {formulary or 'none'}" + (" MISSING: check domain.formulary" if lost else ""))
+    healthy = all(found.values())
+    for part in (_ocr, _vlm, _files):
+        part_rows, good = part(config)
+        rows += part_rows
+        healthy = healthy and good
     rows.append(f"complete  {'on: gaps may be filled, marked [so]' if config.complete.enabled else 'off: gaps stay □'}")
-    healthy = good and ocr_good and vlm_good and not lost
-    rows += ["", "ready" if healthy else "NOT READY: see the lines in capitals above"]
+    rows += ["", "ready" if healthy else "NOT READY: see the words in capitals above"]
     return "\n".join(rows), healthy
+
+
+def _files(config: Config) -> tuple[list[str], bool]:
+    formulary, weights = config.domain.formulary, config.fuse.weights
+    rows, good = [], True
+    for name, path, default in (("formulary", formulary, "none"), ("weights", weights, "packaged")):
+        there = path is None or path.is_file()
+        good = good and there
+        rows.append(f"{name:9} {path or default}{'' if there else ' MISSING: no such file'}")
+    return rows, good
 
 
 def _ocr(config: Config) -> tuple[list[str], bool]:
@@ -69,18 +82,32 @@ def _ocr(config: Config) -> tuple[list[str], bool]:
         if folders:
             rows.append("          MODEL FOLDERS MISSING: set ocr.detection_dir and ocr.recognition_dir")
         return rows, installed is not None and not folders
-    try:
-        for name, folder in ((ocr.detection_model, ocr.detection_dir), (ocr.recognition_model, ocr.recognition_dir)):
-            rows.append(f"          {folder if folder is not None else weights.packaged_onnx(name)}")
-    except DependencyError as error:
-        return [*rows, f"          MISSING {error}"], False
-    return rows, True
+    good = True
+    for name, folder in ((ocr.detection_model, ocr.detection_dir), (ocr.recognition_model, ocr.recognition_dir)):
+        if folder is not None:
+            rows.append(f"          {folder}{'' if folder.is_dir() else ' MISSING: no such folder'}")
+            good = good and folder.is_dir()
+            continue
+        try:
+            from fusion.ocr import weights
+
+            rows.append(f"          {weights.packaged_onnx(name)}")
+        except (DependencyError, ImportError) as error:
+            rows.append(f"          MISSING {error}")
+            good = False
+    return rows, good
 
 
 def _vlm(config: Config) -> tuple[list[str], bool]:
     vlm = config.vlm
     if isinstance(vlm, ServedVlm):
+        from fusion.vlm.endpoints import parse_endpoints
+
         rows = [f"vlm       {vlm.model}, served, {vlm.dialect} dialect"]
+        try:
+            parse_endpoints(vlm.endpoints, vlm.allowed_hosts)
+        except ConfigError as error:
+            return [*rows, f"          REFUSED {error}"], False
         states = [_answers(url, vlm.timeout) for url in vlm.endpoints]
         for url, up in zip(vlm.endpoints, states, strict=True):
             rows.append(
@@ -90,11 +117,11 @@ def _vlm(config: Config) -> tuple[list[str], bool]:
             return [*rows, f"          KEY MISSING: set the environment variable {vlm.api_key_env}"], False
         return rows, any(states)
     if isinstance(vlm, LocalVlm):
-        from transformers.utils.hub import cached_file
-
         try:
+            from transformers.utils.hub import cached_file
+
             found = cached_file(vlm.model, "config.json", local_files_only=True)
-        except (OSError, ValueError):
+        except (OSError, ValueError, ImportError):
             found = None
         state = (
             "found"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fusion.complete import Completer, mark_gaps
 from fusion.config import Config, load_config
 from fusion.domain.lexicon import Lexicon
-from fusion.errors import ConfigError, FusionError, ReaderError
+from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser
 from fusion.intake import list_inputs, open_pages
 from fusion.ocr import OcrReader
@@ -70,7 +70,7 @@ class Engine:
             InputError: the file can't be read; names it and the way out.
         """
         images = open_pages(path, self.config.intake, crop=crop)
-        while (image := self._timed("intake", lambda: next(images, None))) is not None:
+        while (image := self._timed("intake", lambda: _next(images, path))) is not None:
             yield self.read_page(image, name=str(path), crop=crop)
 
     def read_page(self, image: PageImage, *, name: str = "", crop: bool = False) -> Page:
@@ -113,7 +113,8 @@ class Engine:
         image = next(open_pages(path, self.config.intake))
         page = self.read_page(image, name=str(path))
         transcript = "\n".join(f"[{line.id}] {line.marked}" for line in page.lines)
-        answer = self._reader.ask(image.pixels, ASK.replace("{transcript}", transcript).replace("{question}", question))
+        head, _, tail = ASK.partition("{transcript}")  # the page may hold braces of its own
+        answer = self._reader.ask(image.pixels, head + transcript + tail.replace("{question}", question))
         if isinstance(answer, Failure):
             raise ReaderError("ask", answer.message, "`fusion doctor` shows whether the endpoint answers.")
         return answer.text.strip(), page
@@ -172,21 +173,29 @@ class Engine:
         line = query.line
         others = [answer for answer in answers if isinstance(answer, Reading)]
         failures = [*line.failures, *(answer for answer in answers if isinstance(answer, Failure))]
-        spans: tuple[Span, ...] = ()
-        if line.reading is not None and line.ink is not None:
-            spans = self._stage("fuse", lambda: self._decide(query, others, bool(answers), failures), failures) or ()
-            spans = spans or _verbatim(line.reading)
-            if self.config.complete.enabled and self._reader is not None and any(s.source == "gap" for s in spans):
-                spans = self._stage("complete", lambda: self._complete(query, spans, failures), failures) or spans
-            spans = place_spans(line, spans, image.transform)
-        return Line(
-            id=line.id,
-            polygon=to_photo(line.polygon, image.transform),
-            order=order,
-            readings=(*((line.reading,) if line.reading is not None else ()), *others),
-            spans=spans,
-            failures=tuple(failures),
-        )
+        polygon = to_photo(line.polygon, image.transform)
+        readings = (*((line.reading,) if line.reading is not None else ()), *others)
+
+        def decided() -> Line:
+            """Built behind the stage door: a line that its own invariants refuse must not lose the page."""
+            spans = self._spans(query, others, bool(answers), failures)
+            return Line(line.id, polygon, order, readings, place_spans(line, spans, image.transform), tuple(failures))
+
+        made = self._stage("fuse", decided, failures)
+        if made is not None:
+            return made
+        return Line(line.id, polygon, order, readings, _verbatim(line.reading), tuple(failures))
+
+    def _spans(self, query: Query, others: list[Reading], asked: bool, failures: list[Failure]) -> tuple[Span, ...]:
+        line = query.line
+        if line.reading is None or line.ink is None:
+            return ()
+        spans = self._stage("fuse", lambda: self._decide(query, others, asked, failures), failures)
+        if spans is None:
+            return _verbatim(line.reading)
+        if self.config.complete.enabled and self._reader is not None and any(span.source == "gap" for span in spans):
+            return self._stage("complete", lambda: self._complete(query, spans, failures), failures) or spans
+        return spans
 
     def _decide(self, query: Query, others: list[Reading], asked: bool, failures: list[Failure]) -> tuple[Span, ...]:
         line = query.line
@@ -207,12 +216,25 @@ class Engine:
 
     def _scorer(self, query: Query) -> Callable[[Sequence[str]], list[float] | None]:
         reader = self._reader
-        return (lambda texts: reader.score(query, texts)) if reader is not None else (lambda texts: None)
+        if reader is None:
+            return lambda texts: None
+        return lambda texts: self._timed("vlm", lambda: reader.score(query, texts))
 
 
-def _verbatim(reading: Reading) -> tuple[Span, ...]:
+def _next(images: Iterator[PageImage], path: str | Path) -> PageImage | None:
+    """The next page of a file; a crash of a decoder is an error of this input and of no other."""
+    try:
+        return next(images, None)
+    except FusionError:
+        raise
+    except Exception as error:
+        way = "Open it in an image viewer and save it anew."
+        raise InputError(path, f"could not be processed ({type(error).__name__})", way) from error
+
+
+def _verbatim(reading: Reading | None) -> tuple[Span, ...]:
     """The OCR's text as it is, when the decision failed; confidence is unknown then."""
-    return (Span(reading.text, "ocr", None, "decision_failed"),) if reading.text else ()
+    return (Span(reading.text, "ocr", None, "decision_failed"),) if reading is not None and reading.text else ()
 
 
 def photographs(path: str | Path, config: Config) -> Iterator[NDArray[np.uint8]]:

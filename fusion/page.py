@@ -25,8 +25,7 @@ UNASKED = ("not_asked", "not_recorded")
 GAP = "□"
 """One character that nobody can read, as Chinese epigraphy writes it (TEI `<gap extent="1" unit="character"/>`)."""
 
-Point = tuple[float, float]
-Polygon = tuple[Point, ...]
+Polygon = tuple[tuple[float, float], ...]
 Source = Literal["agreed", "ocr", "vlm", "lexicon", "supplied", "human", "gap"]
 Stage = Literal["intake", "ocr", "vlm", "fuse", "complete", "domain"]
 

@@ -82,6 +82,34 @@ def test_a_bad_input_is_reported_and_the_others_are_read(tmp_path: Path) -> None
     assert result.exit_code == InputError.exit_code
 
 
+def test_equal_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    for name in ("a/n.png", "b/n.png"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(SAMPLES / "word_squashed.png", tmp_path / name)
+    run("transcribe", "--crop", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.txt"))) == 2
+
+
+def test_compare_writes_its_file_even_when_one_input_fails(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").touch()
+    html = tmp_path / "o.html"
+    result = run("compare", tmp_path / "broken.jpg", SAMPLES / "note_zh.jpg", "--html", html)
+    assert result.exit_code == InputError.exit_code
+    assert "note_zh.jpg" in html.read_text(encoding="utf-8")
+
+
+def test_a_place_that_can_not_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise FileNotFoundError(2, "No such file or directory", "nodir/o.html")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "nodir/o.html: No such file" in capsys.readouterr().err
+
+
 def test_a_missing_path_is_an_input_error() -> None:
     result = run("transcribe", "nowhere.png")
     assert isinstance(result.exception, InputError)
@@ -133,10 +161,10 @@ def test_compare_shows_both_readers_and_writes_html(tmp_path: Path) -> None:
 
 
 def test_ask_prints_answer_and_cited_lines() -> None:
-    with serving(lambda path, body: completion("包含在 [l001]")) as server:
+    with serving(lambda path, body: completion("包含在 [l000, l001]")) as server:
         sets = ["--set", "vlm.engine=served", "--set", f"vlm.endpoints=[{server.url}/v1]"]
         result = run("ask", SAMPLES / "note_zh.jpg", "几点开会？", *sets)
-    assert "包含在 [l001]" in result.stdout
+    assert "包含在 [l000, l001]" in result.stdout
     assert "[l001] 开会时间" in result.stdout
 
 
@@ -201,6 +229,8 @@ def test_config_show_is_a_configuration(tmp_path: Path) -> None:
         (["vlm.engine=local", "vlm.model=no/such-model"], ["MISSING", "vlm.download"], 4),
         (["domain.formulary=none.txt"], ["formulary", "MISSING"], 4),
         (["ocr.engine=paddle"], ["MODEL FOLDERS MISSING"], 4),
+        (["ocr.detection_dir=/nowhere"], ["MISSING: no such folder"], 4),
+        (["vlm.engine=served", "vlm.endpoints=['http://example.com/v1']"], ["REFUSED", "allowed_hosts"], 4),
     ],
 )
 def test_doctor_says_what_is_missing_and_how_to_get_it(sets: list[str], words: list[str], code: int) -> None:

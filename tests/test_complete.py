@@ -82,8 +82,39 @@ def test_an_illegible_mark_does_not_overrule_a_letter_the_ocr_is_sure_of() -> No
     assert text_of(mark_gaps(line("abcdf"), decided("abcdf"), [vlm_reading("ab□df")])) == "abcdf"
 
 
-def test_a_mark_whose_context_is_ambiguous_is_ignored() -> None:
-    assert text_of(mark_gaps(line("xyxy"), decided("xyxy"), [vlm_reading("□")])) == "xyxy"
+@pytest.mark.parametrize(
+    ("written", "weak", "said", "shown"),
+    [
+        ("abc", "b", "a□c", "a□c"),
+        ("zbcd", "z", "□bcd", "□bcd"),
+        ("abcd", "", "ab□", "abcd"),
+        ("helloworld", "", "hello□", "helloworld"),
+        ("xyxy", "", "□", "xyxy"),
+        ("请于月日前提交报告", "", "请于□月□日前提交报告", "请于□月□日前提交报告"),
+        ("请于月日前提交报告", "", "请于□月□□日前提交报告", "请于□月□□日前提交报告"),
+    ],
+)
+def test_illegible_marks_against_what_the_ocr_believes(written: str, weak: str, said: str, shown: str) -> None:
+    views = ink(*[{c: 0.4, "q": 0.3} if c in weak else c for c in written])
+    crop = np.full((40, 10 * (2 * len(written) + 1), 3), 235, np.uint8)
+    blank = InkLine("l000", POLYGON, crop, ocr_reading(views), views)
+    single = tuple(Span(c, "ocr", 0.5, "only_reader") for c in written)
+    for spans in (decided(written), single):
+        assert text_of(mark_gaps(blank, spans, [vlm_reading(said)])) == shown
+
+
+def test_ink_that_nobody_reads_at_all_is_one_gap() -> None:
+    full = line("abc")
+    spans = mark_gaps(full, (), [])
+    assert {span.source for span in spans} == {"gap"}
+    empty = InkLine("l000", POLYGON, np.full((40, 200, 3), 235, np.uint8), full.reading, full.ink)
+    assert mark_gaps(empty, (), []) == ()
+
+
+@pytest.mark.parametrize("answer", ["\u0301", "5\u202e", "\u1161"])
+def test_a_proposal_that_would_change_its_neighbours_is_not_taken(answer: str) -> None:
+    spans, _ = complete(gapped("e\u1100", "c"), Scripted(answer))
+    assert spans[1].source == "gap"
 
 
 @given(st.integers(0, 6), st.lists(st.integers(1, 3), min_size=1, max_size=4))

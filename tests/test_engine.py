@@ -225,3 +225,24 @@ def test_a_local_checkpoint_reads_and_scores_through_the_same_path(tmp_path: Pat
     (line,) = page.lines
     assert line.text == "Amlodipine"  # random weights must not change what the ink says
     assert len(line.readings) + len(line.failures) == 3  # OCR, and blind and informed, each a reading or a failure
+
+
+def test_a_line_that_its_own_invariants_refuse_does_not_lose_the_page(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*args: object, **kwargs: object) -> None:
+        raise ValueError("text of the page")
+
+    monkeypatch.setattr("fusion.engine.place_spans", crash)
+    page = only(engine, "note_zh.jpg")
+    assert [line.text for line in page.lines] == [line.readings[0].text for line in page.lines]
+    assert "text of the page" not in str(page.failures)
+
+
+def test_a_crash_in_intake_is_an_input_error(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*args: object, **kwargs: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("fusion.intake.pages.look", crash)
+    with pytest.raises(InputError, match=r"note_zh\.jpg.*RuntimeError"):
+        only(engine, "note_zh.jpg")

@@ -7,6 +7,7 @@ character that was read; an illegible mark of the second reader counts only wher
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import regex
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
 from fusion.page import GAP, InkLine, Reading, Span
 
@@ -76,9 +78,12 @@ def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading])
 
 def _unread_ink(line: InkLine, text: str) -> list[_Gap]:
     """Ink like that of a character, away from every character that was read."""
-    if line.ink is None or len(text.split()) == 0:
+    height, width = line.crop.shape[:2]
+    if not text.strip():  # nobody reads anything: all of it is one gap, if there is ink at all
+        extent = max(1, round(width / height))
+        return [_Gap(len(_CLUSTER.findall(text)), extent, "unread_ink")] if _pieces(line.crop) else []
+    if line.ink is None:
         return []
-    height = line.crop.shape[0]
     middles = [(left + right) / 2 for left, right in line.ink.place(text)]
     read = [m for m, c in zip(middles, text, strict=True) if not c.isspace()]
     pitch = float(np.median(np.diff(read))) if len(read) > 1 else float(height)
@@ -137,63 +142,58 @@ def _pieces(crop: NDArray[np.uint8]) -> list[_Piece]:
 
 
 def _marked_illegible(line: InkLine, text: str, readings: Sequence[Reading]) -> list[_Gap]:
-    """Places where a second reader puts `□` and the OCR has nothing, or one character it does not believe in."""
+    """Places where a second reader puts `□` and the OCR has nothing, or characters it does not believe in."""
+    own = _CLUSTER.findall(text)
+    believed = _believed(line, text)
     gaps = []
-    doubts = _doubtful(line)
     for reading in readings:
         if reading.source != "vlm" or GAP not in reading.text:
             continue
-        for match in regex.finditer(f"{GAP}+", reading.text):
-            before, after = reading.text[: match.start()], reading.text[match.end() :]
-            head, tail = _CLUSTER.findall(before)[-2:], _CLUSTER.findall(after)[:2]
-            at = _between(_CLUSTER.findall(text), head, tail, len(match.group()))
-            if at is None:
+        theirs = _CLUSTER.findall(reading.text)
+        same = {-1: -1, len(theirs): len(own)}  # the line's ends are neighbours too
+        for op in Levenshtein.opcodes(own, theirs):
+            if op.tag == "equal":
+                same |= {op.dest_start + n: op.src_start + n for n in range(op.src_end - op.src_start)}
+        for first, count in _marks(theirs):
+            if first - 1 not in same or first + count not in same:
                 continue
-            start, end = at
-            if end == start or all(n in doubts for n in range(start, end)):
-                gaps.append(_Gap(start, len(match.group()), "marked_illegible", end - start))
+            start, end = same[first - 1] + 1, same[first + count]
+            if end - start <= count and not believed & set(range(start, end)):
+                gaps.append(_Gap(start, count, "marked_illegible", end - start))
     return gaps
 
 
-def _doubtful(line: InkLine) -> set[int]:
-    if line.reading is None:
+def _marks(clusters: Sequence[str]) -> list[tuple[int, int]]:
+    """Runs of `□`: (first, count)."""
+    runs, first = [], 0
+    for mark, run in itertools.groupby(cluster == GAP for cluster in clusters):
+        count = len(list(run))
+        if mark:
+            runs.append((first, count))
+        first += count
+    return runs
+
+
+def _believed(line: InkLine, text: str) -> set[int]:
+    """Clusters of the text that stand where the OCR is sure of what it reads."""
+    if line.reading is None or line.ink is None or not text:
         return set()
-    settled = [p for p in line.reading.positions if not p.optional]
-    return {n for n, position in enumerate(settled) if position.candidates[0].probability < BELIEVED}
-
-
-def _between(text: list[str], head: list[str], tail: list[str], extent: int) -> tuple[int, int] | None:
-    """Range of clusters between the mark's two neighbours, or None when the context is not found exactly once."""
-    hits = []
-    for start in range(len(text) + 1):
-        if text[max(0, start - len(head)) : start] != head:
-            continue
-        for end in range(start, min(len(text), start + extent) + 1):
-            if text[end : end + len(tail)] == tail:
-                hits.append((start, end))
-                break
-    return hits[0] if len(hits) == 1 else None
-
-
-def _clusters_before(text: str, code_point: int) -> int:
-    return len(_CLUSTER.findall(text[:code_point]))
+    sure = [p for p in line.reading.positions if not p.optional and p.candidates[0].probability >= BELIEVED]
+    middles = [(left + right) / 2 for left, right in line.ink.place(text)]
+    starts = [match.start() for match in _CLUSTER.finditer(text)]
+    return {n for n, at in enumerate(starts) if any(p.left <= middles[at] < p.right for p in sure)}
 
 
 def _insert(spans: Sequence[Span], gap: _Gap) -> tuple[Span, ...]:
-    """Cut the span at the gap and put the gap between the pieces; clusters it replaces become its alternative."""
-    result: list[Span] = []
-    done, position = False, 0
-    mark = Span(GAP * gap.extent, "gap", None, gap.because, extent=gap.extent)
+    """Cut the spans at the gap's two ends and put the gap between; what it replaces stays in the readings."""
+    head: list[Span] = []
+    tail: list[Span] = []
+    position = 0
     for span in spans:
         clusters = _CLUSTER.findall(span.text)
-        cut = gap.at - position
+        start, end = (min(max(0, at - position), len(clusters)) for at in (gap.at, gap.at + gap.replaces))
         position += len(clusters)
-        if done or cut > len(clusters):
-            result.append(span)
-            continue
-        head, tail = "".join(clusters[:cut]), "".join(clusters[cut + gap.replaces :])
-        result += [replace(span, text=head, polygon=None)] if head else []
-        result.append(mark)
-        result += [replace(span, text=tail, polygon=None)] if tail else []
-        done = True
-    return tuple(result) if done else (*spans, mark)
+        for side, text in ((head, "".join(clusters[:start])), (tail, "".join(clusters[end:]))):
+            if text:
+                side.append(span if text == span.text else replace(span, text=text, polygon=None))
+    return (*head, Span(GAP * gap.extent, "gap", None, gap.because, extent=gap.extent), *tail)

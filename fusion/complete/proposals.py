@@ -90,7 +90,10 @@ class Completer:
                     Failure("complete", "no_proposal", "the second reader proposed nothing usable for a gap")
                 )
                 continue
-            result[number] = self._decide(spans[number], texts, self._confidences(line, result, number, texts, score))
+            decided = self._decide(spans[number], texts, self._confidences(line, result, number, texts, score))
+            whole = "".join(s.text for s in [*result[:number], decided, *result[number + 1 :]])
+            if unicodedata.is_normalized("NFC", whole):  # else it would merge with a neighbour: the gap stays
+                result[number] = decided
         return tuple(result), tuple(failures)
 
     def _question(self, line: str, before: str, after: str, number: int, extent: int) -> str:
@@ -112,7 +115,9 @@ class Completer:
         found: dict[str, None] = {}
         for row in answer.splitlines():
             text = unicodedata.normalize("NFC", _LEAD.sub("", row)).strip().strip("“”\"'「」").strip()
-            if text and GAP not in text and len(regex.findall(r"\X", text)) <= 2 * extent + 2:
+            # A combining mark first would change the letter before it; a control character could hide or turn text.
+            plain = text.isprintable() and not unicodedata.combining(text[:1] or " ")
+            if text and plain and GAP not in text and len(regex.findall(r"\X", text)) <= 2 * extent + 2:
                 found[text] = None
         return list(found)[: self._config.proposals]
 

@@ -64,7 +64,7 @@ class Lexicon:
             InputError: the file can't be read, is not UTF-8, or holds no name.
         """
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
         except OSError as error:
             raise InputError(path, f"can't be read ({error.strerror})", "Check domain.formulary.") from error
         except UnicodeDecodeError as error:
