@@ -67,6 +67,11 @@ class OcrReader:
             lines.append(self._line(f"l{number:03d}", polygon, view.crop, view.looks))
         return tuple(lines)
 
+    @property
+    def seconds(self) -> float:
+        """Time spent in PaddleOCR itself since the start, s."""
+        return self._engine.seconds
+
     def close(self) -> None:
         """Give the models' memory back."""
         self._engine.close()

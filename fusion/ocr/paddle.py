@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -82,6 +83,8 @@ class PaddleEngine:
         except (RuntimeError, ValueError, AssertionError, KeyError, OSError) as error:
             problem = f"PaddleOCR can't load the models ({error})"
             raise ReaderError("ocr", problem, "`fusion doctor` shows which models are used.") from error
+        self.seconds = 0.0
+        """Time spent in PaddleOCR since the start, s."""
         predictor = self._recognizer.paddlex_predictor
         self._keep = _KeepPosterior(predictor.post_op)
         predictor.post_op = self._keep
@@ -93,7 +96,9 @@ class PaddleEngine:
         Args:
             pixels: uint8 (H, W, 3), RGB.
         """
+        start = time.perf_counter()
         result = self._detector.predict(np.ascontiguousarray(pixels[:, :, ::-1]), batch_size=1)[0]
+        self.seconds += time.perf_counter() - start
         return [np.asarray(polygon, dtype=np.float64) for polygon in result["dt_polys"]]
 
     def posteriors(self, crops: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
@@ -106,10 +111,12 @@ class PaddleEngine:
         Args:
             crops: uint8 (h, w, 3), RGB.
         """
+        start = time.perf_counter()
         results: list[NDArray[np.float32]] = []
         for crop in crops:  # one by one: padding up to a wider neighbour changes what is read
             self._recognizer.predict([np.ascontiguousarray(crop[:, :, ::-1])], batch_size=1)
             results.append(self._keep.last[0])
+        self.seconds += time.perf_counter() - start
         return results
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import InputError
-from fusion.page import Page, Point
+from fusion.page import Page
 
 _MARGIN = 0.12
 """Paper left around a line, as a share of its height: descenders reach out of a tight polygon."""
@@ -40,7 +40,9 @@ def photo_scale(photo: NDArray[np.uint8], page: Page) -> tuple[float, float]:
     return x, y
 
 
-def crop_line(photo: NDArray[np.uint8], polygon: Sequence[Point], scale: tuple[float, float]) -> NDArray[np.uint8]:
+def crop_line(
+    photo: NDArray[np.uint8], polygon: Sequence[tuple[float, float]], scale: tuple[float, float]
+) -> NDArray[np.uint8]:
     """Cut a line out and make it level.
 
     Args:
