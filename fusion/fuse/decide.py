@@ -20,6 +20,8 @@ from fusion.page import Candidate, Prior, Source, Span
 
 NEGLIGIBLE = 1e-4
 """Hypotheses under this probability say nothing about a stretch."""
+LISTED = 0.005
+"""Least probability of an alternative worth showing to a person."""
 SETTLED = 0.95
 """From this marginal on, neighbouring characters share a span."""
 TOLERATED = 3.0
@@ -186,7 +188,7 @@ def _alternatives(
         if keys(other) != keys(text):
             mass[other] = mass.get(other, 0.0) + probability
     ranked = sorted(mass.items(), key=lambda item: (-item[1], item[0]))[:count]
-    return tuple(Candidate(other, min(1.0, p)) for other, p in ranked if p >= NEGLIGIBLE)
+    return tuple(Candidate(other, min(1.0, p)) for other, p in ranked if p >= LISTED)
 
 
 # --- the rules: each says whether it is the reason that `own[n]` stands where it stands ----------------------------
