@@ -73,9 +73,8 @@ def _ocr(config: Config) -> tuple[list[str], bool]:
     ]
     if ocr.engine == "paddle":
         installed = _version("paddlepaddle-gpu") or _version("paddlepaddle")
-        rows.append(
-            f"          paddlepaddle {installed or 'MISSING: pip install fusion[paddle], or a GPU build (README)'}"
-        )
+        missing = "MISSING: pip install '.[paddle]' in the project's folder, or a GPU build (README)"
+        rows.append(f"          paddlepaddle {installed or missing}")
         folders = [
             folder for folder in (ocr.detection_dir, ocr.recognition_dir) if folder is None or not folder.is_dir()
         ]

@@ -143,7 +143,7 @@ class Engine:
             return self._timed(stage, work)
         except FusionError as error:
             failures.append(Failure(stage, type(error).__name__, f"{error.problem}. {error.way_out}"))
-        except Exception as error:  # the one broad except: a crash in one stage must not lose the page
+        except Exception as error:  # a crash in one stage must not lose the page
             _log.warning("stage %s failed with %s", stage, type(error).__name__)
             failures.append(Failure(stage, "crash", f"{type(error).__name__} in stage {stage}"))
         return None

@@ -68,8 +68,8 @@ def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading])
     """
     text = "".join(span.text for span in spans)
     found = {gap.at: gap for gap in _unread_ink(line, text)}
-    for gap in _marked_illegible(line, text, readings):
-        found.setdefault(gap.at, gap)
+    # Where both see a gap, a reader counts the missing characters better than a width does.
+    found |= {gap.at: gap for gap in _marked_illegible(line, text, readings)}
     result = tuple(spans)
     for gap in sorted(found.values(), key=lambda gap: -gap.at):
         result = _insert(result, gap)

@@ -32,7 +32,7 @@ vlm_score      log P(h | crop) under the second reader by teacher forcing, best 
 prior          log P(h) under the character model of the expected names, best hypothesis 0; only for single words,
                since in a line of several most words are no names and the model would bend them
 listed         how many of its words are among those names
-length         number of characters, minus that of the OCR's reading; only where a second reader or a single word's
+length         number of inked characters, minus that of the OCR's reading; only where a second reader or a single word's
                prior balances it
 """
 
@@ -104,7 +104,7 @@ def features(texts: Sequence[str], ink: Ink, others: Sequence[Reading], prior: P
             column["prior"][:] = _below_best([prior.log_probability(text) for text in texts])
         column["listed"][:] = [_listed(text, prior) for text in texts]
     if others or len(texts[0].split()) <= 1:  # alone, a list of names has nothing to balance a bonus for length
-        column["length"][:] = [len(own) - len(split[0]) for own in split]
+        column["length"][:] = [len(_inked(own)) - len(_inked(split[0])) for own in split]
     return table
 
 

@@ -148,7 +148,7 @@ def _require_paddle(device: str) -> None:
         try:
             version("paddlepaddle-gpu")
         except ModuleNotFoundError as error:
-            way = "pip install 'fusion[paddle]' (CPU), or a paddlepaddle-gpu 3.x build as the README says."
+            way = "pip install '.[paddle]' in the project's folder (CPU), or a paddlepaddle-gpu 3.x build as the README says."
             raise DependencyError("ocr.engine: paddle", "PaddlePaddle is not installed", way) from error
     if device.startswith("gpu"):
         import paddle
