@@ -17,6 +17,7 @@ from fusion.config import Config, load_config
 from fusion.engine import Engine
 from fusion.errors import InputError
 from fusion.page import Page
+from fusion.review import needs_review
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def _read(item: Item, pages: list[Page], seconds: float, bound: float, crop: boo
         fused="\n".join(page.text for page in pages),
         nbest=tuple(h.text for line in lines for r in line.readings for h in r.nbest) if crop else (),
         confidence=confidence,
-        review=confidence is None or confidence < bound,
+        review=not lines or any(needs_review(line, bound) for line in lines),
         seconds=seconds,
         failures=tuple(f"{failure.stage}:{failure.kind}" for failure in failures),
     )

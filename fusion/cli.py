@@ -285,6 +285,8 @@ def _end(failed: list[InputError]) -> None:
 
 def _remarks(page: Page, engine: Engine) -> None:
     """What a reader of the transcript should know, on standard error: quality, missing readers, doubtful lines."""
+    from fusion.review import needs_review
+
     for finding in page.findings:
         _say(f"{page.id}: warning: {finding.message}")
     for failure in page.failures:
@@ -294,9 +296,10 @@ def _remarks(page: Page, engine: Engine) -> None:
     for message in sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles}):
         _say(f"{page.id}: {message}")
     bound = engine.config.fuse.review_below
-    doubtful = sum(line.confidence is None or line.confidence < bound for line in page.lines)
+    doubtful = sum(needs_review(line, bound) for line in page.lines)
     if doubtful:
-        _say(f"{page.id}: {doubtful} of {len(page.lines)} lines should be reviewed (confidence under {bound:g})")
+        why = f"confidence under {bound:g}, gaps, or a number that the readers dispute"
+        _say(f"{page.id}: {doubtful} of {len(page.lines)} lines should be reviewed ({why})")
 
 
 def _reference(path: Path) -> str:
