@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -97,7 +98,7 @@ class PaddleEngine:
             pixels: uint8 (H, W, 3), RGB.
         """
         start = time.perf_counter()
-        result = self._detector.predict(np.ascontiguousarray(pixels[:, :, ::-1]), batch_size=1)[0]
+        result = self._detector.predict(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), batch_size=1)[0]
         self.seconds += time.perf_counter() - start
         return [np.asarray(polygon, dtype=np.float64) for polygon in result["dt_polys"]]
 
@@ -114,7 +115,7 @@ class PaddleEngine:
         start = time.perf_counter()
         results: list[NDArray[np.float32]] = []
         for crop in crops:  # one by one: padding up to a wider neighbour changes what is read
-            self._recognizer.predict([np.ascontiguousarray(crop[:, :, ::-1])], batch_size=1)
+            self._recognizer.predict([cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)], batch_size=1)
             results.append(self._keep.last[0])
         self.seconds += time.perf_counter() - start
         return results
