@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fusion.errors import InputError
 
@@ -74,7 +75,8 @@ def arithmetic(text: str) -> str:
     return re.sub(r"(?<=\d)[xX*](?=\d)", "×", squeezed)
 
 
-NORMALISATIONS: dict[str, Callable[[str], str]] = {
+Normalisation = Literal["plain", "letters", "han", "arithmetic"]
+NORMALISATIONS: dict[Normalisation, Callable[[str], str]] = {
     "plain": plain,
     "letters": letters,
     "han": han,

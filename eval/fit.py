@@ -21,7 +21,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval.datasets import NORMALISATIONS, Item, load_split
+from eval.datasets import NORMALISATIONS, Item, Normalisation, load_split
 from eval.metrics import edits
 from eval.simulate import SimulatedReader
 from fusion.config import Config, load_config
@@ -44,7 +44,7 @@ class Source(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     data: Path = Field(description="Training split, a TSV.")
-    normalise: str = Field(description="Name of the normalisation under which errors are counted.")
+    normalise: Normalisation = Field(description="Name of the normalisation under which errors are counted.")
     limit: int = Field(ge=1, description="Lines drawn.")
     formulary: bool = Field(False, description="Also with the texts of the other folds as formulary.")
 

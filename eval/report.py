@@ -5,7 +5,7 @@ Knows reads and metrics; runs nothing itself but the engine through `systems`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval import metrics
-from eval.datasets import NORMALISATIONS, Item, load_split
+from eval.datasets import NORMALISATIONS, Item, Normalisation, load_split
 from eval.systems import Read, engine_for, is_pages, read_split
 from fusion.errors import ConfigError
 
@@ -33,7 +33,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     title: str = Field(description="Heading of the table.")
     data: Path = Field(description="The split, a TSV; relative to the working directory.")
-    normalise: str = Field(description="Name of the normalisation applied to references and readings.")
+    normalise: Normalisation = Field(description="Name of the normalisation applied to references and readings.")
     engine: Path | None = Field(None, description="Engine configuration; None: the defaults.")
     only: Path | None = Field(None, description="TSV whose first column names the images to keep.")
     variants: tuple[Variant, ...] = Field(min_length=1, description="Configurations; the first gives the OCR rows.")
@@ -45,12 +45,9 @@ def load_run(path: Path) -> RunConfig:
     """Load a comparison; ConfigError names what is wrong."""
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config = RunConfig.model_validate(content)
+        return RunConfig.model_validate(content)
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise ConfigError(path, f"is no evaluation ({error})", "See configs/eval/ for examples.") from error
-    if config.normalise not in NORMALISATIONS:
-        raise ConfigError(path, f"normalise: {config.normalise} is unknown", f"Known: {', '.join(NORMALISATIONS)}.")
-    return config
 
 
 def run(config: RunConfig, progress: Callable[[str], None]) -> str:
@@ -81,10 +78,11 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
         return count([_nearest(o, r, normal) for r, o in zip(references, options, strict=True)])
 
     ocr = count([read.ocr for read in first])
-    rows: list[tuple[str, metrics.Counts, list[Read] | None]] = [("OCR only", ocr, None)]
+    rows: list[tuple[str, metrics.Counts, float | None]] = [("OCR only", ocr, _mean(r.ocr_seconds for r in first))]
     if any(read.vlm for read in first):
-        rows.append(("VLM only", count([read.vlm[0] if read.vlm else "" for read in first]), None))
-    rows += [(name, count([read.fused for read in own]), own) for name, own in reads.items()]
+        said = count([read.vlm[0] if read.vlm else "" for read in first])
+        rows.append(("VLM only", said, _mean(r.vlm_seconds for r in first)))
+    rows += [(name, count([r.fused for r in own]), _mean(r.seconds for r in own)) for name, own in reads.items()]
     if any(read.nbest for read in first):
         rows.append(("oracle: OCR n-best", nearest([[read.ocr, *read.nbest] for read in first]), None))
         rows.append(("oracle: n-best, VLM, fused", nearest([[r.ocr, *r.nbest, *r.vlm, r.fused] for r in first]), None))
@@ -94,18 +92,23 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
         "| system | exact match | CER | CER minus OCR only | mended / broken | s per item |",
         "|---|---|---|---|---|---|",
     ]
-    for name, counts, own in rows:
+    for name, counts, mean in rows:
         exact = metrics.exact_interval(counts, config.bootstrap, config.seed)
         cer = metrics.cer_interval(counts, config.bootstrap, config.seed)
         paired = "" if counts is ocr else str(metrics.cer_difference(counts, ocr, config.bootstrap, config.seed))
         fixed = int((counts.exact & ~ocr.exact).sum())
         broken = int((~counts.exact & ocr.exact).sum())
-        seconds = f"{sum(read.seconds for read in own) / len(own):.3f}" if own else ""
+        seconds = f"{mean:.3f}" if mean is not None else ""
         lines.append(
             f"| {name} | {exact} | {cer} | {paired} | {'' if counts is ocr else f'{fixed} / {broken}'} | {seconds} |"
         )
     lines += ["", *(_confidence(name, own, references, normal) for name, own in reads.items())]
     return "\n".join(lines)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / max(1, len(found))
 
 
 def _nearest(texts: Sequence[str], reference: str, normal: Callable[[str], str]) -> str:

@@ -32,7 +32,9 @@ class Read:
         nbest: the OCR's whole-line alternatives (crops only).
         confidence: the lowest of its lines, or None.
         review: whether somebody should look at it.
-        seconds: wall time.
+        seconds: wall time of everything.
+        ocr_seconds: of intake and OCR.
+        vlm_seconds: of the second reader.
         failures: kinds of failures, `stage:kind`.
     """
 
@@ -44,23 +46,27 @@ class Read:
     confidence: float | None
     review: bool
     seconds: float
+    ocr_seconds: float
+    vlm_seconds: float
     failures: tuple[str, ...]
 
 
 def read_split(engine: Engine, items: Sequence[Item], *, crop: bool) -> Iterator[Read]:
     """Read items one after the other; an unreadable image yields empty texts and its failure, never an exception."""
     for item in items:
+        engine.clock.clear()
         start = time.perf_counter()
         try:
             pages = list(engine.read(item.path, crop=crop))
         except InputError as error:
             seconds = time.perf_counter() - start
-            yield Read(item, "", (), "", (), None, True, seconds, (f"intake:{error.problem}",))
+            yield Read(item, "", (), "", (), None, True, seconds, seconds, 0.0, (f"intake:{error.problem}",))
             continue
-        yield _read(item, pages, time.perf_counter() - start, engine.config.fuse.review_below, crop)
+        yield _read(item, pages, time.perf_counter() - start, engine, crop)
 
 
-def _read(item: Item, pages: list[Page], seconds: float, bound: float, crop: bool) -> Read:
+def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: bool) -> Read:
+    bound, clock = engine.config.fuse.review_below, engine.clock
     lines = [line for page in pages for line in page.lines]
     ocr = "\n".join(reading.text for line in lines for reading in line.readings if reading.source == "ocr")
     confidences = [line.confidence for line in lines]
@@ -76,6 +82,8 @@ def _read(item: Item, pages: list[Page], seconds: float, bound: float, crop: boo
         confidence=confidence,
         review=not lines or any(needs_review(line, bound) for line in lines),
         seconds=seconds,
+        ocr_seconds=clock.get("intake", 0.0) + clock.get("ocr", 0.0),
+        vlm_seconds=clock.get("vlm", 0.0),
         failures=tuple(f"{failure.stage}:{failure.kind}" for failure in failures),
     )
 

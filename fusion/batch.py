@@ -102,7 +102,13 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[
 
 
 def write_page(
-    page: Page, photo: NDArray[np.uint8] | None, folder: Path, stem: str, formats: Sequence[str]
+    page: Page,
+    photo: NDArray[np.uint8] | None,
+    folder: Path,
+    stem: str,
+    formats: Sequence[str],
+    *,
+    diplomatic: bool = False,
 ) -> Iterator[str]:
     """Write one page in the wanted formats; yields the names of the files. Pages of one file are told by `.p1`, `.p2`."""
     stem += f".p{page.id.rpartition('#')[2]}" if "#" in page.id else ""
@@ -110,7 +116,7 @@ def write_page(
         (folder / f"{stem}.json").write_text(output.dump_page(page), encoding="utf-8")
         yield f"{stem}.json"
     if "text" in formats:
-        (folder / f"{stem}.txt").write_text(output.plain(page) + "\n", encoding="utf-8")
+        (folder / f"{stem}.txt").write_text(output.plain(page, diplomatic=diplomatic) + "\n", encoding="utf-8")
         yield f"{stem}.txt"
     if "overlay" in formats and photo is not None:
         from PIL import Image

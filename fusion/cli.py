@@ -78,7 +78,7 @@ def transcribe(
         for page, photo, stem in _pages(engine, paths, crop, failed, photos=format_ is Format.overlay):
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                for name in write_page(page, photo, out, stem, [format_.value]):
+                for name in write_page(page, photo, out, stem, [format_.value], diplomatic=diplomatic):
                     _say(f"wrote {out / name}")
             elif format_ is Format.json:
                 print(output.dump_page(page))

@@ -168,8 +168,7 @@ def describe(config: Config) -> str:
         values = section.model_dump(mode="json")
         for key, field in type(section).model_fields.items():
             bounds = ", ".join(_bound(limit) for limit in field.metadata)
-            meaning = field.description or "which engine; the other keys of this section depend on it"
-            rows.append(f"  # {meaning}" + (f" [{bounds}]" if bounds else "") + _choices(field.annotation))
+            rows.append(f"  # {field.description}" + (f" [{bounds}]" if bounds else "") + _choices(field.annotation))
             rows.append(f"  {key}: {_scalar(values[key])}")
     return "\n".join(rows)
 

@@ -165,11 +165,9 @@ class Engine:
         if reader is None or not queries:
             return [()] * len(queries)
         answers = self._stage("vlm", lambda: reader.read(queries), failures)
-        return (
-            answers
-            if answers is not None
-            else [(Failure("vlm", "crash", "the second reader failed on this page"),)] * len(queries)
-        )
+        if answers is None:
+            return [(Failure("vlm", "crash", "the second reader failed on this page"),)] * len(queries)
+        return answers
 
     def _line(self, query: Query, answers: tuple[Reading | Failure, ...], image: PageImage, order: int) -> Line:
         line = query.line
@@ -179,34 +177,24 @@ class Engine:
         readings = (*((line.reading,) if line.reading is not None else ()), *others)
 
         def decided() -> Line:
-            """Built behind the stage door: a line that its own invariants refuse must not lose the page."""
             spans = self._spans(query, others, bool(answers), failures)
             return Line(line.id, polygon, order, readings, place_spans(line, spans, image.transform), tuple(failures))
 
+        # Built behind the stage door: a decision that breaks, or a line that its own invariants refuse, loses no page.
         made = self._stage("fuse", decided, failures)
-        if made is not None:
-            return made
-        return Line(line.id, polygon, order, readings, _verbatim(line.reading), tuple(failures))
+        return made or Line(line.id, polygon, order, readings, _verbatim(line.reading), tuple(failures))
 
     def _spans(self, query: Query, others: list[Reading], asked: bool, failures: list[Failure]) -> tuple[Span, ...]:
         line = query.line
         if line.reading is None or line.ink is None:
             return ()
-        spans = self._stage("fuse", lambda: self._decide(query, others, asked, failures), failures)
-        if spans is None:
-            return _verbatim(line.reading)
+        decided, missing = self._fuser.fuse(line.reading, line.ink, others, self._prior, self._scorer(query))
+        if not asked:  # an asked reader that failed has already said so
+            failures += missing
+        spans = mark_gaps(line, decided, others)
         if self.config.complete.enabled and self._reader is not None and any(span.source == "gap" for span in spans):
             return self._stage("complete", lambda: self._complete(query, spans, failures), failures) or spans
         return spans
-
-    def _decide(self, query: Query, others: list[Reading], asked: bool, failures: list[Failure]) -> tuple[Span, ...]:
-        line = query.line
-        assert line.reading is not None
-        assert line.ink is not None
-        spans, missing = self._fuser.fuse(line.reading, line.ink, others, self._prior, self._scorer(query))
-        if not asked:  # an asked reader that failed has already said so
-            failures += missing
-        return mark_gaps(line, spans, others)
 
     def _complete(self, query: Query, spans: tuple[Span, ...], failures: list[Failure]) -> tuple[Span, ...]:
         assert self._reader is not None

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fusion import cli
 from fusion.errors import ConfigError, FusionError, InputError
 from fusion.output import load_page
-from tests.vlm_readers import completion, serving
+from tests.vlm_readers import completion, prompt_of, serving
 
 SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
 RUNNER = CliRunner()
@@ -88,6 +88,24 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
         shutil.copy(SAMPLES / "word_squashed.png", tmp_path / name)
     run("transcribe", "--crop", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.txt"))) == 2
+
+
+def test_a_diplomatic_file_holds_nothing_supplied(tmp_path: Path) -> None:
+    def script(path: str, body: dict[str, Any]) -> Any:
+        return completion("5" if "可能的内容" in prompt_of(body) else "明天气温会降到□度")
+
+    with serving(script) as server:
+        sets = [
+            "--set",
+            "vlm.engine=served",
+            "--set",
+            f"vlm.endpoints=[{server.url}/v1]",
+            "--set",
+            "complete.enabled=true",
+        ]
+        for flags, text in (([], "明天气温会降到[5]度\n"), (["--diplomatic"], "明天气温会降到□度\n")):
+            run("transcribe", SAMPLES / "forecast_gap.png", *flags, "--out", tmp_path, *sets)
+            assert (tmp_path / "forecast_gap.png.txt").read_text(encoding="utf-8") == text
 
 
 def test_compare_writes_its_file_even_when_one_input_fails(tmp_path: Path) -> None:

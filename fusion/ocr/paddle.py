@@ -108,7 +108,6 @@ class PaddleEngine:
         PP-OCR pads a narrow crop to 320 px; the columns there are kept, since the network is late by a column or two
         and goes on writing when a narrow crop holds many letters.
 
-
         Args:
             crops: uint8 (h, w, 3), RGB.
         """
