@@ -11,9 +11,9 @@ import json
 import random
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,17 +24,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from eval.datasets import NORMALISATIONS, Item, Normalisation, load_split
 from eval.metrics import edits
 from eval.simulate import SimulatedReader
-from fusion.config import Config, load_config
+from fusion.config import load_config
+from fusion.ctc import Views
 from fusion.domain.lexicon import Lexicon
 from fusion.errors import ConfigError
-from fusion.fuse import decide, evidence
+from fusion.fuse import decide, evidence, support_of
 from fusion.fuse.align import clusters, key
 from fusion.fuse.hypotheses import gather
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
-from fusion.ocr.ctc import Views
-from fusion.page import Reading, Recipe
+from fusion.page import Ink, InkLine, Reading, Recipe
+from fusion.train.crops import held_out_names
+from fusion.train.recipe import load_recipe
+from fusion.vlm import Query, open_reader
 
+WITNESS = evidence.FEATURES.index("witness")
 FLOOR = -40.0
 """Ink log-probabilities are cut here while fitting: beyond it a hypothesis is simply impossible."""
 
@@ -47,6 +51,10 @@ class Source(BaseModel):
     normalise: Normalisation = Field(description="Name of the normalisation under which errors are counted.")
     limit: int = Field(ge=1, description="Lines drawn.")
     formulary: bool = Field(False, description="Also with the texts of the other folds as formulary.")
+    readers: tuple[Literal["simulated", "small"], ...] = Field(
+        ("simulated", "small"), description="Second readers that look at these lines."
+    )
+    unseen_by: Path | None = Field(None, description="Recipe of the small reader: only rows it was not trained on.")
 
 
 class FitConfig(BaseModel):
@@ -59,6 +67,8 @@ class FitConfig(BaseModel):
     mend: float = Field(0.4, ge=0, le=1, description="See `simulate.SimulatedReader`.")
     invent: float = Field(0.06, ge=0, le=1, description="See `simulate.SimulatedReader`.")
     noise: float = Field(0.34, ge=0, description="A line whose best hypothesis is further off is taken as mislabelled.")
+    gates: tuple[float, ...] = Field((0.0, 0.5, 1.0, 2.0, 4.0), description="Values tried for `Weights.gate`.")
+    idle: float = Field(0.01, ge=0, le=1, description="Share of the witness's gain that sparing sure lines may cost.")
     folds: int = Field(5, ge=2, description="Folds for the formulary.")
     l2: float = Field(3e-4, ge=0, description="Penalty on squared weights.")
     seed: int = Field(20261122, description="Seed of draws and simulation.")
@@ -67,10 +77,12 @@ class FitConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One training line under one condition: hypotheses, second readings, features, errors."""
+    """One training line under one condition: hypotheses, second readings, features (ungated), errors."""
 
     texts: tuple[str, ...]
     others: tuple[str, ...]
+    support: evidence.Support
+    quality: tuple[float, float]
     table: NDArray[np.float64]
     errors: NDArray[np.float64]
     length: int
@@ -78,10 +90,11 @@ class Case:
     image: str
     prior: Lexicon | None
 
-    @property
-    def supported(self) -> bool:
-        """Whether anything but the ink speaks."""
-        return bool(self.others) or self.prior is not None
+    def gated(self, gate: float) -> Case:
+        """The same with the witness weakened where it is unsure."""
+        table = self.table.copy()
+        table[:, WITNESS] *= self.quality[1] ** gate
+        return replace(self, table=table)
 
 
 def load_fit(path: Path) -> FitConfig:
@@ -95,16 +108,15 @@ def load_fit(path: Path) -> FitConfig:
 def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str:
     """Fit, write the weights file, and return a summary."""
     torch.set_num_threads(1)
-    engine = load_config(overrides=["ocr.threads=1"])
-    reader = OcrReader(engine.ocr)
     rng = random.Random(config.seed)
+    bench = Bench()
     counts: dict[str, int] = {}
 
     def gathered(sources: Sequence[Source]) -> list[Case]:
         cases: list[Case] = []
         for source in sources:
             progress(str(source.data))
-            own = _cases(source, config, engine, reader, rng)
+            own = _cases(source, config, bench, rng)
             counts["/".join(source.data.parts[-2:])] = len(own)
             cases += own
         rng.shuffle(cases)
@@ -113,37 +125,80 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
     drawn, trusted = gathered(config.weights_from), gathered(config.calibrate_on)
     images = sorted({case.image for case in drawn})  # a line's conditions stay in one half
     first = set(rng.sample(images, len(images) // 2))
-    vector = minimum_risk([case for case in drawn if case.supported and case.image in first], config.l2)
-    rest = [case for case in drawn if case.image not in first]
-    alone = platt(*marginal_pairs([case for case in trusted if not case.supported], vector))
-    supported = platt(*marginal_pairs([case for case in [*rest, *trusted] if case.supported], vector))
+    tried = []
+    for gate in config.gates:
+        gated = [case.gated(gate) for case in drawn]
+        vector = minimum_risk([c for c in gated if c.support != "alone" and c.image in first], config.l2)
+        rest = [case for case in gated if case.image not in first]
+        tried.append((error_rate([c for c in rest if c.support == "witnessed"], vector), gate, vector))
+        progress(f"gate {gate}: held-out half, witnessed: CER {tried[-1][0]:.4f}")
+    _, gate, vector = min(tried, key=lambda item: item[:2])
+    rest = [case.gated(gate) for case in drawn if case.image not in first]
+    trusted = [case.gated(gate) for case in trusted]
+    confidence = {
+        name: _rounded(
+            platt(
+                *marginal_pairs(
+                    [c for c in (trusted if name == "alone" else rest + trusted) if c.support == name], vector
+                )
+            )
+        )
+        for name in evidence.SUPPORT
+    }
     features = {name: round(float(w), 4) for name, w in zip(evidence.FEATURES, vector, strict=True)}
     # No training reader gives scores: its log-probability is taken to be worth a quarter of an edit per nat.
     features["vlm_score"] = round(features["vlm_distance"] / 4, 4)
-    fitted = {"features": features, "alone": _rounded(alone), "supported": _rounded(supported)}
+    sure = _sure([case for case in rest + trusted if case.support == "witnessed"], vector, config.idle)
+    fitted = {"features": features, "gate": gate, "sure": round(sure, 4), "confidence": confidence}
     simulated = {"mend": config.mend, "invent": config.invent}
     content = {
-        "version": 1,
+        "version": 2,
         "command": command,
         "fitted_on": {"cases": counts, "simulated_reader": simulated, "seed": config.seed},
         "weights": fitted,
     }
     config.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    tested = [case for case in rest if case.supported]
-    before, after = error_rate(tested, None), error_rate(tested, vector)
-    return f"{json.dumps(fitted, indent=1)}\nheld-out half: OCR {before:.4f}, fused {after:.4f} ({len(tested)} cases)"
+    rows = [json.dumps(fitted, indent=1)]
+    for name in ("witnessed", "supported"):
+        tested = [case for case in rest if case.support == name]
+        before, after = error_rate(tested, None), error_rate(tested, vector)
+        rows.append(f"held-out half, {name}: OCR {before:.4f}, fused {after:.4f} ({len(tested)} cases)")
+    return "\n".join(rows)
+
+
+def _sure(cases: Sequence[Case], vector: NDArray[np.float64], idle: float) -> float:
+    """Quality of the OCR's look from which asking the witness is worth at most `idle` of what it is worth in all."""
+    ranked = sorted(cases, key=lambda case: -case.quality[0])
+    gains = np.array([(c.errors[0] - c.errors[_chosen(c, vector)[0]]) / c.length for c in ranked])
+    spared = np.cumsum(gains) <= idle * max(float(gains.sum()), 0.0)
+    count = int(np.argmin(spared)) if not spared.all() else len(spared)
+    return ranked[count - 1].quality[0] if count else 1.0
+
+
+class Bench:
+    """The engine's own parts, opened once: OCR and small reader."""
+
+    def __init__(self) -> None:
+        """One thread each."""
+        self.config = load_config(overrides=["ocr.threads=1", "vlm.threads=1"])
+        self.ocr = OcrReader(self.config.ocr)
+        reader = open_reader(self.config.vlm)
+        assert reader is not None
+        self.small = reader
 
 
 def _rounded(pair: tuple[float, float]) -> list[float]:
     return [round(value, 4) for value in pair]
 
 
-def _cases(source: Source, config: FitConfig, engine: Config, reader: OcrReader, rng: random.Random) -> list[Case]:
+def _cases(source: Source, config: FitConfig, bench: Bench, rng: random.Random) -> list[Case]:
     normal = NORMALISATIONS[source.normalise]
     simulated = SimulatedReader(config.mend, config.invent)
+    unseen = _unseen(source)
     items = [
         i for i in load_split(source.data) if normal(i.reference) and not any(n in i.note for n in config.skip_notes)
     ]
+    items = [item for item in items if unseen is None or item.image in unseen]
     rng.shuffle(items)
     items = items[: source.limit]
     texts = [item.reference for item in items]
@@ -151,39 +206,56 @@ def _cases(source: Source, config: FitConfig, engine: Config, reader: OcrReader,
     lexicons = [Lexicon(t for t, f in zip(texts, folds, strict=True) if f != fold) for fold in range(config.folds)]
     cases = []
     for item, fold in zip(items, folds, strict=True):
-        image = next(open_pages(item.path, engine.intake, crop=True))
-        (line,) = reader.read(image, crop=True)
+        image = next(open_pages(item.path, bench.config.intake, crop=True))
+        (line,) = bench.ocr.read(image, crop=True)
         if line.reading is None or not isinstance(line.ink, Views):
             continue
-        seen = unicodedata.normalize("NFC", simulated.read(line.ink, item.reference, texts, rng))
-        second = [Reading("vlm", seen, Recipe("simulated", "1", "simulated", ""))]
-        conditions: list[tuple[list[Reading], Lexicon | None]] = [([], None), (second, None)]
-        if source.formulary:
-            conditions += [(second, lexicons[fold]), ([], lexicons[fold])]
-        for others, prior in conditions:
-            case = _case(item, line.reading, line.ink, others, prior, source, engine.fuse.hypotheses)
-            if case.errors.min() <= config.noise * case.length:
-                cases.append(case)
+        conditions: list[tuple[list[Reading], Ink | None]] = [([], None)]
+        if "simulated" in source.readers:
+            seen = unicodedata.normalize("NFC", simulated.read(line.ink, item.reference, texts, rng))
+            conditions.append(([Reading("vlm", seen, Recipe("simulated", "1", "simulated", ""))], None))
+        if "small" in source.readers:
+            query = Query(item.image, line)
+            readings = [r for r in bench.small.read([query])[0] if isinstance(r, Reading)]
+            conditions += [(readings, bench.small.witness(query))] if readings else []
+        for others, witness in conditions:
+            for prior in (None, lexicons[fold]) if source.formulary else (None,):
+                case = _case(item, line, others, witness, prior, source, bench.config.fuse.hypotheses)
+                if case.errors.min() <= config.noise * case.length:
+                    cases.append(case)
     return cases
+
+
+def _unseen(source: Source) -> set[str] | None:
+    """Rows that the small reader was not trained on; None: all of them."""
+    if source.unseen_by is None:
+        return None
+    recipe = load_recipe(source.unseen_by)
+    own = [ink for ink in recipe.ink if ink.data.resolve() == source.data.resolve()]
+    return {name for ink in own for name in held_out_names(ink)}
 
 
 def _case(
     item: Item,
-    ocr: Reading,
-    ink: Views,
+    line: InkLine,
     others: list[Reading],
+    witness: Ink | None,
     prior: Lexicon | None,
     source: Source,
     limit: int,
 ) -> Case:
+    assert line.reading is not None
+    assert line.ink is not None
     normal = NORMALISATIONS[source.normalise]
-    texts = gather(ocr, others, ink, prior, limit)
-    table = evidence.features(texts, ink, others, prior)
+    texts = gather(line.reading, others, line.ink, prior, limit)
+    table = evidence.features(texts, line.ink, others, prior, witness)
     reference = normal(item.reference)
     errors = np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64)
     return Case(
         tuple(texts),
         tuple(other.text for other in others),
+        support_of(others, prior, witness),
+        (line.ink.quality, witness.quality if witness is not None else 0.0),
         table,
         errors,
         max(1, edits(reference, "")[1]),
@@ -204,7 +276,8 @@ def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:
         table[n, :size] = torch.from_numpy(case.table)
         errors[n, :size] = torch.from_numpy(np.minimum(1.0, case.errors / case.length))
         absent[n, :size] = 0.0
-    table[:, :, evidence.FEATURES.index("ink")].clamp_(min=FLOOR)
+    for name in ("ink", "witness"):
+        table[:, :, evidence.FEATURES.index(name)].clamp_(min=FLOOR)
     weights = torch.full((len(evidence.FEATURES),), 0.3, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=200, history_size=20, line_search_fn="strong_wolfe")
 
@@ -221,7 +294,7 @@ def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:
 
 def _chosen(case: Case, vector: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
     probabilities = evidence.distribution(case.table, vector)
-    if not case.supported:
+    if case.support == "alone":
         return 0, probabilities
     return decide.choose(case.texts, probabilities, case.table[:, 0], case.others, case.prior)[0], probabilities
 

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval import metrics
+from eval.blind import Sight
 from eval.datasets import NORMALISATIONS, Item, Normalisation, load_split
 from eval.systems import Read, engine_for, is_pages, read_split
 from fusion.errors import ConfigError
@@ -25,6 +26,8 @@ class Variant(BaseModel):
     name: str = Field(description="Row label.")
     set: tuple[str, ...] = Field((), description="Overrides, `section.key=value`.")
     formulary_from: Path | None = Field(None, description="Split whose texts are given as the formulary.")
+    sight: Sight = Field("crop", description="What the small reader is shown, and which part of it speaks.")
+    against: bool = Field(False, description="Also report its CER minus the first variant's, paired.")
 
 
 class RunConfig(BaseModel):
@@ -60,7 +63,7 @@ def run(config: RunConfig, progress: Callable[[str], None]) -> str:
     reads: dict[str, list[Read]] = {}
     for variant in config.variants:
         progress(variant.name)
-        with engine_for(config.engine, variant.set, variant.formulary_from) as engine:
+        with engine_for(config.engine, variant.set, variant.formulary_from, variant.sight) as engine:
             reads[variant.name] = list(read_split(engine, items, crop=crop))
     return table(config, items, reads)
 
@@ -102,6 +105,13 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
         lines.append(
             f"| {name} | {exact} | {cer} | {paired} | {'' if counts is ocr else f'{fixed} / {broken}'} | {seconds} |"
         )
+    fused = {name: count([r.fused for r in own]) for name, own in reads.items()}
+    for variant in config.variants[1:]:
+        if variant.against:
+            gap = metrics.cer_difference(
+                fused[variant.name], fused[config.variants[0].name], config.bootstrap, config.seed
+            )
+            lines.append(f"CER of {variant.name} minus {config.variants[0].name}: {gap}")
     lines += ["", *(_confidence(name, own, references, normal) for name, own in reads.items())]
     return "\n".join(lines)
 

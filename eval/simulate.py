@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from fusion.ocr.ctc import Views
+from fusion.ctc import Views
 
 
 @dataclass(frozen=True, slots=True)

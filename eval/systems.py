@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.blind import Sight
 from eval.datasets import Item, load_split, names_of
-from fusion.config import Config, load_config
+from fusion.config import Config, LocalVlm, load_config
 from fusion.engine import Engine
 from fusion.errors import InputError
 from fusion.page import Page
@@ -94,8 +95,10 @@ def is_pages(path: Path, items: Sequence[Item]) -> bool:
 
 
 @contextmanager
-def engine_for(config: Path | None, overrides: Sequence[str], formulary_from: Path | None = None) -> Iterator[Engine]:
-    """An engine; `formulary_from` names a split whose texts are given as the formulary."""
+def engine_for(
+    config: Path | None, overrides: Sequence[str], formulary_from: Path | None = None, sight: Sight = "crop"
+) -> Iterator[Engine]:
+    """An engine; `formulary_from` names a split whose texts are given as the formulary, `sight` what its reader sees."""
     with tempfile.TemporaryDirectory() as folder:
         settings = list(overrides)
         if formulary_from is not None:
@@ -104,4 +107,10 @@ def engine_for(config: Path | None, overrides: Sequence[str], formulary_from: Pa
             settings.append(f"domain.formulary={path}")
         loaded: Config = load_config(config, settings)
         with Engine(loaded) as engine:
+            if sight != "crop":
+                from eval.blind import BlindReader
+
+                assert isinstance(loaded.vlm, LocalVlm)
+                assert engine._reader is not None
+                engine._reader = BlindReader(engine._reader, loaded.vlm, sight)
             yield engine

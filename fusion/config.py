@@ -114,6 +114,10 @@ class _Asking(Section):
     attempts: int = Field(
         2, ge=1, le=5, description="Askings per crop and prompt when the answer shows a symptom (cut off, repeating …)."
     )
+    ask: Literal["all", "doubtful"] = Field(
+        "all",
+        description="Lines that are read again: all, or those of which the OCR is not sure (the limit is fitted).",
+    )
     cache: Path | None = Field(None, description="SQLite file that remembers answers by content; None: no cache.")
 
 
@@ -143,7 +147,13 @@ class LocalVlm(_Asking):
     """A GLM-V checkpoint loaded with transformers."""
 
     engine: Literal["local"] = Field("local", description="A checkpoint in this process.")
-    model: str = Field("zai-org/GLM-OCR", description="Checkpoint folder, or a hub name already in the local cache.")
+    model: str = Field(
+        "small",
+        description="`small`: the reader that ships with the package; else a checkpoint folder, or a hub name already in the local cache.",
+    )
+    ask: Literal["all", "doubtful"] = Field(
+        "doubtful", description="Lines that are read again: all, or those of which the OCR is not sure."
+    )
     device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1 …")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Weight type; auto follows the checkpoint."
@@ -208,11 +218,19 @@ class Config(Section):
 
     intake: IntakeConfig = Field(IntakeConfig(), description="Files to pages.")
     ocr: OcrConfig = Field(OcrConfig(), description="Lines and candidates.")
-    vlm: VlmConfig = Field(NoVlm(), description="The second reader.")
+    vlm: VlmConfig = Field(LocalVlm(), description="The second reader.")
     fuse: FuseConfig = Field(FuseConfig(), description="Decisions.")
     complete: CompleteConfig = Field(CompleteConfig(), description="Gaps.")
     domain: DomainConfig = Field(DomainConfig(), description="Subject.")
     batch: BatchConfig = Field(BatchConfig(), description="Many files.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_reader(cls, data: Any) -> Any:
+        """A `vlm` section that names no engine means the default one: `vlm: {model: zai-org/GLM-OCR}` is enough."""
+        if isinstance(data, dict) and isinstance(data.get("vlm"), dict):
+            return {**data, "vlm": {"engine": _DEFAULT_ENGINES["vlm"], **data["vlm"]}}
+        return data
 
     @model_validator(mode="after")
     def _check_runtime(self) -> Config:
@@ -231,7 +249,7 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-_DEFAULT_ENGINES = {"ocr": OcrConfig().engine, "vlm": NoVlm().engine}
+_DEFAULT_ENGINES = {"ocr": OcrConfig().engine, "vlm": LocalVlm().engine}
 
 
 def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import platform
 import socket
 import typing
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -115,6 +116,14 @@ def _vlm(config: Config) -> tuple[list[str], bool]:
         if vlm.api_key_env and vlm.api_key_env not in os.environ:
             return [*rows, f"          KEY MISSING: set the environment variable {vlm.api_key_env}"], False
         return rows, any(states)
+    if isinstance(vlm, LocalVlm) and vlm.model == "small":
+        folder = files("fusion.vlm") / "small"
+        there = folder.joinpath("model.safetensors").is_file()
+        rows = [f"vlm       small, the reader of this package, local, {vlm.device}, {vlm.threads} threads"]
+        state = (
+            "it weighs readings of Latin script; it writes nothing" if there else "MISSING: install the package again"
+        )
+        return [*rows, f"          {state}"], there
     if isinstance(vlm, LocalVlm):
         try:
             from transformers.utils.hub import cached_file
@@ -135,9 +144,7 @@ def _vlm(config: Config) -> tuple[list[str], bool]:
     if isinstance(vlm, ReplayVlm):
         there = vlm.path.is_file()
         return [f"vlm       recorded readings: {vlm.path}, column {vlm.column}{'' if there else ' MISSING'}"], there
-    return [
-        "vlm       none: OCR candidates and evidence only (configs/served.yaml and configs/local.yaml add a second reader)"
-    ], True
+    return ["vlm       none: OCR candidates and evidence only"], True
 
 
 def _answers(url: str, timeout: float) -> bool:

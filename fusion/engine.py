@@ -19,7 +19,7 @@ from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser
 from fusion.intake import list_inputs, open_pages
 from fusion.ocr import OcrReader
-from fusion.page import Failure, InkLine, Line, Page, PageImage, Reading, Span, Stage
+from fusion.page import Failure, Ink, InkLine, Line, Page, PageImage, Reading, Span, Stage
 from fusion.placement import place_spans, to_photo
 from fusion.vlm import Query, open_reader
 
@@ -34,6 +34,10 @@ ASK = (
     "Answer the question about this page from the picture and its transcript. Cite the lines you rely on by their ids "
     "in square brackets. If the page does not say, answer that it does not say.\n"
     "用图片和文字稿回答问题，用方括号注明所依据的行号；页面上没有写的就说没有写。\n\n{transcript}\n\n{question}"
+)
+WRITES = (
+    "Set vlm.engine: served (configs/served.yaml, a GLM behind an endpoint), or vlm.model: zai-org/GLM-OCR "
+    "(configs/local.yaml); the small reader and the OCR weigh readings and write nothing."
 )
 
 
@@ -57,6 +61,8 @@ class Engine:
         formulary = self.config.domain.formulary
         self._prior = Lexicon.read(formulary) if formulary is not None else None
         self._reader = open_reader(self.config.vlm)
+        if self.config.complete.enabled and not (self._reader is not None and self._reader.writes):
+            raise ConfigError("complete.enabled", "needs a vision-language model that writes", WRITES)
         self._ocr = OcrReader(self.config.ocr)
 
     def read(self, path: str | Path, *, crop: bool = False) -> Iterator[Page]:
@@ -109,9 +115,8 @@ class Engine:
             ConfigError: no second reader is configured.
             ReaderError: it did not answer.
         """
-        if self._reader is None:
-            way = "Set vlm.engine to served or local (see configs/); the OCR alone answers no questions."
-            raise ConfigError("ask", "needs a vision-language model and none is configured", way)
+        if self._reader is None or not self._reader.writes:
+            raise ConfigError("ask", "needs a vision-language model that writes and none is configured", WRITES)
         image = next(open_pages(path, self.config.intake))
         page = self.read_page(image, name=str(path))
         transcript = "\n".join(f"[{line.id}] {line.marked}" for line in page.lines)
@@ -164,10 +169,17 @@ class Engine:
         reader = self._reader
         if reader is None or not queries:
             return [()] * len(queries)
-        answers = self._stage("vlm", lambda: reader.read(queries), failures)
-        if answers is None:
-            return [(Failure("vlm", "crash", "the second reader failed on this page"),)] * len(queries)
-        return answers
+        asked = [number for number, query in enumerate(queries) if self._wanted(query.line)]
+        answers = self._stage("vlm", lambda: reader.read([queries[number] for number in asked]), failures)
+        lost: tuple[Reading | Failure, ...] = (Failure("vlm", "crash", "the second reader failed on this page"),)
+        spared: tuple[Reading | Failure, ...] = (Failure("vlm", "not_needed", "the OCR is sure of this line"),)
+        found = dict(zip(asked, answers if answers is not None else [lost] * len(asked), strict=True))
+        return [found.get(number, spared) for number in range(len(queries))]
+
+    def _wanted(self, line: InkLine) -> bool:
+        """Whether a line is to be read again, as `vlm.ask` says."""
+        every = getattr(self.config.vlm, "ask", "all") == "all"
+        return every or line.ink is None or self._fuser.doubtful(line.ink)
 
     def _line(self, query: Query, answers: tuple[Reading | Failure, ...], image: PageImage, order: int) -> Line:
         line = query.line
@@ -188,11 +200,13 @@ class Engine:
         line = query.line
         if line.reading is None or line.ink is None:
             return ()
-        decided, missing = self._fuser.fuse(line.reading, line.ink, others, self._prior, self._scorer(query))
+        decided, missing = self._fuser.fuse(
+            line.reading, line.ink, others, self._prior, self._scorer(query), self._witness(query) if others else None
+        )
         if not asked:  # an asked reader that failed has already said so
             failures += missing
         spans = mark_gaps(line, decided, others)
-        if self.config.complete.enabled and self._reader is not None and any(span.source == "gap" for span in spans):
+        if self.config.complete.enabled and any(span.source == "gap" for span in spans):
             return self._stage("complete", lambda: self._complete(query, spans, failures), failures) or spans
         return spans
 
@@ -203,6 +217,9 @@ class Engine:
         )
         failures += missing
         return completed
+
+    def _witness(self, query: Query) -> Ink | None:
+        return self._reader.witness(query) if self._reader is not None else None
 
     def _scorer(self, query: Query) -> Callable[[Sequence[str]], list[float] | None]:
         reader = self._reader

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA = "fusion.page/1"
-UNASKED = ("not_asked", "not_recorded")
+UNASKED = ("not_asked", "not_recorded", "not_needed", "not_suited")
 """Kinds of failure that say that nobody was asked, not that somebody failed."""
 GAP = "□"
 """One character that nobody can read, as Chinese epigraphy writes it (TEI `<gap extent="1" unit="character"/>`)."""
@@ -128,15 +128,6 @@ class Reading:
     def __post_init__(self) -> None:
         """Text is NFC."""
         _require(unicodedata.is_normalized("NFC", self.text), "reading text is not NFC")
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One piece of an alignment of two readings, as ranges over their grapheme clusters."""
-
-    kind: Literal["equal", "substitute", "insert", "delete"]
-    ocr_range: tuple[int, int]
-    vlm_range: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +314,12 @@ class RunManifest:
 
 
 class Ink(Protocol):
-    """What the strokes say about any string: the OCR's posterior as two questions. Implemented by `ocr.ctc`."""
+    """What the strokes say about any string: a CTC posterior as questions. Implemented by `ctc`."""
+
+    @property
+    def quality(self) -> float:
+        """Probability of the best path, geometric mean per character, in [0, 1]: how sure this look is of the line."""
+        ...
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Natural log-probability of the letters of each text given the ink, upper and lower case being one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusion.ocr.ctc import Posterior, Views
+from fusion.ctc import Posterior, Views
 from fusion.page import Reading, Recipe
 
 RECIPE = Recipe("made", "1", "made", "0" * 64)

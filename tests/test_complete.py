@@ -41,7 +41,7 @@ def line(text: str, blot: int | None = None) -> InkLine:
 
 
 def _columns(columns: list[dict[str, float]], count: int) -> Any:
-    from fusion.ocr.ctc import Posterior, Views
+    from fusion.ctc import Posterior, Views
 
     alphabet = ["", *sorted({k for c in columns for k in c if k})]
     table = np.zeros((count, len(alphabet)))

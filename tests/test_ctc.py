@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fusion.ocr.ctc import ALIVE, FLOOR, HIDDEN, Posterior, Views
+from fusion.ctc import ALIVE, FLOOR, HIDDEN, Posterior, Views
 
 small = settings(deadline=None, max_examples=60)
 Alphabet = tuple[str, ...]

@@ -246,7 +246,7 @@ TREES = [
 
 @pytest.mark.parametrize("tree", TREES, ids=["indented", "drawn"])
 def test_a_tree_is_understood(tree: str) -> None:
-    expected = ["fusion/", "fusion/page.py", "fusion/ocr/", "fusion/ocr/ctc.py", "fusion/ocr/layout.py", "eval/"]
+    expected = ["fusion/", "fusion/page.py", "fusion/ocr/", "fusion/ctc.py", "fusion/ocr/layout.py", "eval/"]
     assert paths_in(textwrap.dedent(tree)) == [*expected, "eval/report.py"]
 
 

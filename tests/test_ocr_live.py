@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fusion.config import IntakeConfig, OcrConfig
+from fusion.ctc import Views
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
-from fusion.ocr.ctc import Views
 from fusion.ocr.paddle import COLUMN, HEIGHT
 from fusion.page import InkLine, PageImage
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pydantic import TypeAdapter
 
+from fusion.fuse.align import Segment
 from fusion.page import (
     GAP,
     SCHEMA,
@@ -23,7 +24,6 @@ from fusion.page import (
     Reading,
     Recipe,
     RunManifest,
-    Segment,
     Source,
     Span,
     Token,

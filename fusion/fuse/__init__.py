@@ -20,7 +20,7 @@ from fusion.fuse.evidence import load_weights
 from fusion.fuse.hypotheses import gather
 from fusion.page import GAP, Failure, Ink, Prior, Reading, Span
 
-__all__ = ["Fuser"]
+__all__ = ["Fuser", "support_of"]
 
 Scorer = Callable[[Sequence[str]], "list[float] | None"]
 SCORED = 32
@@ -35,6 +35,10 @@ class Fuser:
         self._config = config
         self._weights = load_weights(config.weights)
 
+    def doubtful(self, ink: Ink) -> bool:
+        """Whether a second look at a line can change anything, by how sure the OCR's own look is."""
+        return ink.quality < self._weights.sure
+
     def fuse(
         self,
         ocr: Reading,
@@ -42,6 +46,7 @@ class Fuser:
         others: Sequence[Reading] = (),
         prior: Prior | None = None,
         score: Scorer | None = None,
+        witness: Ink | None = None,
     ) -> tuple[tuple[Span, ...], tuple[Failure, ...]]:
         """Decide one line.
 
@@ -51,6 +56,7 @@ class Fuser:
             others: accepted readings of the second reader.
             prior: names to expect, or None.
             score: log-probabilities under the second reader, when it can say.
+            witness: the second reader's own look at the ink, when it has one; then it is scored, never copied.
 
         Returns:
             Spans that together are the line's text, and a Failure when there was no second reader to ask.
@@ -62,8 +68,8 @@ class Fuser:
         clear = [replace(other, text=other.text.replace(GAP, "").strip()) for other in others]
         others = [other for other in clear if other.text]
         texts = gather(ocr, others, ink, prior, self._config.hypotheses)
-        table = evidence.features(texts, ink, others, prior)
-        if score is not None and others:
+        table = evidence.features(texts, ink, others, prior, witness, self._weights.gate)
+        if score is not None and others and witness is None:
             self._add_scores(table, texts, score)
         probabilities = evidence.distribution(table, self._weights.vector)
         chosen, numbers_kept = self._choose(texts, probabilities, table, others, prior)
@@ -78,7 +84,7 @@ class Fuser:
             bool(table[chosen, evidence.FEATURES.index("ink")] >= -decide.TOLERATED),
             numbers_kept,
         )
-        calibrated = partial(self._weights.calibrated, supported=bool(others) or prior is not None)
+        calibrated = partial(self._weights.calibrated, support=support_of(others, prior, witness))
         decided = decide.spans(verdict, versions, calibrated, self._config.alternatives)
         return (_with_names(decided, prior) if prior is not None else decided), failures
 
@@ -105,6 +111,13 @@ class Fuser:
             column = table[:, evidence.FEATURES.index("vlm_score")]
             column[:] = min(scores) - max(scores)
             column[race] = np.asarray(scores) - max(scores)
+
+
+def support_of(others: Sequence[Reading], prior: Prior | None, witness: Ink | None) -> evidence.Support:
+    """Who speaks besides the OCR."""
+    if prior is not None or (others and witness is None):
+        return "supported"
+    return "witnessed" if witness is not None else "alone"
 
 
 def _cased(text: str, readings: Sequence[Reading], ink: Ink) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import regex
 from rapidfuzz.distance import Levenshtein
-
-from fusion.page import Segment
 
 _KINDS: dict[str, Literal["equal", "substitute", "insert", "delete"]] = {
     "equal": "equal",
@@ -22,6 +21,15 @@ _KINDS: dict[str, Literal["equal", "substitute", "insert", "delete"]] = {
     "delete": "delete",
 }
 _CLUSTER = regex.compile(r"\X")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One piece of an alignment of two readings, as ranges over their grapheme clusters."""
+
+    kind: Literal["equal", "substitute", "insert", "delete"]
+    ocr_range: tuple[int, int]
+    vlm_range: tuple[int, int]
 
 
 def clusters(text: str) -> list[str]:

@@ -7,6 +7,7 @@ few, fitted by `python -m eval fit` on training data by minimum risk, and kept i
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +24,12 @@ from fusion.errors import ConfigError
 from fusion.fuse.align import distance, keys
 from fusion.page import Ink, Prior, Reading
 
-FEATURES = ("ink", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed", "length")
+FEATURES = ("ink", "witness", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed", "length")
 """Names of the features, in the order of the weight vector:
 
 ink            log P(h | strokes) under the OCR's CTC, best hypothesis 0
+witness        log P(h | strokes) under the second reader's own look at the ink, best hypothesis 0, times that look's quality
+               to the power `Weights.gate`: the less sure the witness is of this line, the less it says
 vlm_distance   minus the edits to each of the second reader's readings, mean over readings, white space aside
 vlm_match      share of those readings that h equals
 vlm_score      log P(h | crop) under the second reader by teacher forcing, best hypothesis 0, when it can say
@@ -36,6 +40,10 @@ length         number of inked characters, minus that of the OCR's reading; only
                prior balances it
 """
 
+Support = Literal["alone", "witnessed", "supported"]
+"""Who speaks besides the OCR: nobody; the ink's second witness; a reader that writes, or a prior."""
+SUPPORT: tuple[Support, ...] = get_args(Support)
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -43,22 +51,24 @@ class Weights:
 
     Attributes:
         features: feature name → weight; one that is missing weighs nothing.
-        alone, supported: (slope, offset) of the logistic map from a marginal's log-odds to a confidence, when the ink
-            is the only evidence, and when a second reader or a prior speaks too.
+        gate: how fast the witness loses its say as its quality falls; 0 would trust it everywhere alike.
+        sure: quality of the OCR's look from which a second look has nothing to add.
+        confidence: (slope, offset) of the logistic map from a marginal's log-odds to a confidence, for each of `SUPPORT`.
     """
 
     features: Mapping[str, float]
-    alone: tuple[float, float]
-    supported: tuple[float, float]
+    gate: float
+    sure: float
+    confidence: Mapping[Support, tuple[float, float]]
 
     @property
     def vector(self) -> NDArray[np.float64]:
         """float64 (F,), in the order of `FEATURES`."""
         return np.array([self.features.get(name, 0.0) for name in FEATURES])
 
-    def calibrated(self, probability: float, *, supported: bool) -> float:
+    def calibrated(self, probability: float, support: Support) -> float:
         """Confidence for a marginal probability, both in [0, 1]."""
-        slope, offset = self.supported if supported else self.alone
+        slope, offset = self.confidence[support]
         p = min(max(probability, 1e-6), 1 - 1e-6)
         return 1 / (1 + math.exp(-(slope * math.log(p / (1 - p)) + offset)))
 
@@ -73,10 +83,17 @@ def load_weights(path: Path | None = None) -> Weights:
     source = path if path is not None else files("fusion.fuse") / "weights.json"
     try:
         fitted = json.loads(source.read_text(encoding="utf-8"))["weights"]
-        (a, b), (c, d) = fitted["alone"], fitted["supported"]
-        weights = Weights({str(k): float(v) for k, v in fitted["features"].items()}, (a, b), (c, d))
+        maps = {name: (float(fitted["confidence"][name][0]), float(fitted["confidence"][name][1])) for name in SUPPORT}
+        named = {str(name): float(value) for name, value in fitted["features"].items()}
+        weights = Weights(named, float(fitted["gate"]), float(fitted["sure"]), maps)
         unknown = sorted(set(weights.features) - set(FEATURES))
-        if unknown or not np.isfinite([*weights.features.values(), a, b, c, d]).all():
+        numbers = [
+            *weights.features.values(),
+            weights.gate,
+            weights.sure,
+            *itertools.chain.from_iterable(maps.values()),
+        ]
+        if unknown or not np.isfinite(numbers).all():
             raise ValueError(f"unknown features {unknown}" if unknown else "a number is not finite")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         way = "Point fuse.weights to a file written by `python -m eval fit`, or leave it out."
@@ -84,16 +101,26 @@ def load_weights(path: Path | None = None) -> Weights:
     return weights
 
 
-def features(texts: Sequence[str], ink: Ink, others: Sequence[Reading], prior: Prior | None) -> NDArray[np.float64]:
+def features(
+    texts: Sequence[str],
+    ink: Ink,
+    others: Sequence[Reading],
+    prior: Prior | None,
+    witness: Ink | None = None,
+    gate: float = 0.0,
+) -> NDArray[np.float64]:
     """Feature matrix: float64 (N, F) for N hypotheses, the OCR's reading first; what is not known is 0.
 
+    A reader that is a witness is asked about every text, so how far each is from its reading says nothing more. The
     `vlm_score` is left at 0: asking for it is dear, so the caller does, about a few.
     """
     table = np.zeros((len(texts), len(FEATURES)))
     column = {name: table[:, number] for number, name in enumerate(FEATURES)}
     column["ink"][:] = _below_best(ink.score(texts))
     split = [keys(text) for text in texts]
-    if others:
+    if witness is not None:
+        column["witness"][:] = _below_best(witness.score(texts)) * witness.quality**gate
+    elif others:
         edits = np.array(
             [[distance(_inked(own), _inked(keys(o.text))) for o in others] for own in split], dtype=np.float64
         )

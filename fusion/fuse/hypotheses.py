@@ -36,10 +36,12 @@ def gather(ocr: Reading, others: Sequence[Reading], ink: Ink, prior: Prior | Non
         [ocr.text],
         (reading.text for reading in others),
         (h.text for h in ocr.nbest),
+        (h.text for reading in others for h in reading.nbest),
         (text for reading in others for text in mixes(ocr.text, reading.text, ink)),
         (text for reading in others for h in ocr.nbest[1:4] for text in mixes(h.text, reading.text, ink)),
         _names([ocr.text, *(r.text for r in others), *(h.text for h in ocr.nbest[:8])], prior),
         _swaps(ocr),
+        (text for reading in others for text in _swaps(reading)),
     )
     for text in itertools.chain.from_iterable(sources):
         normal = unicodedata.normalize("NFC", text)
@@ -86,12 +88,12 @@ def _mixed(pieces: Sequence[tuple[str, str | None]], chosen: Iterable[int]) -> s
     )
 
 
-def _swaps(ocr: Reading) -> Iterator[str]:
-    """The OCR's reading with one position read otherwise, dropped, or one hidden character added; likely ones first."""
-    texts = ["" if position.optional else position.candidates[0].text for position in ocr.positions]
+def _swaps(reading: Reading) -> Iterator[str]:
+    """A reading that has positions with one position read otherwise, dropped, or one hidden character added; likely ones first."""
+    texts = ["" if position.optional else position.candidates[0].text for position in reading.positions]
     changes = [
         (candidate.probability, number, candidate.text)
-        for number, position in enumerate(ocr.positions)
+        for number, position in enumerate(reading.positions)
         for candidate in (position.candidates if position.optional else position.candidates[1:])
         if candidate.probability >= LIKELY
     ]

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
+from fusion.ctc import Posterior, Views
 from fusion.ocr import layout
-from fusion.ocr.ctc import Posterior, Views
 from fusion.ocr.paddle import PaddleEngine, column_px
 from fusion.page import Failure, InkLine, PageImage, Position, Reading, Recipe
 

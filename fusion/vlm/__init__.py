@@ -26,9 +26,21 @@ def open_reader(config: VlmConfig) -> Reader | None:
 
         return ServedReader(config, AnswerCache(config.cache))
     if isinstance(config, LocalVlm):
-        from fusion.vlm.local import LocalReader
-
-        return LocalReader(config, AnswerCache(config.cache))
+        return _open_local(config)
     from fusion.vlm.replay import ReplayReader
 
     return ReplayReader(config)
+
+
+def _open_local(config: LocalVlm) -> Reader:
+    """One loader for every checkpoint; one that has an ink witness beside it weighs, any other writes."""
+    from fusion.vlm.checkpoint import load
+
+    checkpoint = load(config)
+    if checkpoint.witness is not None:
+        from fusion.vlm.scoring import ScoringReader
+
+        return ScoringReader(config, checkpoint, checkpoint.witness)
+    from fusion.vlm.local import LocalReader
+
+    return LocalReader(config, AnswerCache(config.cache), checkpoint)

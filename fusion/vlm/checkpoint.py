@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,15 @@ from transformers.utils import logging as transformers_logging
 from fusion.config import LocalVlm
 from fusion.errors import ConfigError, DependencyError, ReaderError
 from fusion.vlm.images import LONGEST_SIDE
+from fusion.vlm.witness import Witness, grey, load_witness
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODEL_TYPES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 """`model_type` of the checkpoints whose tokens, image grid and rotary positions are the ones put together here."""
+SMALL = "small"
+"""Name in `vlm.model` of the checkpoint that ships with the package."""
 THINNEST = 100
 """Most times as long as wide. GLM's image processor refuses 200, and its own rounding may add to the ratio."""
 
@@ -41,17 +45,26 @@ class Checkpoint:
         tokenizer: with a chat template.
         images: image processor (PIL), cuts an image into patches.
         stops: ids of the tokens that end an answer, at least one.
+        witness: CTC head on the vision tower, where the checkpoint has one.
     """
 
     model: Any
     tokenizer: Any
     images: Any
     stops: list[int]
+    witness: Witness | None = None
 
     @property
     def unit(self) -> int:
         """Side of the square that becomes one image token, px."""
         return int(self.images.patch_size * self.images.merge_size)
+
+    def view(self, pixels: NDArray[np.uint8]) -> Image.Image:
+        """A crop, uint8 (h, w, 3) RGB and not empty, as this checkpoint was trained to see it."""
+        if self.witness is None:
+            return fit(pixels, self.unit)
+        level = (grey(pixels, self.witness.height) + 1) * 127.5
+        return fit(np.repeat(level.round().astype(np.uint8)[:, :, None], 3, axis=2), self.unit)
 
 
 def load(config: LocalVlm) -> Checkpoint:
@@ -62,22 +75,24 @@ def load(config: LocalVlm) -> Checkpoint:
         ReaderError: it is not a GLM-V checkpoint, or it is broken.
         ConfigError: the device can't be used.
     """
+    torch.set_num_threads(config.threads)
+    name = str(files("fusion.vlm") / SMALL) if config.model == SMALL else config.model
     where = {"local_files_only": not config.download}
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        settings = AutoConfig.from_pretrained(config.model, **where)
+        settings = AutoConfig.from_pretrained(name, **where)
         if settings.model_type not in MODEL_TYPES:
             raise ReaderError(
                 config.model,
                 f"is a {settings.model_type} checkpoint, not a GLM vision-language model ({', '.join(MODEL_TYPES)})",
                 "Name one in vlm.model, e.g. zai-org/GLM-OCR; other models can be used with vlm.engine: served.",
             )
-        tokenizer = AutoTokenizer.from_pretrained(config.model, padding_side="left", **where)
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **where)
         # PIL with and without torchvision: the same pixels, hence the same readings, on every installation.
-        images = AutoImageProcessor.from_pretrained(config.model, backend="pil", **where)  # type: ignore[no-untyped-call]
-        model: Any = AutoModelForImageTextToText.from_pretrained(config.model, dtype=config.dtype, **where)
+        images = AutoImageProcessor.from_pretrained(name, backend="pil", **where)  # type: ignore[no-untyped-call]
+        model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=config.dtype, **where)
     except OSError as error:
-        if Path(config.model).is_dir():
+        if Path(name).is_dir():
             raise _broken(config.model, first_line(error)) from error
         raise DependencyError(
             config.model,
@@ -93,7 +108,8 @@ def load(config: LocalVlm) -> Checkpoint:
         raise _broken(config.model, "it has no chat template (chat_template.jinja)")
     tokenizer.clean_up_tokenization_spaces = False  # answers are kept verbatim
     model = _place(model.eval(), config.device)
-    return Checkpoint(model, tokenizer, images, _adopt_stops(model, tokenizer))
+    witness = load_witness(Path(name), model.model.visual) if Path(name).is_dir() else None
+    return Checkpoint(model, tokenizer, images, _adopt_stops(model, tokenizer), witness)
 
 
 def _broken(model: str, problem: str) -> ReaderError:

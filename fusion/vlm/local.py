@@ -24,10 +24,10 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from fusion.config import LocalVlm
 from fusion.errors import ReaderError
-from fusion.page import Failure, Reading, Token
+from fusion.page import Failure, Ink, Reading, Token
 from fusion.vlm.asking import Model, Question, ask_cached, read_all
 from fusion.vlm.cache import AnswerCache, answer_key, image_sha256
-from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line, fit, load
+from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line
 from fusion.vlm.prompts import Kind, render
 from fusion.vlm.protocol import Answer, Query
 
@@ -115,33 +115,31 @@ class LocalReader:
     """Reads crops with a GLM-V checkpoint on this machine. May be used from several threads; they take turns."""
 
     name = "local"
+    writes = True
 
-    def __init__(self, config: LocalVlm, cache: AnswerCache) -> None:
-        """Load the checkpoint.
-
-        Raises:
-            DependencyError: there is no such checkpoint here.
-            ReaderError: it is not a GLM-V checkpoint, or it is broken.
-            ConfigError: the device can't be used.
-        """
-        torch.set_num_threads(config.threads)
+    def __init__(self, config: LocalVlm, cache: AnswerCache, checkpoint: Checkpoint) -> None:
+        """Take over a loaded checkpoint."""
         self._config = config
         self._cache = cache
         self._lock = threading.Lock()
-        self._checkpoint: Checkpoint | None = load(config)
+        self._checkpoint: Checkpoint | None = checkpoint
         folder = Path(config.model)
         self._model = Model(
             engine=self.name,
             version=transformers.__version__,
             name=folder.resolve().name if folder.is_dir() else config.model,
             # A folder's name says little about what is in it, and a cache may outlive a training run.
-            parameters={"max_tokens": config.max_tokens, "checkpoint": fingerprint(self._checkpoint)},
+            parameters={"max_tokens": config.max_tokens, "checkpoint": fingerprint(checkpoint)},
             ask_many=self._ask_many,
         )
 
     def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
         """Read each crop with each configured prompt, in batches."""
         return read_all(queries, self._config, self._model, self._cache)
+
+    def witness(self, query: Query) -> Ink | None:
+        """None: a decoder has no look at the ink of its own."""
+        return None
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
         """Free question about an image, answered greedily."""
@@ -207,7 +205,7 @@ class LocalReader:
             (patches of all crops, 3·T·P·P); `image_grid_thw` int64 (B, 3), patches in time, down and across.
         """
         checkpoint = self._open()
-        crops = [fit(question.pixels, checkpoint.unit) for question in questions]
+        crops = [checkpoint.view(question.pixels) for question in questions]
         pixels = checkpoint.images(images=crops, return_tensors="pt")
         counts = (pixels["image_grid_thw"].prod(dim=1) // checkpoint.images.merge_size**2).tolist()
         image_id = checkpoint.model.config.image_token_id

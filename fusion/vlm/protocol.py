@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from fusion.page import Failure, InkLine, Reading, Token
+from fusion.page import Failure, Ink, InkLine, Reading, Token
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,9 +52,15 @@ class Answer:
 
 
 class Reader(Protocol):
-    """A second reader. One failing query never disturbs another; failures are returned, not raised."""
+    """A second reader. One failing query never disturbs another; failures are returned, not raised.
+
+    Attributes:
+        name: as in the configuration's `vlm.engine`.
+        writes: whether it can answer questions and propose texts, or only looks and weighs.
+    """
 
     name: str
+    writes: bool
 
     def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
         """Read each crop with each configured prompt: one tuple per query, in order, never empty."""
@@ -62,6 +68,10 @@ class Reader(Protocol):
 
     def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
         """Natural log-probability of each text given crop and blind prompt; None when the reader can't say."""
+        ...
+
+    def witness(self, query: Query) -> Ink | None:
+        """Its own look at the strokes of a crop of the last `read`; None for readers that only write."""
         ...
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from fusion.config import ReplayVlm
 from fusion.errors import ConfigError
-from fusion.page import Failure, Reading, Recipe
+from fusion.page import Failure, Ink, Reading, Recipe
 from fusion.vlm.acceptance import MESSAGES, Accept, examine
 from fusion.vlm.cache import image_sha256
 from fusion.vlm.protocol import Answer, Query
@@ -35,6 +35,7 @@ class ReplayReader:
     """Recorded readings behind the reader protocol; asks nobody anything."""
 
     name = "replay"
+    writes = False
 
     def __init__(self, config: ReplayVlm) -> None:
         """Load the file.
@@ -59,6 +60,10 @@ class ReplayReader:
 
     def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
         """None: a recording can't weigh other texts."""
+        return None
+
+    def witness(self, query: Query) -> Ink | None:
+        """None: a recording has no look at the ink."""
         return None
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fusion.config import ServedVlm
 from fusion.errors import ConfigError
-from fusion.page import Failure, Reading
+from fusion.page import Failure, Ink, Reading
 from fusion.vlm.asking import Model, Question, ask_cached, read_all
 from fusion.vlm.cache import AnswerCache
 from fusion.vlm.dialects import Dialect, InferenceDialect, OpenAIDialect
@@ -29,6 +29,7 @@ class ServedReader:
     """A served model behind the reader protocol. Closing it closes its cache."""
 
     name = "served"
+    writes = True
 
     def __init__(self, config: ServedVlm, cache: AnswerCache) -> None:
         """Check addresses and key; nothing is sent yet.
@@ -60,6 +61,10 @@ class ServedReader:
 
     def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
         """None: these dialects can't weigh a text that the model did not write."""
+        return None
+
+    def witness(self, query: Query) -> Ink | None:
+        """None: a served model has no look at the ink that can be asked."""
         return None
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:

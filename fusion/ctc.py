@@ -358,6 +358,11 @@ class Views:
         """The look whose best path is the most probable."""
         return self.posteriors[0]
 
+    @property
+    def quality(self) -> float:
+        """See `Posterior.quality`; that of the best look."""
+        return self.best.quality
+
     def nbest(self, count: int) -> tuple[Hypothesis, ...]:
         """Union of the looks' lists, scored by the mixture, best first; no two differ only in case."""
         if len(self.posteriors) == 1:

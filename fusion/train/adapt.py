@@ -1,0 +1,142 @@
+"""`train adapt`: go on from a checkpoint with corrected lines of one's own hand.
+
+Knows corrections and the order of work; `learn` knows how. A correction is a crop and its right text; what the engine
+writes as JSON and a person has mended is one too.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from fusion.errors import InputError
+from fusion.train.crops import Deck, Sample, read_crop
+from fusion.train.export import calibrate, export
+from fusion.train.learn import Decks, Learner
+from fusion.train.recipe import Recipe, Size, Stage, Synthetic
+from fusion.vlm.witness import SETTINGS
+
+HELD_OUT = 0.1
+"""Share of the corrections that is kept out, to see what the rest has taught."""
+FEWEST = 20
+
+
+def load_corrections(path: Path, alphabet: str) -> tuple[list[Sample], int]:
+    """Corrections of a JSONL file, and how many were left out for a character that the checkpoint lacks.
+
+    Each row is `{"image": "crop.png", "text": "what it says"}`, the image relative to the file; `stretch` widens a
+    squashed crop.
+
+    Raises:
+        InputError: names the row and what is wrong with it.
+    """
+    samples, strange = [], 0
+    try:
+        rows = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"can't be read ({error})", "Give a JSONL file in UTF-8.") from error
+    for number, row in enumerate(rows, 1):
+        if not row.strip():
+            continue
+        try:
+            item = json.loads(row)
+            image, text, stretch = str(item["image"]), str(item["text"]).strip(), float(item.get("stretch", 1.0))
+        except (ValueError, KeyError, TypeError) as error:
+            way = 'Each row is {"image": "crop.png", "text": "what it says"}.'
+            raise InputError(f"{path}:{number}", f"is no correction ({type(error).__name__}: {error})", way) from error
+        if not text or not set(text) <= set(alphabet):
+            strange += 1
+            continue
+        samples.append(Sample(read_crop(path.parent / image, stretch), text))
+    if len(samples) < FEWEST:
+        way = f"Give at least {FEWEST} corrected crops; some hundreds are worth the time."
+        raise InputError(path, f"holds {len(samples)} usable corrections", way)
+    return samples, strange
+
+
+def adapt(
+    data: Path,
+    start: Path,
+    output: Path,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    threads: int,
+    log: Callable[[str], None],
+) -> dict[str, float]:
+    """Train on corrections and export the result.
+
+    Args:
+        data: JSONL file.
+        start: checkpoint folder to go on from.
+        output: folder of the new checkpoint.
+        steps: optimiser steps.
+        batch: words per step; of lines proportionally fewer.
+        rate: peak step length of the matrices.
+        threads: CPU threads.
+        log: takes progress lines.
+
+    Returns:
+        Character error rates of the head's best path on the corrections kept out: `before` and `after`.
+
+    Raises:
+        InputError: corrections or checkpoint can't be used.
+    """
+    size = _size(start)
+    samples, strange = load_corrections(data, size.alphabet)
+    random.Random(1).shuffle(samples)
+    kept = max(1, round(len(samples) * HELD_OUT))
+    unseen, seen = samples[:kept], samples[kept:]
+    recipe = Recipe(
+        work=output / "run",
+        output=output,
+        size=size,
+        threads=threads,
+        synthetic=Synthetic(fonts=Path("-")),
+        stages=(Stage(name="adapt", steps=steps, batch=batch, rate=rate, ink=1.0, lines=0.0),),
+        report_every=max(50, steps // 10),
+    )
+    recipe.work.mkdir(parents=True, exist_ok=True)
+    learner = Learner(recipe)
+    if not learner.restore():
+        learner.start_from(start)
+    log(f"{len(seen)} corrections to learn from, {kept} kept out, {strange} left out for characters it does not know")
+    before = learner.error_rate(unseen)
+    deck = Deck(seen)
+    learner.run(Decks((deck,), deck, deck, (1.0,)), lambda: {"kept out": round(learner.error_rate(unseen), 4)}, log)
+    after = learner.error_rate(unseen)
+    card = (
+        f"# A reader adapted to one hand\n\nFrom `{start.name}`, {steps} steps on {len(seen)} corrected crops. Character "
+        f"error rate of its own best path on {kept} crops kept out: {before:.3f} before, {after:.3f} after.\n"
+    )
+    export(learner, output, card, calibrate(learner, unseen))
+    return {"before": before, "after": after}
+
+
+def _size(folder: Path) -> Size:
+    """Sides of an exported checkpoint."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        witness = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        vision, text = config["vision_config"], config["text_config"]
+        return Size(
+            patch=vision["patch_size"],
+            height=witness["height"],
+            vision_width=vision["hidden_size"],
+            vision_depth=vision["depth"],
+            vision_heads=vision["num_heads"],
+            text_width=text["hidden_size"],
+            text_depth=text["num_hidden_layers"],
+            text_heads=text["num_attention_heads"],
+            frames=witness["frames"],
+            head=witness["hidden"],
+            alphabet=witness["alphabet"],
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt` has written."
+        raise InputError(folder, f"is no checkpoint with an ink witness ({type(error).__name__})", way) from error

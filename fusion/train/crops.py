@@ -1,0 +1,166 @@
+"""Where training crops come from, and what is done to them before they are seen.
+
+Knows real words on disk, rendered pools and distortion; knows no network. Sources of the distortions: Simard et al.,
+"Best practices for convolutional neural networks applied to visual document analysis", ICDAR 2003 (elastic); DeVries and
+Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.errors import InputError
+from fusion.train.recipe import Ink
+from fusion.vlm.witness import level
+
+ROOM = 64
+"""Height at which real crops are kept, px: more than the tower sees, so that zooming in stays sharp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A crop and what is written on it.
+
+    Attributes:
+        pixels: uint8 (h, w), grey.
+        text: the label.
+    """
+
+    pixels: NDArray[np.uint8]
+    text: str
+
+
+def _kept_out(name: str, share: float) -> bool:
+    """By hash of the file name: the same rows in every run, whatever else is in the split."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < share * 2**32
+
+
+def load_ink(ink: Ink, alphabet: str, *, held_out: bool = False) -> list[Sample]:
+    """Real words of one source that are inside, or outside, the training part.
+
+    Raises:
+        InputError: the split or one of its images can't be read.
+    """
+    samples = []
+    for row in _rows(ink.data):
+        name, text, note = row[0], row[1], row[3] if len(row) > 3 else ""
+        skipped = any(reason in note for reason in ink.skip_notes) or not text or not set(text) <= set(alphabet)
+        if skipped or _kept_out(name, ink.hold_out) != held_out:
+            continue
+        samples.append(Sample(read_crop(ink.data.parent / name, ink.stretch), text))
+    return samples
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"can't be read ({error})", "Check the path of the split.") from error
+
+
+def held_out_names(ink: Ink) -> set[str]:
+    """Image names that `load_ink` keeps out of training."""
+    return {row[0] for row in _rows(ink.data) if _kept_out(row[0], ink.hold_out)}
+
+
+def read_crop(path: Path, stretch: float = 1.0) -> NDArray[np.uint8]:
+    """A crop as grey, `ROOM` px high, its width multiplied by `stretch`: uint8 (ROOM, W)."""
+    single = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if single is None:
+        raise InputError(path, "is no image that can be read", "Take the row out of the split, or mend the file.")
+    width = max(8, round(single.shape[1] * stretch * ROOM / single.shape[0]))
+    resized = cv2.resize(single, (width, ROOM), interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def join(words: Sequence[Sample], rng: random.Random) -> Sample:
+    """Real words side by side on one paper: a line of real ink, made of words that were written apart."""
+    pieces: list[NDArray[np.float32]] = []
+    for word in words:
+        plain = level(word.pixels)
+        inked = np.flatnonzero((plain < 0.2).sum(axis=0) > 1)
+        first, last = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, plain.shape[1])
+        pieces += [plain[:, max(0, first - 2) : last + 2], np.ones((ROOM, rng.randint(6, 26)), np.float32)]
+    strip = np.hstack(pieces[:-1])
+    return Sample(np.asarray((strip + 1) * 127.5, dtype=np.uint8), " ".join(word.text for word in words))
+
+
+def distort(
+    sample: Sample, height: int, width: int, rng: random.Random, noise: np.random.Generator
+) -> NDArray[np.float32]:
+    """The crop as another pen, hand, scan or cut would have given it: float32 (height, width) in [-1, 1].
+
+    Args:
+        sample: grey crop of any size.
+        height: px of the result.
+        width: px of the result; the crop fills it but for a random margin.
+        rng: randomness of the pen and the cut, advanced.
+        noise: randomness of whole fields, advanced.
+    """
+    pixels = sample.pixels
+    rows, columns = pixels.shape
+    filled = width * rng.uniform(0.82, 1.0)
+    tall = height * rng.uniform(0.8, 1.12)
+    shear, turn = rng.gauss(0, 0.18), rng.gauss(0, 0.02)
+    # From a place on the result back to a place on the crop.
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    x, y = x - np.float32(rng.uniform(0, width - filled)), y - np.float32(height / 2 + rng.gauss(0, 1.5))
+    if rng.random() < 0.7:
+        strength = rng.uniform(0.4, 2.4)
+        cells = (3, max(3, width // rng.choice((12, 18, 30))))
+        for field in (x, y):
+            bumps = noise.normal(0, strength, cells).astype(np.float32)
+            field += cv2.resize(bumps, (width, height), interpolation=cv2.INTER_CUBIC)
+    across: NDArray[Any] = (x + shear * y) * np.float32(columns / filled)
+    down: NDArray[Any] = (y + turn * (x - filled / 2)) * np.float32(rows / tall) + np.float32(rows / 2)
+    paper = int(np.percentile(pixels, 85))
+    grey = cv2.remap(pixels, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=[paper])
+    return _wear(grey, rng, noise)
+
+
+def _wear(grey: NDArray[Any], rng: random.Random, noise: np.random.Generator) -> NDArray[np.float32]:
+    """Pen width, blur, dirt, missing bits, pressure: float32 (h, w) in [-1, 1] from grey."""
+    draw = rng.random()
+    if draw < 0.15:
+        grey = cv2.erode(grey, np.ones((2, 2), np.uint8))
+    elif draw < 0.3:
+        grey = cv2.dilate(grey, np.ones((2, 2), np.uint8))
+    elif draw < 0.4:
+        grey = cv2.GaussianBlur(grey, (0, 0), rng.uniform(0.4, 1.1))
+    plain: NDArray[Any] = level(grey)
+    if rng.random() < 0.5:  # pressure: the same strokes fainter or fuller
+        plain = 1 - 2 * ((1 - plain) / 2) ** np.float32(rng.uniform(0.6, 1.7))
+    height, width = plain.shape
+    if rng.random() < 0.3:
+        for _ in range(rng.randint(1, 2)):
+            top, left = rng.randint(0, height - 8), rng.randint(0, max(1, width - 8))
+            plain[top : top + rng.randint(3, 14), left : left + rng.randint(3, 10)] = rng.choice((1.0, 1.0, 0.3))
+    if rng.random() < 0.15:  # a rule of the paper
+        row = rng.randint(2, height - 3)
+        plain[row : row + rng.randint(1, 2)] -= rng.uniform(0.2, 0.9)
+    if rng.random() < 0.4:
+        plain = plain + noise.normal(0, rng.uniform(0.02, 0.2), plain.shape).astype(np.float32)
+    return np.clip(plain, -1.0, 1.0).astype(np.float32)
+
+
+class Deck:
+    """Samples from which batches of like widths are drawn."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        """Sort by natural width once; a draw takes neighbours."""
+        self.samples = sorted(samples, key=lambda sample: sample.pixels.shape[1] / sample.pixels.shape[0])
+
+    def draw(self, count: int, rng: random.Random) -> list[Sample]:
+        """`count` samples whose widths are near each other."""
+        window = min(len(self.samples), 6 * count)
+        start = rng.randint(0, len(self.samples) - window)
+        return [self.samples[start + rng.randrange(window)] for _ in range(count)]

@@ -1,0 +1,99 @@
+"""A checkpoint that looks and weighs but does not write: the small reader that ships with the package.
+
+A decoder of a few million parameters that writes freely invents words; asked how well given words fit the strokes, its
+vision tower is a good second pair of eyes. So `read` gives the best path of the ink witness, as evidence, and `witness`
+answers about any text. Knows a loaded checkpoint and its witness; knows no prompt and no decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import transformers
+
+from fusion.config import LocalVlm
+from fusion.ctc import Views
+from fusion.page import Failure, Ink, InkLine, Reading, Recipe
+from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line
+from fusion.vlm.protocol import Answer, Query
+from fusion.vlm.witness import Witness
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_LOG = logging.getLogger(__name__)
+TOP = 5
+"""Candidates kept per position."""
+NBEST = 20
+"""Texts that a look proposes as hypotheses."""
+
+
+class ScoringReader:
+    """Looks at crops with the witness of a checkpoint. May be used from several threads; they take turns."""
+
+    name = "local"
+    writes = False
+
+    def __init__(self, config: LocalVlm, checkpoint: Checkpoint, witness: Witness) -> None:
+        """Take over a loaded checkpoint."""
+        self._lock = threading.Lock()
+        self._witness = witness
+        self._looks: dict[str, Views] = {}
+        self._recipe = ("glm witness", transformers.__version__, f"{config.model} {fingerprint(checkpoint)}")
+
+    def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
+        """The best path of each crop, with what else might stand there; looks of earlier pages are forgotten."""
+        with self._lock:
+            self._looks = {}
+            return [(self._read(query.line),) for query in queries]
+
+    def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
+        """Natural log-probability of the letters of each text, case aside; None when the crop was not read."""
+        ink = self.witness(query)
+        return None if ink is None else ink.score(texts)
+
+    def witness(self, query: Query) -> Ink | None:
+        """The look at a crop that was read last; None where this reader has nothing to say about it."""
+        return self._looks.get(_key(query.line))
+
+    def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
+        """A failure: it can't answer questions."""
+        return Failure("vlm", "cannot_answer", "the small reader weighs readings and answers no questions")
+
+    def close(self) -> None:
+        """Forget the looks."""
+        self._looks = {}
+
+    def _read(self, line: InkLine) -> Reading | Failure:
+        if line.crop.size == 0:
+            return Failure("vlm", "empty_crop", "the crop has no pixels")
+        text = line.reading.text if line.reading is not None else ""
+        if not self._witness.knows(text):
+            return Failure("vlm", "not_suited", "the small reader knows Latin script only; other scripts are the OCR's")
+        try:
+            look = self._witness.look(line.crop, len(text))
+        except (RuntimeError, ValueError) as error:
+            kind = "out_of_memory" if isinstance(error, torch.OutOfMemoryError) else "model_error"
+            return Failure("vlm", kind, f"the model could not take this crop ({first_line(error)})")
+        self._looks[_key(line)] = look
+        engine, version, model = self._recipe
+        best = look.best
+        return Reading(
+            "vlm",
+            best.greedy,
+            Recipe(engine, version, model, hashlib.sha256(line.crop.tobytes()).hexdigest(), prompt_id="look"),
+            positions=best.positions(TOP),
+            nbest=look.nbest(NBEST),
+            score=look.score([best.greedy])[0],
+            raw=best.greedy,
+        )
+
+
+def _key(line: InkLine) -> str:
+    return f"{line.id} {hashlib.sha256(line.crop.tobytes()).hexdigest()}"
