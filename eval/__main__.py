@@ -58,6 +58,37 @@ def fit(config: Annotated[Path, typer.Argument(help="What to fit on.")] = Path("
 
 
 @app.command()
+def corrections(
+    data: Annotated[Path, typer.Option(help="Training split, a TSV.")],
+    out: Annotated[Path, typer.Option(help="JSON lines to write, for `python -m fusion.train adapt`.")],
+    limit: Annotated[int, typer.Option(min=1, help="Rows drawn.")] = 500,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 1,
+) -> None:
+    """Write rows of a split as corrections, as if somebody had mended that many lines."""
+    import random
+
+    items = load_split(data)
+    drawn = random.Random(seed).sample(items, min(limit, len(items)))
+    rows = [
+        json.dumps({"image": str(item.path.resolve()), "text": item.reference}, ensure_ascii=False) for item in drawn
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+@app.command()
+def rendered(
+    recipe: Annotated[Path, typer.Argument(help="Training recipe.")] = Path("configs/train/small_reader.yaml"),
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("build/rendered"),
+    count: Annotated[int, typer.Option(min=1, help="Lines.")] = 400,
+) -> None:
+    """Write a split of rendered lines in fonts and texts that the training keeps out."""
+    from eval.rendered import write_split
+
+    print(write_split(recipe, out, count))
+
+
+@app.command()
 def bench(
     paths: Annotated[list[Path] | None, typer.Argument(help="Pages; none: the samples.")] = None,
     config: Annotated[Path | None, typer.Option(help="Engine configuration.")] = None,

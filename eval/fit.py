@@ -8,10 +8,12 @@ lines fits the weights; the other half and lines with trusted labels fit the cal
 from __future__ import annotations
 
 import json
+import math
 import random
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +30,7 @@ from fusion.config import load_config
 from fusion.ctc import Views
 from fusion.domain.lexicon import Lexicon
 from fusion.errors import ConfigError
-from fusion.fuse import decide, evidence, support_of
+from fusion.fuse import WEIGHED, Scorer, decide, evidence, support_of
 from fusion.fuse.align import clusters, key
 from fusion.fuse.hypotheses import gather
 from fusion.intake import open_pages
@@ -39,6 +41,9 @@ from fusion.train.recipe import load_recipe
 from fusion.vlm import Query, open_reader
 
 WITNESS = evidence.FEATURES.index("witness")
+"""Column of the feature; the decoder's stands beside it."""
+ROUGH = {"ink": 1.0, "witness": 0.5, "prior": 0.5, "listed": 2.0}
+"""Weights by which the hypotheses are chosen that the decoder is asked about, before any are fitted."""
 FLOOR = -40.0
 """Ink log-probabilities are cut here while fitting: beyond it a hypothesis is simply impossible."""
 
@@ -82,7 +87,7 @@ class Case:
     texts: tuple[str, ...]
     others: tuple[str, ...]
     support: evidence.Support
-    quality: tuple[float, float]
+    quality: tuple[float, float, float]
     table: NDArray[np.float64]
     errors: NDArray[np.float64]
     length: int
@@ -94,6 +99,7 @@ class Case:
         """The same with the witness weakened where it is unsure."""
         table = self.table.copy()
         table[:, WITNESS] *= self.quality[1] ** gate
+        table[:, WITNESS + 1] *= self.quality[2] ** gate
         return replace(self, table=table)
 
 
@@ -214,13 +220,14 @@ def _cases(source: Source, config: FitConfig, bench: Bench, rng: random.Random) 
         if "simulated" in source.readers:
             seen = unicodedata.normalize("NFC", simulated.read(line.ink, item.reference, texts, rng))
             conditions.append(([Reading("vlm", seen, Recipe("simulated", "1", "simulated", ""))], None))
+        query = Query(item.image, line)
         if "small" in source.readers:
-            query = Query(item.image, line)
             readings = [r for r in bench.small.read([query])[0] if isinstance(r, Reading)]
             conditions += [(readings, bench.small.witness(query))] if readings else []
         for others, witness in conditions:
             for prior in (None, lexicons[fold]) if source.formulary else (None,):
-                case = _case(item, line, others, witness, prior, source, bench.config.fuse.hypotheses)
+                score = partial(bench.small.score, query) if witness is not None else None
+                case = _case(item, line, others, witness, score, prior, source, bench.config.fuse.hypotheses)
                 if case.errors.min() <= config.noise * case.length:
                     cases.append(case)
     return cases
@@ -240,6 +247,7 @@ def _case(
     line: InkLine,
     others: list[Reading],
     witness: Ink | None,
+    score: Scorer | None,
     prior: Lexicon | None,
     source: Source,
     limit: int,
@@ -249,13 +257,25 @@ def _case(
     normal = NORMALISATIONS[source.normalise]
     texts = gather(line.reading, others, line.ink, prior, limit)
     table = evidence.features(texts, line.ink, others, prior, witness)
+    trust = 0.0
+    if witness is not None and score is not None:
+        rough = table @ np.array([ROUGH.get(name, 0.0) for name in evidence.FEATURES])
+        race = np.argsort(-rough, kind="stable")[:WEIGHED].tolist()
+        scores: list[float] = []
+
+        def remembered(asked: Sequence[str]) -> list[float]:
+            scores.extend(score(asked) or [0.0] * len(asked))
+            return scores
+
+        evidence.add_scores(table, texts, race, remembered, witnessed=True, gate=0.0)
+        trust = math.exp(max(s / (len(texts[n]) + 1) for s, n in zip(scores, race, strict=True)))
     reference = normal(item.reference)
     errors = np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64)
     return Case(
         tuple(texts),
         tuple(other.text for other in others),
         support_of(others, prior, witness),
-        (line.ink.quality, witness.quality if witness is not None else 0.0),
+        (line.ink.quality, witness.quality if witness is not None else 0.0, trust),
         table,
         errors,
         max(1, edits(reference, "")[1]),
@@ -276,7 +296,7 @@ def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:
         table[n, :size] = torch.from_numpy(case.table)
         errors[n, :size] = torch.from_numpy(np.minimum(1.0, case.errors / case.length))
         absent[n, :size] = 0.0
-    for name in ("ink", "witness"):
+    for name in ("ink", "witness", "decoder"):
         table[:, :, evidence.FEATURES.index(name)].clamp_(min=FLOOR)
     weights = torch.full((len(evidence.FEATURES),), 0.3, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=200, history_size=20, line_search_fn="strong_wolfe")

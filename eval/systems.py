@@ -14,7 +14,7 @@ from pathlib import Path
 
 from eval.blind import Sight
 from eval.datasets import Item, load_split, names_of
-from fusion.config import Config, LocalVlm, load_config
+from fusion.config import Config, load_config
 from fusion.engine import Engine
 from fusion.errors import InputError
 from fusion.page import Page
@@ -110,7 +110,6 @@ def engine_for(
             if sight != "crop":
                 from eval.blind import BlindReader
 
-                assert isinstance(loaded.vlm, LocalVlm)
                 assert engine._reader is not None
-                engine._reader = BlindReader(engine._reader, loaded.vlm, sight)
+                engine._reader = BlindReader(engine._reader, sight)
             yield engine

@@ -285,6 +285,7 @@ def _end(failed: list[InputError]) -> None:
 
 def _remarks(page: Page, engine: Engine) -> None:
     """What a reader of the transcript should know, on standard error: quality, missing readers, doubtful lines."""
+    from fusion.page import UNASKED
     from fusion.review import needs_review
 
     for finding in page.findings:
@@ -292,7 +293,8 @@ def _remarks(page: Page, engine: Engine) -> None:
     for failure in page.failures:
         _say(f"{page.id}: {failure.stage} failed: {failure.message}")
     if page.unasked:
-        _say(f"{page.id}: no vision-language model was asked; OCR candidates and evidence only")
+        reasons = sorted({failure.message for line in page.lines for failure in line.failures if failure.kind in UNASKED})
+        _say(f"{page.id}: no second reader was asked about any line ({'; '.join(reasons)})")
     for message in sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles}):
         _say(f"{page.id}: {message}")
     bound = engine.config.fuse.review_below

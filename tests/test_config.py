@@ -41,10 +41,11 @@ FIELDS = [(kind, name) for kind in sections() for name in kind.model_fields]
 # --- defaults -----------------------------------------------------------------------------------------------------
 
 
-def test_defaults_need_no_network_no_gpu_and_no_second_model() -> None:
+def test_defaults_need_no_network_no_gpu_and_no_other_model_than_the_packaged_ones() -> None:
     config = load_config()
     assert config == Config()
-    assert isinstance(config.vlm, NoVlm)
+    assert isinstance(config.vlm, LocalVlm)
+    assert (config.vlm.model, config.vlm.device, config.vlm.ask) == ("small", "cpu", "doubtful")
     assert (config.ocr.engine, config.ocr.device) == ("onnx", "cpu")
     assert config.complete.enabled is False
     assert config.domain.formulary is None
@@ -266,9 +267,31 @@ def test_an_unknown_key_is_named(override: str, named: str) -> None:
     assert "fusion config show" in caught.value.way_out
 
 
-def test_a_key_of_the_second_reader_without_an_engine_asks_for_the_engine() -> None:
-    with pytest.raises(ConfigError, match=r"vlm: .*engine"):
-        load_config(overrides=["vlm.model=a-model"])
+def test_a_section_of_the_second_reader_that_names_no_engine_is_the_local_one(tmp_path: Path) -> None:
+    expected = LocalVlm(model="a-model")
+    assert load_config(overrides=["vlm.model=a-model"]).vlm == expected
+    assert load_config(write(tmp_path, "a.yaml", "vlm: {model: a-model}\n")).vlm == expected
+    assert Config.model_validate({"vlm": {"model": "a-model"}}).vlm == expected
+    assert Config.model_validate({"vlm": {}}).vlm == LocalVlm()
+
+
+def test_naming_the_local_engine_throws_none_of_its_keys_away(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", "vlm: {model: a-model}\n")
+    config = load_config(write(tmp_path, "leaf.yaml", "extends: base.yaml\nvlm: {engine: local, device: cuda}\n"))
+    assert config.vlm == LocalVlm(model="a-model", device="cuda")
+
+
+def test_a_key_of_another_engine_is_unknown_to_the_local_one() -> None:
+    with pytest.raises(ConfigError, match=r"vlm\.local\.endpoints"):
+        load_config(overrides=["vlm.endpoints=['http://127.0.0.1:1/v1']"])
+
+
+@pytest.mark.parametrize("engine", [ServedVlm, LocalVlm])
+def test_lines_are_asked_about_all_or_doubtful_and_nothing_else(engine: type[ServedVlm] | type[LocalVlm]) -> None:
+    assert {engine(ask=ask).ask for ask in ("all", "doubtful")} == {"all", "doubtful"}  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="doubtful"):
+        engine(ask="some")  # type: ignore[arg-type]
+    assert (ServedVlm().ask, LocalVlm().ask) == ("all", "doubtful")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""CTC: every figure of `ocr.ctc` against brute force over all alignments of small posteriors."""
+"""CTC: every figure of `fusion.ctc` against brute force over all alignments of small posteriors."""
 
 from __future__ import annotations
 

@@ -65,8 +65,9 @@ def ocr_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_local(checkpoint: Path | str, **settings: Any) -> LocalReader:
-    config = {"threads": 1, "batch": 4, "max_tokens": 16, "prompts": ("glm_ocr",), **settings}
-    return LocalReader(LocalVlm(model=str(checkpoint), **config), AnswerCache(None))
+    chosen = {"threads": 1, "batch": 4, "max_tokens": 16, "prompts": ("glm_ocr",), **settings}
+    config = LocalVlm(model=str(checkpoint), **chosen)
+    return LocalReader(config, AnswerCache(None), load(config))
 
 
 @pytest.fixture(scope="session")
@@ -443,7 +444,7 @@ def test_other_weights_under_the_same_name_are_another_checkpoint(ocr_checkpoint
 
 def test_answers_are_remembered(ocr_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = LocalVlm(model=str(ocr_checkpoint), threads=1, max_tokens=8)
-    reader = LocalReader(config, AnswerCache(tmp_path / "answers.sqlite"))
+    reader = LocalReader(config, AnswerCache(tmp_path / "answers.sqlite"), load(config))
     first = reader.ask(crop(40, 100), TEXT)
     monkeypatch.setattr(reader, "_generate", None)
     assert reader.ask(crop(40, 100), TEXT) == first

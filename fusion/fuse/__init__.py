@@ -20,11 +20,13 @@ from fusion.fuse.evidence import load_weights
 from fusion.fuse.hypotheses import gather
 from fusion.page import GAP, Failure, Ink, Prior, Reading, Span
 
-__all__ = ["Fuser", "support_of"]
+__all__ = ["WEIGHED", "Fuser", "Scorer", "support_of"]
 
 Scorer = Callable[[Sequence[str]], "list[float] | None"]
 SCORED = 32
 """Most hypotheses scored by teacher forcing: each costs a pass of a large model."""
+WEIGHED = 16
+"""The same for the decoder behind a witness, which has to keep pace with the OCR."""
 
 
 class Fuser:
@@ -69,8 +71,11 @@ class Fuser:
         others = [other for other in clear if other.text]
         texts = gather(ocr, others, ink, prior, self._config.hypotheses)
         table = evidence.features(texts, ink, others, prior, witness, self._weights.gate)
-        if score is not None and others and witness is None:
-            self._add_scores(table, texts, score)
+        if score is not None and others:
+            race = np.argsort(-(table @ self._weights.vector), kind="stable")[: SCORED if witness is None else WEIGHED]
+            evidence.add_scores(
+                table, texts, race.tolist(), score, witnessed=witness is not None, gate=self._weights.gate
+            )
         probabilities = evidence.distribution(table, self._weights.vector)
         chosen, numbers_kept = self._choose(texts, probabilities, table, others, prior)
         texts[chosen] = text = _cased(texts[chosen], [ocr, *others], ink)
@@ -102,15 +107,6 @@ class Fuser:
             return 0, False
         said = [other.text for other in others]
         return decide.choose(texts, probabilities, table[:, evidence.FEATURES.index("ink")], said, prior)
-
-    def _add_scores(self, table: NDArray[np.float64], texts: list[str], score: Scorer) -> None:
-        """Ask the second reader about the hypotheses that the other evidence leaves in the race; the rest are lowest."""
-        race = np.argsort(-(table @ self._weights.vector), kind="stable")[:SCORED]
-        scores = score([texts[n] for n in race])
-        if scores is not None:
-            column = table[:, evidence.FEATURES.index("vlm_score")]
-            column[:] = min(scores) - max(scores)
-            column[race] = np.asarray(scores) - max(scores)
 
 
 def support_of(others: Sequence[Reading], prior: Prior | None, witness: Ink | None) -> evidence.Support:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -24,12 +24,14 @@ from fusion.errors import ConfigError
 from fusion.fuse.align import distance, keys
 from fusion.page import Ink, Prior, Reading
 
-FEATURES = ("ink", "witness", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed", "length")
+FEATURES = ("ink", "witness", "decoder", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed", "length")
 """Names of the features, in the order of the weight vector:
 
 ink            log P(h | strokes) under the OCR's CTC, best hypothesis 0
 witness        log P(h | strokes) under the second reader's own look at the ink, best hypothesis 0, times that look's quality
                to the power `Weights.gate`: the less sure the witness is of this line, the less it says
+decoder        log P(h | crop) under the decoder behind that witness, best hypothesis 0, times the probability per token
+               of its best hypothesis to the same power: the more this line surprises it, the less it says
 vlm_distance   minus the edits to each of the second reader's readings, mean over readings, white space aside
 vlm_match      share of those readings that h equals
 vlm_score      log P(h | crop) under the second reader by teacher forcing, best hypothesis 0, when it can say
@@ -111,8 +113,8 @@ def features(
 ) -> NDArray[np.float64]:
     """Feature matrix: float64 (N, F) for N hypotheses, the OCR's reading first; what is not known is 0.
 
-    A reader that is a witness is asked about every text, so how far each is from its reading says nothing more. The
-    `vlm_score` is left at 0: asking for it is dear, so the caller does, about a few.
+    A reader that is a witness is asked about every text, so how far each is from its reading says nothing more.
+    `decoder` and `vlm_score` are left at 0: asking for them is dear, so the caller does, about a few (`add_scores`).
     """
     table = np.zeros((len(texts), len(FEATURES)))
     column = {name: table[:, number] for number, name in enumerate(FEATURES)}
@@ -133,6 +135,38 @@ def features(
     if others or len(texts[0].split()) <= 1:  # alone, a list of names has nothing to balance a bonus for length
         column["length"][:] = [len(_inked(own)) - len(_inked(split[0])) for own in split]
     return table
+
+
+def add_scores(
+    table: NDArray[np.float64],
+    texts: Sequence[str],
+    race: Sequence[int],
+    score: Callable[[Sequence[str]], list[float] | None],
+    *,
+    witnessed: bool,
+    gate: float,
+) -> None:
+    """Ask the second reader's decoder about the hypotheses still in the race; the rest count as the lowest of them.
+
+    Args:
+        table: feature matrix, changed in place.
+        texts: hypotheses.
+        race: indices of those asked about.
+        score: log-probabilities of texts, or None when the reader can't say.
+        witnessed: the decoder belongs to a witness.
+        gate: see `Weights.gate`.
+    """
+    scores = score([texts[n] for n in race])
+    if scores is None:
+        return
+    values = np.asarray(scores, dtype=np.float64)
+    trust = 1.0
+    if witnessed:
+        lengths = np.array([len(texts[n]) + 1 for n in race])
+        trust = float(np.exp((values / lengths).max())) ** gate
+    column = table[:, FEATURES.index("decoder" if witnessed else "vlm_score")]
+    column[:] = (values.min() - values.max()) * trust
+    column[list(race)] = (values - values.max()) * trust
 
 
 def _inked(own: list[str]) -> list[str]:

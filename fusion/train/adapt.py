@@ -14,44 +14,28 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from fusion.errors import InputError
+from fusion.train.corrections import HELD_OUT, read_rows
 from fusion.train.crops import Deck, Sample, read_crop
 from fusion.train.export import calibrate, export
 from fusion.train.learn import Decks, Learner
 from fusion.train.recipe import Recipe, Size, Stage, Synthetic
 from fusion.vlm.witness import SETTINGS
 
-HELD_OUT = 0.1
-"""Share of the corrections that is kept out, to see what the rest has taught."""
 FEWEST = 20
 
 
 def load_corrections(path: Path, alphabet: str) -> tuple[list[Sample], int]:
     """Corrections of a JSONL file, and how many were left out for a character that the checkpoint lacks.
 
-    Each row is `{"image": "crop.png", "text": "what it says"}`, the image relative to the file; `stretch` widens a
-    squashed crop.
-
     Raises:
         InputError: names the row and what is wrong with it.
     """
     samples, strange = [], 0
-    try:
-        rows = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"can't be read ({error})", "Give a JSONL file in UTF-8.") from error
-    for number, row in enumerate(rows, 1):
-        if not row.strip():
-            continue
-        try:
-            item = json.loads(row)
-            image, text, stretch = str(item["image"]), str(item["text"]).strip(), float(item.get("stretch", 1.0))
-        except (ValueError, KeyError, TypeError) as error:
-            way = 'Each row is {"image": "crop.png", "text": "what it says"}.'
-            raise InputError(f"{path}:{number}", f"is no correction ({type(error).__name__}: {error})", way) from error
+    for image, text, stretch in read_rows(path):
         if not text or not set(text) <= set(alphabet):
             strange += 1
             continue
-        samples.append(Sample(read_crop(path.parent / image, stretch), text))
+        samples.append(Sample(read_crop(image, stretch), text))
     if len(samples) < FEWEST:
         way = f"Give at least {FEWEST} corrected crops; some hundreds are worth the time."
         raise InputError(path, f"holds {len(samples)} usable corrections", way)

@@ -1,8 +1,8 @@
 """A checkpoint that looks and weighs but does not write: the small reader that ships with the package.
 
-A decoder of a few million parameters that writes freely invents words; asked how well given words fit the strokes, its
-vision tower is a good second pair of eyes. So `read` gives the best path of the ink witness, as evidence, and `witness`
-answers about any text. Knows a loaded checkpoint and its witness; knows no prompt and no decision.
+A decoder of a few million parameters that writes freely invents words; asked how well given words fit, it and the ink
+witness on its vision tower are a good second pair of eyes. So `read` gives the best path of the witness, as evidence,
+`witness` answers about any text, and `score` asks the decoder. Knows a loaded checkpoint; knows no decision.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import transformers
 from fusion.config import LocalVlm
 from fusion.ctc import Views
 from fusion.page import Failure, Ink, InkLine, Reading, Recipe
+from fusion.vlm.cache import AnswerCache
 from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line
+from fusion.vlm.local import LocalReader
 from fusion.vlm.protocol import Answer, Query
 from fusion.vlm.witness import Witness
 
@@ -43,6 +45,8 @@ class ScoringReader:
     def __init__(self, config: LocalVlm, checkpoint: Checkpoint, witness: Witness) -> None:
         """Take over a loaded checkpoint."""
         self._lock = threading.Lock()
+        asking = config.model_copy(update={"prompts": ("glm_ocr",), "batch": max(config.batch, 16)})
+        self._decoder = LocalReader(asking, AnswerCache(None), checkpoint)
         self._witness = witness
         self._looks: dict[str, Views] = {}
         self._recipe = ("glm witness", transformers.__version__, f"{config.model} {fingerprint(checkpoint)}")
@@ -54,9 +58,8 @@ class ScoringReader:
             return [(self._read(query.line),) for query in queries]
 
     def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
-        """Natural log-probability of the letters of each text, case aside; None when the crop was not read."""
-        ink = self.witness(query)
-        return None if ink is None else ink.score(texts)
+        """Natural log-probability of each text, and of stopping after it, under the decoder; see `LocalReader.score`."""
+        return self._decoder.score(query, texts)
 
     def witness(self, query: Query) -> Ink | None:
         """The look at a crop that was read last; None where this reader has nothing to say about it."""
@@ -67,8 +70,9 @@ class ScoringReader:
         return Failure("vlm", "cannot_answer", "the small reader weighs readings and answers no questions")
 
     def close(self) -> None:
-        """Forget the looks."""
+        """Free the model's memory; a closed reader can't be asked."""
         self._looks = {}
+        self._decoder.close()
 
     def _read(self, line: InkLine) -> Reading | Failure:
         if line.crop.size == 0:

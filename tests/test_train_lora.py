@@ -1,0 +1,192 @@
+"""The LoRA recipe over tiny random checkpoints of every GLM-V class: what is learnt, what changes, what is refused.
+
+The proof that crops and texts reach the model as they should is the reader's own score: another route through the model
+(prompt first, texts continued from its cache), written before this one.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import load_file
+
+from fusion.config import LocalVlm
+from fusion.errors import ConfigError, DependencyError, InputError
+from fusion.page import InkLine, Reading, Recipe
+from fusion.train import lora as lora_module
+from fusion.train.corrections import read_rows
+from fusion.train.lora import IGNORED, Line, Tutor, load_lines, lora
+from fusion.vlm.cache import AnswerCache
+from fusion.vlm.checkpoint import Checkpoint, load
+from fusion.vlm.local import LocalReader
+from fusion.vlm.protocol import Query
+from tests import tiny_glm
+
+TEXTS = (
+    *("Napa 500 mg", "1 tab", "x", "2 cap qid", "第2步", "今天气温会降到5度", "Rx", "Seclo 20", "prn, daily"),
+    *("to the light", "5 ml", "明天气温会降到度"),
+)
+
+
+def draw(folder: Path, number: int, text: str) -> dict[str, str]:
+    """A crop on coloured paper, as large as its text; Pillow's own font has no Han, whose boxes are ink as well."""
+    font = ImageFont.load_default(18 + number)
+    left, top, right, bottom = (round(side) for side in font.getbbox(text))
+    paper = (255 - 9 * number, 240, 200 + 4 * number)
+    image = Image.new("RGB", (right - left + 12, bottom - top + 10), paper)
+    ImageDraw.Draw(image).text((6 - left, 5 - top), text, fill=(20, 10 * number, 120), font=font)
+    image.save(folder / f"{number}.png")
+    return {"image": f"{number}.png", "text": text}
+
+
+def write(path: Path, rows: Sequence[Any]) -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    return write(folder / "corrections.jsonl", [draw(folder, n, text) for n, text in enumerate(TEXTS)])
+
+
+@pytest.fixture(scope="module")
+def lines(data: Path) -> list[Line]:
+    return load_lines(data)
+
+
+@pytest.fixture(scope="module", params=tiny_glm.KINDS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_glm.build(tmp_path_factory.mktemp("glm"), request.param)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder: Path) -> Checkpoint:
+    return load(LocalVlm(model=str(folder), threads=1))
+
+
+def reader_scores(checkpoint: Checkpoint, lines: Sequence[Line], prompt: str = "glm_ocr") -> list[float]:
+    """What the reader says of the right texts, as it does in use: the OCR's reading settles the prompt's language."""
+    reader = LocalReader(LocalVlm(prompts=(prompt,), threads=1), AnswerCache(None), checkpoint)
+    found = []
+    for line in lines:
+        reading = Reading("ocr", line.text, Recipe("made", "1", "made", ""))
+        scores = reader.score(Query("photo.png", InkLine("l000", (), line.pixels, reading, None)), [line.text])
+        assert scores is not None
+        found += scores
+    return found
+
+
+def teach(data: Path, folder: Path, output: Path, **changes: Any) -> tuple[dict[str, float], list[str]]:
+    settings = {"epochs": 12, "batch": 11, "rate": 0.02, "rank": 4, "device": "cpu", "threads": 1, "prompt": "glm_ocr"}
+    said: list[str] = []
+    return lora(data, str(folder), output, **{**settings, **changes}, log=said.append), said
+
+
+# --- from lines to tensors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", ["glm_ocr", "blind"])
+def test_the_loss_is_what_the_reader_itself_gives(checkpoint: Checkpoint, lines: list[Line], prompt: Any) -> None:
+    """Twelve crops of different size and texts of different length and script in one batch; two tokens end an answer."""
+    tutor = Tutor(checkpoint, prompt)
+    batch = tutor.batch(lines)
+    assert (batch.inputs["attention_mask"] == 0).any()
+    assert len(batch.inputs["image_grid_thw"].unique(dim=0)) > 6
+    expected = reader_scores(checkpoint, lines, prompt)
+    assert len({round(score, 2) for score in expected}) == len(TEXTS)
+    with torch.inference_mode():
+        assert (-tutor.nats(batch)).tolist() == pytest.approx(expected, abs=1e-3)
+    mean = -sum(expected) / sum(map(len, TEXTS))
+    assert tutor.nats_per_character(lines, 5) == pytest.approx(mean, abs=1e-4)
+
+
+def test_only_the_answer_and_its_stop_are_learnt(checkpoint: Checkpoint, lines: list[Line]) -> None:
+    batch = Tutor(checkpoint, "glm_ocr").batch(lines)
+    ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+    for row, text in enumerate(TEXTS):
+        learnt = batch.labels[row] != IGNORED
+        *answer, stop = batch.labels[row][learnt].tolist()
+        assert checkpoint.tokenizer.decode(answer) == text
+        assert stop == checkpoint.stops[0]
+        assert torch.equal(batch.labels[row][learnt], ids[row][learnt])
+        length = int(mask[row].sum())
+        assert mask[row].tolist() == [1] * length + [0] * (ids.shape[1] - length)
+        assert learnt.nonzero()[:, 0].tolist() == list(range(length - len(text) - 1, length))
+    assert batch.characters == sum(map(len, TEXTS))
+
+
+def test_positions_count_an_image_as_its_longer_side(checkpoint: Checkpoint, lines: list[Line]) -> None:
+    """What the decoder gets, not what a helper would say: before the image, across it, and after it."""
+    tutor = Tutor(checkpoint, "glm_ocr")
+    batch = tutor.batch(lines)
+    got: list[torch.Tensor] = []
+    hook = checkpoint.model.model.language_model.register_forward_pre_hook(
+        lambda _module, _args, given: got.append(given["position_ids"]), with_kwargs=True
+    )
+    with torch.inference_mode():
+        tutor.nats(batch)
+    hook.remove()
+    image_id = checkpoint.model.config.image_token_id
+    for row, (_, down, across) in enumerate((batch.inputs["image_grid_thw"] // tiny_glm.MERGE).tolist()):
+        length = int(batch.inputs["attention_mask"][row].sum())
+        start = batch.inputs["input_ids"][row].tolist().index(image_id)
+        places = [(n, n, n) for n in range(start)]
+        places += [(start, start + y, start + x) for y in range(down) for x in range(across)]
+        after = start + max(down, across)
+        places += [(after + n,) * 3 for n in range(length - len(places))]
+        assert got[0][-3:, row, :length].T.tolist() == [list(place) for place in places]
+
+
+# --- a run --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_lowers_the_loss_and_its_result_loads_again(data: Path, folder: Path, tmp_path: Path) -> None:
+    figures, said = teach(data, folder, tmp_path)
+    steps = [json.loads(line) for line in said[1:]]
+    assert said[0].startswith("11 corrections to learn from, 1 kept out, 0 left out")
+    assert [step["step"] for step in steps] == list(range(1, 13))
+    assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
+    assert all(math.isfinite(value) for value in figures.values())
+
+    old, new = (load_file(where / "model.safetensors") for where in (folder, tmp_path / "merged"))
+    assert set(new) == set(old)
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    inner = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
+    assert changed == {
+        f"model.language_model.layers.{n}.{part}.weight"
+        for n in (0, 1)
+        for part in (f"{'mlp' if 'up' in name or 'down' in name else 'self_attn'}.{name}" for name in inner)
+    }
+
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json"):
+        assert (tmp_path / "merged" / file).read_bytes() == (folder / file).read_bytes()
+    assert "1 crops kept out" in (tmp_path / "merged" / "README.md").read_text()
+
+
+def test_merged_and_adapted_models_score_the_same(data: Path, folder: Path, lines: list[Line], tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    figures, _ = teach(data, folder, tmp_path, epochs=2)
+    merged = reader_scores(load(LocalVlm(model=str(tmp_path / "merged"), threads=1)), lines)
+    plain = load(LocalVlm(model=str(folder), threads=1))
+    untaught = reader_scores(plain, lines)
+    peft.PeftModel.from_pretrained(plain.model, tmp_path / "adapter")  # goes into the model itself
+    adapted = reader_scores(plain, lines)
+    assert merged == pytest.approx(adapted, abs=1e-2)
+    assert merged != pytest.approx(untaught, abs=1.0)
+    # The figures are those of the one line kept out.
+    per_character = [
+        [-score / len(line.text) for score, line in zip(scores, lines, strict=True)] for scores in (untaught, merged)
+    ]
+    assert any(
+        figures == pytest.approx({"before": before, "after": after}, abs=1e-3)
+        for before, after in zip(*per_character, strict=True)
+    )
