@@ -293,7 +293,9 @@ def _remarks(page: Page, engine: Engine) -> None:
     for failure in page.failures:
         _say(f"{page.id}: {failure.stage} failed: {failure.message}")
     if page.unasked:
-        reasons = sorted({failure.message for line in page.lines for failure in line.failures if failure.kind in UNASKED})
+        reasons = sorted(
+            {failure.message for line in page.lines for failure in line.failures if failure.kind in UNASKED}
+        )
         _say(f"{page.id}: no second reader was asked about any line ({'; '.join(reasons)})")
     for message in sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles}):
         _say(f"{page.id}: {message}")

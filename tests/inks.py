@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
+from hypothesis import strategies as st
 
 from fusion.ctc import Posterior, Views
 from fusion.page import Reading, Recipe
@@ -40,6 +44,39 @@ def ocr_reading(views: Views, nbest: int = 20) -> Reading:
         views.score([best.greedy])[0],
         raw=best.greedy,
     )
+
+
+def look(views: Views) -> Reading:
+    """What a second reader with eyes of its own says it sees: its best path, with what else might stand there."""
+    return replace(ocr_reading(views), source="vlm")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A look at the ink whose quality is given and not worked out."""
+
+    views: Views
+    quality: float
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        return self.views.score(texts)
+
+    def score_cased(self, texts: Sequence[str]) -> list[float]:
+        return self.views.score_cased(texts)
+
+    def place(self, text: str) -> tuple[tuple[float, float], ...]:
+        return self.views.place(text)
+
+
+def inks(letters: str, *, blank: bool = True, max_size: int = 6) -> st.SearchStrategy[Views]:
+    """Random ink, each place any mixture of the letters; `blank`: and of nothing at all."""
+    choices = ["", *letters] if blank else list(letters)
+    weights = st.lists(st.floats(0.01, 1), min_size=len(choices), max_size=len(choices))
+
+    def written(places: list[list[float]]) -> Views:
+        return ink(*({c: w / sum(place) for c, w in zip(choices, place, strict=True)} for place in places))
+
+    return st.lists(weights, min_size=1, max_size=max_size).map(written)
 
 
 def vlm_reading(text: str) -> Reading:

@@ -17,16 +17,16 @@ from tests.vlm_readers import completion, prompt_of, serving
 
 SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
 RUNNER = CliRunner()
+ALONE = ("--set", "vlm.engine=none")
+"""The OCR without a second reader."""
 
 
 @pytest.fixture(autouse=True)
-def one_engine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """The default engine is loaded once for all tests; any other configuration loads its own."""
+def one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The OCR alone is loaded once for all tests; any other configuration loads its own."""
     from fusion import engine
 
     real = engine.Engine
-    cache = request.config.cache
-    assert cache is not None
 
     def shared(config: Any) -> Any:
         if config.vlm.engine != "none" or config.domain.formulary is not None:
@@ -46,25 +46,25 @@ def run(*arguments: object) -> Any:
 
 
 def test_text_goes_to_stdout_and_remarks_to_stderr() -> None:
-    result = run("transcribe", SAMPLES / "forecast_gap.png")
+    result = run("transcribe", SAMPLES / "forecast_gap.png", *ALONE)
     assert result.exit_code == 0
     assert result.stdout == "明天气温会降到□度\n"
-    assert "no vision-language model was asked" in result.stderr
+    assert "no second reader was asked about any line" in result.stderr
 
 
 def test_json_is_a_page_that_loads_again() -> None:
-    result = run("transcribe", SAMPLES / "note_zh.jpg", "--format", "json")
+    result = run("transcribe", SAMPLES / "note_zh.jpg", "--format", "json", *ALONE)
     page = load_page(result.stdout)
     assert [line.order for line in page.lines] == [0, 1]
     assert page.schema == "fusion.page/1"
 
 
 def test_crop_reads_without_detection() -> None:
-    assert run("transcribe", "--crop", SAMPLES / "word_squashed.png").stdout == "Amlodipine\n"
+    assert run("transcribe", "--crop", SAMPLES / "word_squashed.png", *ALONE).stdout == "Amlodipine\n"
 
 
 def test_overlay_is_written(tmp_path: Path) -> None:
-    result = run("transcribe", SAMPLES / "letter_en_skewed.jpg", "--format", "overlay", "--out", tmp_path)
+    result = run("transcribe", SAMPLES / "letter_en_skewed.jpg", "--format", "overlay", "--out", tmp_path, *ALONE)
     assert result.exit_code == 0
     (written,) = tmp_path.glob("*.png")
     from PIL import Image
@@ -76,7 +76,7 @@ def test_overlay_is_written(tmp_path: Path) -> None:
 def test_a_bad_input_is_reported_and_the_others_are_read(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     shutil.copy(SAMPLES / "word_squashed.png", tmp_path / "word.png")
-    result = run("transcribe", "--crop", tmp_path)
+    result = run("transcribe", "--crop", tmp_path, *ALONE)
     assert "Amlodipine" in result.stdout
     assert "broken.jpg" in result.stderr
     assert result.exit_code == InputError.exit_code
@@ -86,7 +86,7 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for name in ("a/n.png", "b/n.png"):
         (tmp_path / name).parent.mkdir()
         shutil.copy(SAMPLES / "word_squashed.png", tmp_path / name)
-    run("transcribe", "--crop", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
+    run("transcribe", "--crop", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out", *ALONE)
     assert len(list((tmp_path / "out").glob("*.txt"))) == 2
 
 
@@ -111,7 +111,7 @@ def test_a_diplomatic_file_holds_nothing_supplied(tmp_path: Path) -> None:
 def test_compare_writes_its_file_even_when_one_input_fails(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").touch()
     html = tmp_path / "o.html"
-    result = run("compare", tmp_path / "broken.jpg", SAMPLES / "note_zh.jpg", "--html", html)
+    result = run("compare", tmp_path / "broken.jpg", SAMPLES / "note_zh.jpg", "--html", html, *ALONE)
     assert result.exit_code == InputError.exit_code
     assert "note_zh.jpg" in html.read_text(encoding="utf-8")
 
@@ -129,7 +129,7 @@ def test_a_place_that_can_not_be_written_is_named(
 
 
 def test_a_missing_path_is_an_input_error() -> None:
-    result = run("transcribe", "nowhere.png")
+    result = run("transcribe", "nowhere.png", *ALONE)
     assert isinstance(result.exception, InputError)
 
 
@@ -186,6 +186,28 @@ def test_ask_prints_answer_and_cited_lines() -> None:
     assert "[l001] 开会时间" in result.stdout
 
 
+def test_with_nothing_configured_a_chinese_page_is_the_ocrs_and_says_so() -> None:
+    result = run("transcribe", SAMPLES / "forecast_gap.png")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == run("transcribe", SAMPLES / "forecast_gap.png", *ALONE).stdout
+    assert "no second reader was asked about any line" in result.stderr
+
+
+def test_a_latin_word_carries_the_small_readers_look_beside_the_ocrs() -> None:
+    result = run("transcribe", "--crop", SAMPLES / "word_squashed.png", "--set", "vlm.ask=all", "--format", "json")
+    assert result.exit_code == 0, result.output
+    (line,) = load_page(result.stdout).lines
+    assert [reading.source for reading in line.readings] == ["ocr", "vlm"]
+    assert "vlm:" not in result.stderr
+
+
+@pytest.mark.parametrize("reader", [(), ALONE], ids=["small", "none"])
+def test_ask_needs_a_model_that_writes_and_says_how_to_get_one(reader: tuple[str, ...]) -> None:
+    error = run("ask", SAMPLES / "note_zh.jpg", "几点开会？", *reader).exception
+    assert isinstance(error, ConfigError)
+    assert "configs/served.yaml" in str(error)
+
+
 def test_batch_gives_one_result_per_input_whatever_happens(tmp_path: Path) -> None:
     for name in ("a/note.png", "b/note.png"):
         (tmp_path / name).parent.mkdir()
@@ -195,6 +217,7 @@ def test_batch_gives_one_result_per_input_whatever_happens(tmp_path: Path) -> No
     config = tmp_path / "batch.yaml"
     config.write_text(
         f"batch:\n  inputs: [{tmp_path}]\n  output: {out}\n  crop: true\n  formats: [json, text, overlay]\n"
+        "vlm: {engine: none}\n"
     )
     result = run("batch", config)
     rows = [json.loads(row) for row in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -242,7 +265,8 @@ def test_config_show_is_a_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sets", "words", "code"),
     [
-        ([], ["ready", "runtime onnx", "none: OCR candidates"], 0),
+        ([], ["ready", "runtime onnx", "small, the reader of this package", "writes nothing"], 0),
+        (["vlm.engine=none"], ["ready", "runtime onnx", "none: OCR candidates"], 0),
         (["vlm.engine=served", "vlm.endpoints=['http://127.0.0.1:9/v1']"], ["DOES NOT ANSWER", "NOT READY"], 4),
         (["vlm.engine=local", "vlm.model=no/such-model"], ["MISSING", "vlm.download"], 4),
         (["domain.formulary=none.txt"], ["formulary", "MISSING"], 4),

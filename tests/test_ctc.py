@@ -464,6 +464,14 @@ def test_views_list_the_union_of_their_looks_by_the_mixture(looks: list[Posterio
         assert all(score <= found[-1].score + 1e-9 for score in views.score(left_out))
 
 
+@small
+@given(st.lists(posteriors(), min_size=1, max_size=3))
+def test_views_are_as_sure_as_their_best_look(looks: list[Posterior]) -> None:
+    views = Views(tuple(sorted(looks, key=lambda look: -look.quality)))
+    assert views.quality == views.best.quality == max(look.quality for look in looks)
+    assert 0 < views.quality <= 1
+
+
 def test_views_place_by_their_best_look() -> None:
     wide, narrow = peaks({}, {"a": 0.9}, column_px=5.0), peaks({"a": 0.5}, {}, column_px=3.0)
     assert Views((wide, narrow)).best is wide

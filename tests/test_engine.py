@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,26 @@ import pytest
 from fusion.config import Config, load_config
 from fusion.engine import Engine, photographs, transcribe
 from fusion.errors import ConfigError, InputError
+from fusion.fuse import Fuser
 from fusion.page import Page
 from tests.vlm_readers import completion, prompt_of, serving
 
-SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "eval" / "samples"
 pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")
 def engine() -> Any:
-    with Engine() as opened:
+    """The OCR alone."""
+    with Engine(load_config(overrides=["vlm.engine=none"])) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def asking() -> Any:
+    """The OCR and the small reader, which looks at every line."""
+    with Engine(load_config(overrides=["vlm.ask=all", "vlm.threads=1"])) as opened:
         yield opened
 
 
@@ -210,6 +223,89 @@ def test_ask_without_a_model_says_what_to_configure(engine: Engine) -> None:
         engine.ask(SAMPLES / "note_zh.jpg", "?")
 
 
+def test_the_small_reader_looks_at_every_latin_line_when_told_to(asking: Engine) -> None:
+    for name in ("letter_en_skewed.jpg", "prescription.jpg"):
+        page = only(asking, name)
+        assert page.lines
+        assert not page.failures
+        for line in page.lines:
+            ocr, *others = line.readings
+            if not ocr.text.isascii():
+                assert [failure.kind for failure in line.failures] == ["not_suited"]
+                continue
+            (seen,) = others
+            assert (ocr.source, seen.source) == ("ocr", "vlm")
+            assert seen.recipe.model.startswith("small")
+            assert not line.failures
+
+
+def test_chinese_lines_are_the_ocrs_and_nobody_has_failed(engine: Engine, asking: Engine) -> None:
+    page, alone = only(asking, "note_zh.jpg"), only(engine, "note_zh.jpg")
+    assert [line.text for line in page.lines] == [line.text for line in alone.lines]
+    assert [[failure.kind for failure in line.failures] for line in page.lines] == [["not_suited"]] * 2
+    assert page.unasked
+    assert not any(line.troubles for line in page.lines)
+
+
+def _weights(folder: Path, sure: float) -> str:
+    """An override that names the packaged weights with another limit of what the OCR is sure of."""
+    content = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
+    content["weights"]["sure"] = sure
+    path = folder / f"sure_{sure:g}.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return f"fuse.weights={path}"
+
+
+def test_lines_of_which_the_ocr_is_sure_are_not_read_again(engine: Engine, tmp_path: Path) -> None:
+    alone = only(engine, "letter_en_skewed.jpg")
+    kinds: dict[float, list[str]] = {}
+    with Engine(load_config(overrides=["vlm.threads=1"])) as opened:
+        for sure in (0.0, 0.9, 2.0):  # all lines, some, none
+            opened._fuser = Fuser(load_config(overrides=[_weights(tmp_path, sure)]).fuse)
+            kinds[sure] = []
+            for line, own in zip(only(opened, "letter_en_skewed.jpg").lines, alone.lines, strict=True):
+                others, found = line.readings[1:], [failure.kind for failure in line.failures]
+                assert len(others) + len(found) == 1
+                kinds[sure] += found
+                if found:
+                    assert line.text == own.text
+                    assert not line.troubles
+    assert kinds[0.0] == ["not_needed"] * len(alone.lines)
+    assert set(kinds[0.9]) <= {"not_needed", "not_suited"}
+    assert "not_needed" not in kinds[2.0]
+
+
+def test_a_served_reader_reads_every_line_unless_told_otherwise(tmp_path: Path) -> None:
+    with serving(lambda path, body: completion("记得买牛奶和面包")) as server:
+        with Engine(served(server.url, _weights(tmp_path, 0.0), "vlm.ask=doubtful")) as opened:
+            spared = only(opened, "note_zh.jpg")
+        assert server.requests == []
+        with Engine(served(server.url, _weights(tmp_path, 0.0))) as opened:
+            read = only(opened, "note_zh.jpg")
+    assert [[failure.kind for failure in line.failures] for line in spared.lines] == [["not_needed"]] * 2
+    assert "not_needed" not in {failure.kind for line in read.lines for failure in line.failures}
+
+
+@pytest.mark.parametrize("reader", [[], ["vlm.engine=none"]], ids=["small", "none"])
+def test_without_a_reader_that_writes_completion_is_refused_and_a_configuration_named(reader: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"complete\.enabled") as caught:
+        Engine(load_config(overrides=["complete.enabled=true", *reader]))
+    assert (ROOT / named(caught.value)).is_file()
+
+
+def test_the_small_reader_answers_no_questions_and_names_a_configuration(asking: Engine) -> None:
+    with pytest.raises(ConfigError, match=r"vlm\.engine") as caught:
+        asking.ask(SAMPLES / "note_zh.jpg", "?")
+    assert (ROOT / named(caught.value)).is_file()
+
+
+def named(error: ConfigError) -> str:
+    """The configuration that an error advises."""
+    found = re.search(r"configs/\w+\.yaml", error.way_out)
+    assert found is not None
+    return found.group()
+
+
 def test_a_local_checkpoint_reads_and_scores_through_the_same_path(tmp_path: Path) -> None:
     from tests.tiny_glm import build
 
@@ -219,6 +315,7 @@ def test_a_local_checkpoint_reads_and_scores_through_the_same_path(tmp_path: Pat
         "vlm.threads=1",
         "vlm.max_tokens=8",
         "vlm.attempts=1",
+        "vlm.ask=all",
     ]
     with Engine(load_config(overrides=sets)) as engine:
         page = only(engine, "word_squashed.png", crop=True)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from eval import datasets, metrics
-from eval.fit import Case, minimum_risk, platt
+from eval.blind import BlindReader, Sight
+from eval.fit import WITNESS, Case, _sure, minimum_risk, platt
 from eval.report import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
 from fusion.errors import ConfigError, InputError
 from fusion.fuse import evidence
+from fusion.page import Failure, Ink, Reading
+from fusion.vlm import Answer, Query
 from tests.inks import ink
+from tests.vlm_readers import query
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "eval" / "samples"
@@ -82,6 +90,18 @@ def test_a_split_reads_line_breaks_and_refuses_other_files(tmp_path: Path) -> No
         datasets.load_split(tmp_path / "x.tsv")
 
 
+def case(
+    texts: tuple[str, ...],
+    table: np.ndarray,
+    errors: np.ndarray,
+    support: evidence.Support = "witnessed",
+    quality: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    length: int = 1,
+) -> Case:
+    """A training line whose truth and second reading are "a"."""
+    return Case(texts, ("a",), support, quality, table, errors, length, "a", "a.png", None)
+
+
 def test_minimum_risk_learns_which_feature_tells_the_truth() -> None:
     rng = np.random.default_rng(0)
     cases = []
@@ -91,7 +111,7 @@ def test_minimum_risk_learns_which_feature_tells_the_truth() -> None:
         table[truth, evidence.FEATURES.index("vlm_match")] = 1.0
         table[:, evidence.FEATURES.index("length")] = rng.normal(size=3)
         cases.append(
-            Case(("a", "b", "c"), ("a",), table, np.where(np.arange(3) == truth, 0.0, 4.0), 4, "a", "a.png", None)
+            case(("a", "b", "c"), table, np.where(np.arange(3) == truth, 0.0, 4.0), support="supported", length=4)
         )
     weights = dict(zip(evidence.FEATURES, minimum_risk(cases, 1e-3), strict=True))
     assert weights["vlm_match"] > 2
@@ -134,6 +154,111 @@ def test_a_wrong_evaluation_is_a_config_error(tmp_path: Path) -> None:
         load_run(path)
 
 
+def test_a_gate_weakens_the_witness_by_its_quality_and_nothing_else() -> None:
+    own = case(("b", "a"), np.full((2, len(evidence.FEATURES)), -2.0), np.array([1.0, 0.0]), quality=(0.9, 0.25, 0.04))
+    assert (own.gated(0.0).table == own.table).all()
+    changed, decoder = own.gated(0.5).table, evidence.FEATURES.index("decoder")
+    assert changed[:, WITNESS] == pytest.approx([-1.0, -1.0])
+    assert changed[:, decoder] == pytest.approx([-0.4, -0.4])
+    gated = [WITNESS, decoder]
+    assert (np.delete(changed, gated, axis=1) == np.delete(own.table, gated, axis=1)).all()
+    assert (own.table == -2.0).all()
+
+
+def witnessed(quality: float, gain: float) -> Case:
+    """A line that the witness mends (gain 1), leaves (0) or breaks (-1): it always says the second text."""
+    table = np.zeros((2, len(evidence.FEATURES)))
+    table[0, WITNESS] = -5.0
+    return case(("b", "a"), table, np.array([max(gain, 0.0), max(-gain, 0.0)]), quality=(quality, 0.9, 0.9))
+
+
+VECTOR = np.array([float(name == "witness") for name in evidence.FEATURES])
+
+
+@pytest.mark.parametrize(
+    ("gains", "idle", "limit"),
+    [
+        ([0, 0, 0, 1, 1], 0.01, 0.7),  # nothing to mend above .7
+        ([0, 1, 0, 0, 0], 0.01, 0.9),
+        ([1, 0, 0, 0, 0], 0.01, 1.0),  # the surest line has something to mend: all are asked about
+        ([1, 1, 1, 1, 1], 0.4, 0.8),  # two of five may be lost
+        ([-1, 0, 0, 1, 1], 0.01, 0.6),  # a harm at the top pays for a loss below it
+        ([0, 0, 0, 0, 0], 0.01, 0.5),  # no use at all
+        ([1, 1, 1, 1, 1], 1.0, 0.5),
+        ([], 0.01, 1.0),
+    ],
+)
+def test_the_limit_of_what_the_ocr_is_sure_of_spares_only_idle_questions(
+    gains: list[float], idle: float, limit: float
+) -> None:
+    cases = [witnessed(0.9 - 0.1 * number, gain) for number, gain in enumerate(gains)]
+    random.Random(1).shuffle(cases)
+    assert _sure(cases, VECTOR, idle) == pytest.approx(limit)
+
+
+# --- sight --------------------------------------------------------------------------------------------------------
+
+
+class Eyes:
+    """A reader that remembers what it was shown, and has looked only at the crops of its last reading."""
+
+    name = "eyes"
+    writes = False
+
+    def __init__(self) -> None:
+        self.read_last: list[Query] = []
+        self.asked: list[Query] = []
+
+    def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
+        self.read_last = list(queries)
+        found = [str(query.line.crop.min()) for query in queries]
+        return [(Failure("vlm", "not_suited", darkest),) for darkest in found]
+
+    def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
+        self.asked.append(query)
+        return [-1.0] * len(texts)
+
+    def witness(self, query: Query) -> Ink | None:
+        self.asked.append(query)
+        seen = any(np.array_equal(query.line.crop, shown.line.crop) for shown in self.read_last)
+        return ink("ab") if seen else None
+
+    def ask(self, pixels: np.ndarray, question: str) -> Answer | Failure:
+        return Failure("vlm", "cannot_answer", "it only looks")
+
+    def close(self) -> None:
+        self.asked.clear()
+
+
+@pytest.mark.parametrize("sight", ["blank", "text"])
+def test_what_a_blind_reader_says_of_texts_it_says_of_paper_only(sight: Sight) -> None:
+    eyes, asked = Eyes(), query("Napa", before="above")
+    blind = BlindReader(eyes, sight)
+    assert blind.writes is False
+    ((proposed,),) = blind.read([asked])
+    look = blind.witness(asked)
+    assert isinstance(proposed, Failure)
+    assert proposed.message == str(asked.line.crop.min())  # hypotheses are those of the real crop
+    assert look is not None
+    assert blind.score(asked, ["Napa"]) == [-1.0]
+    assert len(eyes.asked) == 2
+    for shown in (*eyes.read_last, *eyes.asked):
+        assert shown.line.crop.shape == asked.line.crop.shape
+        assert (shown.line.crop == 255).all()
+        assert replace(shown, line=replace(shown.line, crop=asked.line.crop)) == asked
+    assert not (asked.line.crop == 255).all()
+    flat = len(set(look.score(["ab", "ba", "", "abc"]))) == 1
+    assert flat == (sight == "text")  # a text prior has no witness
+    assert look.place("ab") == ink("ab").place("ab")
+
+
+def test_a_variant_says_what_its_reader_sees() -> None:
+    assert Variant(name="a").sight == "crop"
+    assert [Variant(name="a", sight=sight).sight for sight in get_args(Sight)] == list(get_args(Sight))
+    with pytest.raises(ValidationError, match="sight"):
+        Variant(name="a", sight="dim")  # type: ignore[arg-type]
+
+
 @pytest.mark.live
 def test_run_prints_systems_and_oracles_on_the_same_lines(tmp_path: Path) -> None:
     split = tmp_path / "words.tsv"
@@ -162,9 +287,8 @@ def test_predict_writes_one_row_per_image(tmp_path: Path) -> None:
     (tmp_path / "word.png").write_bytes((SAMPLES / "word_squashed.png").read_bytes())
     split.write_text("image\ttext\twriter\tnote\nword.png\tAmlodipine\t\t\nlost.png\tX\t\t\n", encoding="utf-8")
     out = tmp_path / "out.jsonl"
-    result = CliRunner().invoke(
-        app, ["predict", "configs/base.yaml", "--data", str(split), "--out", str(out), "--set", "ocr.threads=1"]
-    )
+    sets = ["--set", "ocr.threads=1", "--set", "vlm.engine=none"]
+    result = CliRunner().invoke(app, ["predict", "configs/base.yaml", "--data", str(split), "--out", str(out), *sets])
     assert result.exit_code == 0, result.output
     rows = [json.loads(row) for row in out.read_text(encoding="utf-8").splitlines()]
     assert [set(row) for row in rows] == [{"image", "text", "confidence", "review"}] * 2

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Callable
+from importlib.resources import files
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fusion.config import FuseConfig
 from fusion.domain.lexicon import Lexicon
 from fusion.errors import ConfigError
-from fusion.fuse import Fuser, decide, evidence
+from fusion.fuse import WEIGHED, Fuser, decide, evidence, support_of
 from fusion.fuse.align import align, clusters, keys
 from fusion.fuse.hypotheses import gather, mixes
-from fusion.page import Span
-from tests.inks import ink, ocr_reading, vlm_reading
+from fusion.page import Ink, Span
+from tests.inks import Judged, ink, inks, look, ocr_reading, vlm_reading
 
 FUSER = Fuser(FuseConfig())
 TEXTS = st.text(st.sampled_from("abcdeABC123 第二步气温会降到度，。½é"), min_size=1, max_size=12).filter(
@@ -27,6 +30,10 @@ TEXTS = st.text(st.sampled_from("abcdeABC123 第二步气温会降到度，。½
 def fuse(views, *vlm: str, prior=None, score=None) -> tuple[str, tuple[Span, ...]]:
     spans, _ = FUSER.fuse(ocr_reading(views), views, [vlm_reading(text) for text in vlm], prior, score)
     return "".join(span.text for span in spans), spans
+
+
+def columns(*names: str) -> list[int]:
+    return [evidence.FEATURES.index(name) for name in names]
 
 
 def because(spans: tuple[Span, ...], source: str) -> set[str]:
@@ -190,13 +197,12 @@ def test_the_limit_of_hypotheses_holds() -> None:
 def test_features_of_what_is_unknown_weigh_nothing() -> None:
     views = ink("abc")
     table = evidence.features(["abc", "abd"], views, [], None)
-    unknown = [evidence.FEATURES.index(name) for name in ("vlm_distance", "vlm_match", "vlm_score", "prior", "listed")]
-    assert not table[:, unknown].any()
+    assert not table[
+        :, columns("witness", "decoder", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed")
+    ].any()
 
 
 def test_packaged_weights_name_their_command() -> None:
-    from importlib.resources import files
-
     content = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
     assert content["command"].startswith("python -m eval fit")
     assert content["fitted_on"]
@@ -205,12 +211,36 @@ def test_packaged_weights_name_their_command() -> None:
 
 def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
     path = tmp_path / "weights.json"
-    good = {"features": {"ink": 1}, "alone": [1, 0], "supported": [1, 0]}
-    for bad in ({}, good | {"alone": [1]}, good | {"features": {"inc": 1}}, good | {"supported": [float("nan"), 0]}):
+    good = {"features": {"ink": 1}, "gate": 1, "sure": 0.9, "confidence": {name: [1, 0] for name in evidence.SUPPORT}}
+    path.write_text(json.dumps({"weights": good}))
+    assert evidence.load_weights(path) == evidence.Weights(
+        {"ink": 1.0}, 1.0, 0.9, dict.fromkeys(evidence.SUPPORT, (1.0, 0.0))
+    )
+    maps, nan = good["confidence"], float("nan")
+    for bad in (
+        {},
+        *({key: value for key, value in good.items() if key != missing} for missing in good),
+        good | {"confidence": {name: pair for name, pair in maps.items() if name != "witnessed"}},
+        good | {"confidence": maps | {"alone": 1}},
+        good | {"confidence": maps | {"supported": [nan, 0]}},
+        good | {"features": {"inc": 1}},
+        good | {"features": {"ink": nan}},
+        good | {"gate": nan},
+        good | {"sure": "very"},
+    ):
         path.write_text(json.dumps({"weights": bad}))
         evidence.load_weights.cache_clear()
         with pytest.raises(ConfigError, match=r"weights.json.*eval fit"):
             Fuser(FuseConfig(weights=path))
+
+
+@pytest.mark.xfail(strict=True, reason="load_weights lets the IndexError of a pair that is none through")
+def test_a_confidence_map_of_one_number_is_a_clear_error(tmp_path) -> None:
+    content = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
+    content["weights"]["confidence"]["alone"] = [1]
+    (tmp_path / "weights.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"weights.json.*eval fit"):
+        Fuser(FuseConfig(weights=tmp_path / "weights.json"))
 
 
 def test_counterpart_gives_every_character_of_the_other_text_a_place() -> None:
@@ -295,3 +325,206 @@ def test_only_a_few_hypotheses_are_scored_by_the_second_reader() -> None:
     fuse(views, "cccccccc", score=lambda texts: asked.append(len(texts)) or [0.0] * len(texts))
     assert asked
     assert max(asked) <= 32
+
+
+# --- a second reader with eyes of its own: weighed, never copied -------------------------------------------------------
+
+Witnessed = Callable[..., tuple[str, tuple[Span, ...]]]
+
+
+@pytest.fixture(scope="module")
+def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Witnessed:
+    """Fuse a line with what a witness saw, under made weights: the packaged ones are fitted anew with every checkpoint."""
+    weights = {
+        "features": {"ink": 1.0, "witness": 0.8, "decoder": 0.5, "length": 1.0},
+        "gate": 1.0,
+        "sure": 0.9,
+        "confidence": {name: [1.0, 0.0] for name in evidence.SUPPORT},
+    }
+    path = tmp_path_factory.mktemp("weights") / "weights.json"
+    path.write_text(json.dumps({"weights": weights}), encoding="utf-8")
+    fuser = Fuser(FuseConfig(weights=path))
+
+    def fuse(views, seen, quality: float | None = None, **more) -> tuple[str, tuple[Span, ...]]:
+        witness: Ink = seen if quality is None else Judged(seen, quality)
+        spans, failures = fuser.fuse(ocr_reading(views), views, [look(seen)], witness=witness, **more)
+        assert not failures
+        return "".join(span.text for span in spans), spans
+
+    return fuse
+
+
+LETTERS = "ab17 "
+QUALITIES = st.floats(0, 1)
+
+
+@given(inks(LETTERS), QUALITIES, inks("ab17"))
+def test_a_witness_that_agrees_changes_nothing(witnessed: Witnessed, views, quality: float, odd) -> None:
+    assume(views.best.greedy == views.best.greedy.strip())
+    fused, spans = witnessed(views, views, quality)
+    assert fused == views.best.greedy
+    assert {span.source for span in spans} <= {"agreed"}
+    assume(odd.best.greedy == views.best.greedy)  # it need not be as sure, nor of the same else
+    assert witnessed(views, odd, quality)[0] == views.best.greedy
+
+
+@given(st.text("abC1 ", min_size=1, max_size=8).filter(lambda t: t == " ".join(t.split())), QUALITIES, st.data())
+def test_a_witness_that_reads_the_same_of_other_ink_changes_nothing(
+    witnessed: Witnessed, text: str, quality: float, data: st.DataObject
+) -> None:
+    clear = ink(text)
+    unsure = ink(*({c: data.draw(st.floats(0.5, 0.9)), "q": 0.05, "7": 0.05} for c in text))
+    assert clear.best.greedy == unsure.best.greedy == text
+    assert witnessed(clear, unsure, quality)[0] == witnessed(unsure, clear, quality)[0] == text
+
+
+@given(inks("17a"), inks("17a"), QUALITIES)
+def test_other_numbers_are_the_witnesss_own_and_the_ocrs_ink_carries_them(
+    witnessed: Witnessed, views, seen, quality: float
+) -> None:
+    fused, _ = witnessed(views, seen, quality)
+    if decide.numbers(fused) != decide.numbers(views.best.greedy):
+        assert decide.numbers(fused) == decide.numbers(seen.best.greedy)
+        mine, its = views.score([views.best.greedy, fused])
+        assert its >= mine - decide.TOLERATED
+
+
+@given(
+    st.text("0123456789", min_size=1, max_size=4),
+    st.text("0123456789", min_size=1, max_size=4),
+    st.sampled_from(["mg", " ml", "%", ""]),
+)
+def test_a_dose_that_the_ocrs_ink_is_sure_of_outlives_the_surest_witness(
+    witnessed: Witnessed, written: str, said: str, unit: str
+) -> None:
+    fused, _ = witnessed(ink(written + unit), ink(said + unit), 1.0)
+    assert decide.numbers(fused) == decide.numbers(written + unit)
+
+
+@pytest.mark.xfail(strict=True, reason="decide.choose: refused its number, the witness bargains with the unit (500g)")
+def test_a_unit_that_the_ocrs_ink_is_sure_of_outlives_the_surest_witness(witnessed: Witnessed) -> None:
+    assert witnessed(ink("500mg"), ink("50mg"), 1.0)[0] == "500mg"
+
+
+def test_a_number_that_the_ocrs_ink_leaves_open_is_the_witnesss_to_decide(witnessed: Witnessed) -> None:
+    views = ink({"1": 0.55, "7": 0.45}, "5mg")
+    assert witnessed(views, ink("75mg"))[0] == "75mg"
+    text, _ = witnessed(views, ink({"1": 0.55, "7": 0.45}, "5mg"))
+    assert text == "15mg"
+    # A number that only the witness's second choice has is nobody's reading.
+    assert witnessed(ink({"1": 0.55, "4": 0.45}, "5"), ink({"7": 0.5, "4": 0.49}, "5"))[0] == "15"
+
+
+@given(inks("abc", blank=False), inks("abc", blank=False), st.floats(0, 1e-6))
+def test_a_witness_that_sees_next_to_nothing_leaves_the_ocrs_text(
+    witnessed: Witnessed, views, seen, quality: float
+) -> None:
+    best = views.score([views.best.greedy])[0]
+    others = [h.score for h in views.nbest(5) if h.text != views.best.greedy]
+    assume(all(best - score > 1e-3 for score in others))  # a tie may go either way
+    assert witnessed(views, seen, quality)[0] == views.best.greedy
+
+
+@pytest.mark.xfail(strict=True, reason="the bonus for length is not gated: fuse/evidence.py, column `length`")
+def test_a_witness_that_sees_next_to_nothing_adds_no_letter(witnessed: Witnessed) -> None:
+    views = ink("ab", {"": 0.6, "x": 0.4}, "c")
+    assert witnessed(views, ink("abxc"), 1e-9)[0] == "abc"
+
+
+def test_the_surer_the_witness_the_more_it_says(witnessed: Witnessed) -> None:
+    views, seen = ink("Nap", {"o": 0.7, "a": 0.3}), ink("Nap", {"o": 0.1, "a": 0.9})
+    found = [witnessed(views, seen, quality)[0] for quality in (0.0, 0.05, 0.3, 0.6, 1.0)]
+    assert (found[0], found[-1]) == ("Napo", "Napa")
+    assert found == sorted(found, reverse=True)  # it turns once
+    table = [
+        evidence.features(["Napo", "Napa"], views, [look(seen)], None, Judged(seen, 0.25), gate)[
+            0, columns("witness")[0]
+        ]
+        for gate in (0.0, 0.5, 1.0, 2.0)
+    ]
+    assert table == pytest.approx([table[0], table[0] / 2, table[0] / 4, table[0] / 16])
+    assert table[0] < 0
+
+
+def test_what_a_witness_reads_is_not_copied(witnessed: Witnessed) -> None:
+    # Both hesitate, elsewhere: the text has the letter of whoever is sure of it, and is neither's reading.
+    views = ink("N", {"o": 0.55, "a": 0.45}, "p", {"a": 0.9, "o": 0.1})
+    seen = ink("N", {"a": 0.9, "o": 0.1}, "p", {"o": 0.55, "a": 0.45})
+    text, spans = witnessed(views, seen, 1.0)
+    assert (views.best.greedy, seen.best.greedy, text) == ("Nopa", "Napo", "Napa")
+    assert {span.source for span in spans} == {"agreed", "vlm", "ocr"}
+    assert witnessed(ink("Napa"), ink("Napkin"), 0.5)[0] == "Napa"
+
+
+@given(inks("ab1"), inks("ab1"), QUALITIES)
+def test_every_text_that_a_witness_brings_is_weighed_by_both_looks(
+    witnessed: Witnessed, views, seen, quality: float
+) -> None:
+    text, spans = witnessed(views, seen, quality)
+    assert all(span.confidence is not None and 0 <= span.confidence <= 1 for span in spans)
+    assert {span.source for span in spans} <= {"agreed", "ocr", "vlm"}
+    texts = gather(ocr_reading(views), [look(seen)], views, None, 400)
+    assert tuple(keys(text)) in {tuple(keys(other)) for other in texts}
+    table = evidence.features(texts, views, [look(seen)], None, Judged(seen, quality), 1.0)
+    assert not table[:, columns("vlm_distance", "vlm_match", "vlm_score")].any()
+    assert (table[:, columns("ink", "witness")] <= 0).all()
+    assert table[:, columns("witness")].min() >= quality * (min(seen.score(texts)) - max(seen.score(texts))) - 1e-9
+
+
+def test_the_decoder_behind_a_witness_is_asked_about_a_few_and_counts(witnessed: Witnessed) -> None:
+    asked: list[list[str]] = []
+
+    def favouring(favourite: str) -> Callable[[list[str]], list[float]]:
+        return lambda texts: asked.append(list(texts)) or [-0.5 if text == favourite else -30.0 for text in texts]
+
+    views, seen = ink("R", {"o": 0.5, "a": 0.5}, "su"), ink("R", {"o": 0.4, "a": 0.3, "u": 0.3}, "su")
+    for favourite in ("Rosu", "Rasu"):
+        assert (
+            witnessed(views, ink("R", {"u": 0.4, "o": 0.3, "a": 0.3}, "su"), score=favouring(favourite))[0] == favourite
+        )
+    assert witnessed(views, seen, score=lambda texts: None)[0] in {"Rosu", "Rasu"}  # it need not say
+    wide = ink(*[{"a": 0.5, "b": 0.5}] * 8)
+    witnessed(wide, ink("c" * 8), score=favouring("aaaaaaaa"))
+    assert asked
+    assert max(map(len, asked)) <= WEIGHED
+
+
+@given(st.lists(st.floats(-40, 0), min_size=1, max_size=5), st.floats(0, 4), st.booleans())
+def test_scores_of_a_decoder_are_below_the_best_and_gated_only_behind_a_witness(
+    scores: list[float], gate: float, is_witness: bool
+) -> None:
+    texts = ["Rosu", "Rasu", "Rusu", "R", "", "Rosus"]
+    race = list(range(len(scores)))
+    table = np.zeros((len(texts), len(evidence.FEATURES)))
+    evidence.add_scores(table, texts, race, lambda asked: scores, witnessed=is_witness, gate=gate)
+    (own,) = columns("decoder" if is_witness else "vlm_score")
+    best = max(score / (len(texts[n]) + 1) for n, score in enumerate(scores))
+    trust = np.exp(best) ** gate if is_witness else 1.0
+    assert table[race, own] == pytest.approx([(score - max(scores)) * trust for score in scores])
+    assert table[len(race) :, own] == pytest.approx((min(scores) - max(scores)) * trust)
+    assert not np.delete(table, own, axis=1).any()
+
+
+def test_a_witness_that_sees_nothing_at_all_leaves_the_ocrs_text(witnessed: Witnessed) -> None:
+    nothing = ink(*[{"a": 0.01}] * 4)
+    assert nothing.best.greedy == ""
+    text, spans = witnessed(ink("Nap", {"o": 0.5, "a": 0.49}), nothing)
+    assert text == "Napo"
+    assert {span.source for span in spans} == {"ocr"}
+
+
+def test_confidence_is_mapped_by_who_speaks() -> None:
+    seen, prior = ink("ab"), Lexicon(["ab"])
+    assert support_of([], None, None) == "alone"
+    assert support_of([vlm_reading("ab")], None, None) == "supported"
+    assert support_of([look(seen)], None, seen) == "witnessed"
+    assert support_of([], None, seen) == "witnessed"
+    assert {support_of(others, prior, w) for others in ([], [look(seen)]) for w in (None, seen)} == {"supported"}
+
+
+def test_a_second_look_is_wanted_where_the_ocr_is_not_sure() -> None:
+    sure = evidence.load_weights().sure
+    assert 0 <= sure <= 1
+    assert FUSER.doubtful(Judged(ink("ab"), sure - 1e-6))
+    assert not FUSER.doubtful(Judged(ink("ab"), sure))
+    assert not FUSER.doubtful(Judged(ink("ab"), 1.0))

@@ -105,6 +105,7 @@ def test_a_reading_is_whole(read: Read, name: str) -> None:
         assert len(reading.nbest) <= 20
         assert len({h.text.casefold() for h in reading.nbest}) == len(reading.nbest)
         assert reading.text.casefold() in {h.text.casefold() for h in reading.nbest}
+        assert 0 < views(line).quality <= 1
 
 
 @pytest.mark.parametrize("name", LINES)

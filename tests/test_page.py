@@ -14,6 +14,7 @@ from fusion.fuse.align import Segment
 from fusion.page import (
     GAP,
     SCHEMA,
+    UNASKED,
     Candidate,
     Failure,
     Finding,
@@ -267,6 +268,18 @@ def test_confidence_is_unknown_or_no_span_has_a_lower_one(spans: tuple[Span, ...
 def test_a_page_survives_json(page: Page) -> None:
     adapter = TypeAdapter(Page)
     assert adapter.validate_json(adapter.dump_json(page)) == page
+
+
+@pytest.mark.parametrize("kind", UNASKED)
+def test_nobody_asked_is_no_trouble(kind: str) -> None:
+    unasked, asked = Failure("vlm", kind, "m"), Failure("vlm", "timeout", "m")
+    spared = Line("l000", POLYGON, 0, spans=(span("a"),), failures=(unasked,))
+    failed = Line("l001", POLYGON, 1, spans=(span("a"),), failures=(unasked, asked))
+    assert spared.troubles == ()
+    assert failed.troubles == (asked,)
+    assert Page("p", "0", 1, 1, lines=(spared,)).unasked
+    assert not Page("p", "0", 1, 1, lines=(spared, line(span("b")))).unasked
+    assert not Page("p", "0", 1, 1).unasked
 
 
 def test_json_schema_is_derived_and_names_every_field() -> None:

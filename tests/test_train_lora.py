@@ -6,6 +6,7 @@ The proof that crops and texts reach the model as they should is the reader's ow
 
 import json
 import math
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,24 +16,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fusion.config import LocalVlm
 from fusion.errors import ConfigError, DependencyError, InputError
 from fusion.page import InkLine, Reading, Recipe
-from fusion.train import lora as lora_module
 from fusion.train.corrections import read_rows
 from fusion.train.lora import IGNORED, Line, Tutor, load_lines, lora
 from fusion.vlm.cache import AnswerCache
 from fusion.vlm.checkpoint import Checkpoint, load
 from fusion.vlm.local import LocalReader
 from fusion.vlm.protocol import Query
+from fusion.vlm.witness import SETTINGS, WEIGHTS, CtcHead
 from tests import tiny_glm
 
 TEXTS = (
     *("Napa 500 mg", "1 tab", "x", "2 cap qid", "第2步", "今天气温会降到5度", "Rx", "Seclo 20", "prn, daily"),
     *("to the light", "5 ml", "明天气温会降到度"),
 )
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
 
 
 def draw(folder: Path, number: int, text: str) -> dict[str, str]:
@@ -86,6 +90,7 @@ def reader_scores(checkpoint: Checkpoint, lines: Sequence[Line], prompt: str = "
 
 
 def teach(data: Path, folder: Path, output: Path, **changes: Any) -> tuple[dict[str, float], list[str]]:
+    pytest.importorskip("peft")
     settings = {"epochs": 12, "batch": 11, "rate": 0.02, "rank": 4, "device": "cpu", "threads": 1, "prompt": "glm_ocr"}
     said: list[str] = []
     return lora(data, str(folder), output, **{**settings, **changes}, log=said.append), said
@@ -100,7 +105,7 @@ def test_the_loss_is_what_the_reader_itself_gives(checkpoint: Checkpoint, lines:
     tutor = Tutor(checkpoint, prompt)
     batch = tutor.batch(lines)
     assert (batch.inputs["attention_mask"] == 0).any()
-    assert len(batch.inputs["image_grid_thw"].unique(dim=0)) > 6
+    assert len(set(map(tuple, batch.inputs["image_grid_thw"].tolist()))) > 6
     expected = reader_scores(checkpoint, lines, prompt)
     assert len({round(score, 2) for score in expected}) == len(TEXTS)
     with torch.inference_mode():
@@ -149,8 +154,13 @@ def test_positions_count_an_image_as_its_longer_side(checkpoint: Checkpoint, lin
 # --- a run --------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_lowers_the_loss_and_its_result_loads_again(data: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_run_lowers_the_loss_and_its_result_loads_again(
+    data: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_args, **_kwargs: asked.append(host))
     figures, said = teach(data, folder, tmp_path)
+    assert asked == []
     steps = [json.loads(line) for line in said[1:]]
     assert said[0].startswith("11 corrections to learn from, 1 kept out, 0 left out")
     assert [step["step"] for step in steps] == list(range(1, 13))
@@ -160,33 +170,127 @@ def test_a_run_lowers_the_loss_and_its_result_loads_again(data: Path, folder: Pa
     old, new = (load_file(where / "model.safetensors") for where in (folder, tmp_path / "merged"))
     assert set(new) == set(old)
     changed = {name for name in old if not torch.equal(old[name], new[name])}
-    inner = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
-    assert changed == {
-        f"model.language_model.layers.{n}.{part}.weight"
-        for n in (0, 1)
-        for part in (f"{'mlp' if 'up' in name or 'down' in name else 'self_attn'}.{name}" for name in inner)
-    }
+    attention = [f"self_attn.{name}_proj" for name in "qkvo"]
+    parts = [*attention, "mlp.gate_up_proj", "mlp.down_proj"]
+    assert changed == {f"model.language_model.layers.{n}.{part}.weight" for n in (0, 1) for part in parts}
 
-    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json"):
-        assert (tmp_path / "merged" / file).read_bytes() == (folder / file).read_bytes()
-    assert "1 crops kept out" in (tmp_path / "merged" / "README.md").read_text()
+    # Nothing but weights was written anew: the rest is the checkpoint's own, its generation settings too.
+    for file in folder.iterdir():
+        if file.name not in ("model.safetensors", "config.json"):
+            assert (tmp_path / "merged" / file.name).read_bytes() == file.read_bytes()
+    assert "on 1 kept out" in (tmp_path / "merged" / "README.md").read_text()
+    assert "[More Information Needed]" not in (tmp_path / "adapter" / "README.md").read_text()
 
 
 def test_merged_and_adapted_models_score_the_same(data: Path, folder: Path, lines: list[Line], tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
     figures, _ = teach(data, folder, tmp_path, epochs=2)
     merged = reader_scores(load(LocalVlm(model=str(tmp_path / "merged"), threads=1)), lines)
     plain = load(LocalVlm(model=str(folder), threads=1))
     untaught = reader_scores(plain, lines)
-    peft.PeftModel.from_pretrained(plain.model, tmp_path / "adapter")  # goes into the model itself
+    sys.modules["peft"].PeftModel.from_pretrained(plain.model, tmp_path / "adapter")  # goes into the model itself
     adapted = reader_scores(plain, lines)
     assert merged == pytest.approx(adapted, abs=1e-2)
-    assert merged != pytest.approx(untaught, abs=1.0)
-    # The figures are those of the one line kept out.
-    per_character = [
-        [-score / len(line.text) for score, line in zip(scores, lines, strict=True)] for scores in (untaught, merged)
-    ]
-    assert any(
-        figures == pytest.approx({"before": before, "after": after}, abs=1e-3)
-        for before, after in zip(*per_character, strict=True)
+    assert all(abs(new - old) > 0.1 for new, old in zip(merged, untaught, strict=True))
+    # The two figures are those of one line, the one kept out.
+    before, after = (
+        np.array([-s / len(t) for s, t in zip(scores, TEXTS, strict=True)]) for scores in (untaught, merged)
     )
+    off = np.abs(before - figures["before"]) + np.abs(after - figures["after"])
+    assert np.sort(off)[0] < 1e-3 < np.sort(off)[1]
+
+
+def test_a_run_is_repeatable(data: Path, folder: Path, tmp_path: Path) -> None:
+    first, again = (teach(data, folder, tmp_path / name, epochs=1, batch=4, prompt="blind") for name in "ab")
+    assert first[0] == again[0]
+
+
+def test_a_witness_stays_with_the_checkpoint(data: Path, tmp_path: Path) -> None:
+    """Without it the merged model would see other pixels than those it was taught on."""
+    folder = tiny_glm.build(tmp_path, "glm_ocr")
+    settings = {"height": 32, "frames": 2, "hidden": 8, "softness": 0.0, "alphabet": "ab"}
+    (folder / SETTINGS).write_text(json.dumps(settings))
+    save_file(CtcHead(32 // tiny_glm.PATCH, 32, 2, 3, 8).state_dict(), folder / WEIGHTS)
+    figures, _ = teach(data, folder, tmp_path / "out", epochs=1)
+    loaded = load(LocalVlm(model=str(tmp_path / "out" / "merged"), threads=1))
+    assert loaded.witness is not None
+    off = [-s / len(t) - figures["after"] for s, t in zip(reader_scores(loaded, load_lines(data)), TEXTS, strict=True)]
+    assert min(map(abs, off)) < 1e-3
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{", r"rows\.jsonl:2: is no correction \(JSONDecodeError"),
+        ("[1]", r"rows\.jsonl:2: is no correction"),
+        ({"image": "0.png"}, r"rows\.jsonl:2: is no correction \(KeyError: 'text'\)"),
+        ({"image": "0.png", "text": None}, r"rows\.jsonl:2: is no correction"),
+        ({"image": "0.png", "text": "x", "stretch": 0}, r"rows\.jsonl:2: is no correction .*stretch"),
+        ({"image": "0.png", "text": "x", "stretch": math.inf}, r"rows\.jsonl:2: is no correction .*stretch"),
+        ({"image": "none.png", "text": "x"}, r"none\.png: is no image that can be read"),
+        ({"image": "rows.jsonl", "text": "x"}, r"rows\.jsonl: is no image that can be read"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, row: Any, message: str) -> None:
+    path = write(tmp_path / "rows.jsonl", [draw(tmp_path, 0, "ok"), row])
+    with pytest.raises(InputError, match=message):
+        load_lines(path)
+
+
+def test_a_bad_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes("naïve".encode("latin-1"))
+    for name in ("none", "latin"):
+        with pytest.raises(InputError, match=rf"{name}: can't be read"):
+            read_rows(tmp_path / name)
+
+
+def test_rows_hold_any_script_as_it_is_meant(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '\ufeff{"image": "a.png", "text": " 今天 \u2028 e\u0301 "}\r\n\n{"image": "b/c.png", "text": "", "stretch": 2}\n',
+        encoding="utf-8",
+    )
+    assert read_rows(path) == [(tmp_path / "a.png", "今天 \u2028 é", 1.0), (tmp_path / "b/c.png", "", 2.0)]
+
+
+def test_crops_keep_their_colour_and_may_be_stretched(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), (200, 10, 60)).save(tmp_path / "a.png")
+    Image.new("L", (30, 20), 77).save(tmp_path / "b.png")
+    path = write(tmp_path / "rows", [{"image": "a.png", "text": "x", "stretch": 1.5}, {"image": "b.png", "text": "y"}])
+    first, second = load_lines(path)
+    assert first.pixels.shape == (20, 45, 3)
+    assert first.pixels[0, 0].tolist() == [200, 10, 60]
+    assert second.pixels.dtype == np.uint8
+    assert second.pixels[0, 0].tolist() == [77] * 3
+
+
+def test_what_cannot_be_learnt_is_left_out_and_counted(data: Path, folder: Path, tmp_path: Path) -> None:
+    """No text, a control token, a character that this tokenizer lacks."""
+    kept = [json.loads(row) for row in data.read_text(encoding="utf-8").splitlines()]
+    rows = [{**row, "image": str(data.parent / row["image"])} for row in kept]
+    strange = [{**rows[0], "text": text} for text in ("  ", "a <|user|>", "<|image|>", "5 µg")]
+    _, said = teach(write(tmp_path / "rows", [*rows, *strange]), folder, tmp_path / "out", epochs=1)
+    assert said[0].startswith("11 corrections to learn from, 1 kept out, 4 left out")
+    with pytest.raises(InputError, match=r"rows: holds 9 usable corrections\. Give at least 10"):
+        teach(write(tmp_path / "rows", [*rows[:9], *strange]), folder, tmp_path / "out")
+
+
+def test_missing_peft_is_said_before_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    nothing: dict[str, Any] = {"epochs": 1, "batch": 1, "rate": 0.1, "rank": 1, "device": "cpu", "threads": 1}
+    with pytest.raises(DependencyError, match=r"peft: not installed\. .*fusion\[train\]"):
+        lora(tmp_path / "none", "none", tmp_path, **nothing, prompt="blind", log=print)
+
+
+def test_a_result_never_overwrites_its_checkpoint(data: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "merged").symlink_to(folder)
+    with pytest.raises(ConfigError, match="would overwrite the checkpoint"):
+        teach(data, folder, tmp_path)
+
+
+def test_a_run_that_bursts_writes_nothing(data: Path, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rate: 1e\+30: the loss is no longer a number"):
+        teach(data, folder, tmp_path / "out", rate=1e30)
+    assert not (tmp_path / "out").exists()

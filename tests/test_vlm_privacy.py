@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fusion.config import ServedVlm
+import fusion
+from fusion.config import LocalVlm, ServedVlm
 from fusion.errors import ConfigError
 from fusion.page import Failure, Reading
 from fusion.vlm import open_reader
@@ -133,3 +136,21 @@ def test_no_text_and_no_image_is_logged(dialect: str, caplog: pytest.LogCaptureF
         assert all("Wortlaut" not in item.message for item in outcomes[0] if isinstance(item, Failure))
     for text in ("Wortlaut", "Vorzeile", "iVBOR"):
         assert text not in caplog.text
+
+
+def test_the_packaged_reader_asks_no_network_and_tells_no_folder(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the network was asked")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    caplog.set_level(logging.DEBUG)
+    with opened(LocalVlm(threads=1)) as reader:
+        ((item,),) = reader.read([query("Wortlaut", before="Vorzeile")])
+    assert isinstance(item, Reading)
+    assert item.recipe.model.startswith("small ")
+    assert str(Path(fusion.__file__).parent) not in repr(item.recipe)
+    assert all(text not in caplog.text for text in ("Wortlaut", "Vorzeile"))

@@ -1,20 +1,28 @@
-"""Model folders made from the packaged weights: made once, safe to make twice at a time, never half there."""
+"""Model folders made from the packaged weights: made once, safe to make twice at a time, never half there; and the
+small reader's files as they are packaged."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 import threading
+import tomllib
+import unicodedata
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
 import yaml
 
-from fusion.config import OcrConfig
+import fusion.vlm
+from fusion.config import LocalVlm, OcrConfig
 from fusion.errors import DependencyError, ReaderError
 from fusion.ocr import weights
 from fusion.ocr.paddle import PaddleEngine
+from fusion.vlm.checkpoint import load
 
 
 @pytest.fixture
@@ -159,3 +167,50 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReaderError, match="can't load the models"):
         PaddleEngine(OcrConfig(detection_dir=tmp_path))
+
+
+# --- the second reader's own ----------------------------------------------------------------------------------------
+
+SMALL = Path(fusion.vlm.__file__).parent / "small"
+
+
+def test_the_small_reader_is_whole_and_every_file_of_it_is_packaged() -> None:
+    names = {path.name for path in SMALL.iterdir() if path.is_file()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "witness.json", "witness.safetensors"} <= names
+    settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["fusion"]
+    for name in names:
+        path = PurePosixPath("vlm", "small", name)
+        assert any(path.match(pattern) for pattern in patterns), name
+
+
+def test_the_small_readers_alphabet_is_single_nfc_characters_each_once() -> None:
+    settings = json.loads((SMALL / "witness.json").read_text(encoding="utf-8"))
+    alphabet = settings["alphabet"]
+    assert len(alphabet) == len(set(alphabet))
+    assert unicodedata.is_normalized("NFC", alphabet)
+    assert set(map(chr, range(32, 127))) <= set(alphabet)
+    assert 0 <= settings["softness"] < 1
+
+
+def test_the_small_reader_says_of_letters_it_knows_whatever_stands_on_the_crop() -> None:
+    checkpoint = load(LocalVlm(threads=1))
+    witness = checkpoint.witness
+    assert witness is not None
+    assert witness.knows("Napa 0.5 mg ×2")
+    assert witness.knows("")
+    assert not witness.knows("第2步")
+    for height, width, characters in ((1, 1, 0), (5, 1500, 3), (300, 9, 12), (64, 64, 10), (48, 300, 0)):
+        for shade in (0, 255):
+            look = witness.look(np.full((height, width, 3), shade, np.uint8), characters)
+            assert 0 <= look.quality <= 1
+            assert np.isfinite(look.score(["Napa", ""])).all()
+            assert set(look.best.greedy) <= set(witness.alphabet)
+            assert all(0 <= left <= right for left, right in look.place("ab"))
+
+
+def test_a_checkpoint_without_the_witnesss_settings_has_no_witness(tmp_path: Path) -> None:
+    without = tmp_path / "without"
+    shutil.copytree(SMALL, without)
+    (without / "witness.json").unlink()
+    assert load(LocalVlm(model=str(without), threads=1)).witness is None

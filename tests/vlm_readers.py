@@ -1,6 +1,7 @@
 """What the tests of the vlm room share: queries, a scripted server, and every reader that must keep the contract.
 
-`READERS` maps a name to a context manager that opens a reader. A reader in it must read `QUERIES` without failure.
+`READERS` maps a name to a context manager that opens a reader. A reader in it reads each of `QUERIES`, or declines it with
+a kind of failure that says that nobody was asked; it reads at least one.
 """
 
 from __future__ import annotations
@@ -183,9 +184,17 @@ def _local(folder: Path) -> Iterator[Reader]:
         yield reader
 
 
+@contextmanager
+def _small(folder: Path) -> Iterator[Reader]:
+    """The checkpoint of the package, which looks and does not write; of Chinese lines it says nothing."""
+    with opened(LocalVlm(threads=1)) as reader:
+        yield reader
+
+
 READERS: dict[str, Callable[[Path], AbstractContextManager[Reader]]] = {
     "served-openai": _served_openai,
     "served-inference": _served_inference,
     "replay": _replay,
     "local": _local,
+    "small": _small,
 }

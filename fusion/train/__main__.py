@@ -24,9 +24,9 @@ def reader(
     config: Annotated[Path, typer.Option(help="Recipe, a YAML file.")],
 ) -> None:
     """Train the small reader and export its checkpoint; a broken run goes on where it stood."""
+    recipe = load_recipe(config)
     from fusion.train.reader import train
 
-    recipe = load_recipe(config)
     recipe.work.mkdir(parents=True, exist_ok=True)
     with (recipe.work / "log.jsonl").open("a", encoding="utf-8") as file:
 
@@ -45,7 +45,7 @@ def adapt(
     start: Annotated[str, typer.Option(help="Checkpoint to go on from: small, or a folder.")] = "small",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1500,
     batch: Annotated[int, typer.Option(min=4, help="Words per step; of lines proportionally fewer.")] = 48,
-    rate: Annotated[float, typer.Option(min=0, help="Peak step length of the matrices.")] = 0.01,
+    rate: Annotated[float, typer.Option(min=1e-6, help="Peak step length of the matrices.")] = 0.01,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
     """Go on from a checkpoint with corrected crops of one's own hand."""

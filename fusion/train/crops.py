@@ -62,9 +62,15 @@ def load_ink(ink: Ink, alphabet: str, *, held_out: bool = False) -> list[Sample]
 
 def _rows(path: Path) -> list[list[str]]:
     try:
-        return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+        rows = [
+            line.rstrip("\r").split("\t") for line in path.read_text(encoding="utf-8").split("\n")[1:] if line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, f"can't be read ({error})", "Check the path of the split.") from error
+    for number, row in enumerate(rows, 2):
+        if len(row) < 2:
+            raise InputError(f"{path}:{number}", "has no text", "A row is image, text, writer, note with tabs between.")
+    return rows
 
 
 def held_out_names(ink: Ink) -> set[str]:

@@ -21,6 +21,8 @@ from fusion.vlm.witness import SETTINGS, WEIGHTS, grey, pad, soften, tower
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1)
 """Shares tried."""
+CLIPPED = 3.0
+"""Most nats per character that one label may cost."""
 
 
 def export(learner: Learner, folder: Path, card: str, softness: float) -> None:
@@ -64,10 +66,12 @@ def calibrate(learner: Learner, samples: Sequence[Sample], batch: int = 32) -> f
     with torch.inference_mode():
         for start in range(0, len(samples), batch):
             part = samples[start : start + batch]
-            crops = pad([grey(sample.pixels, learner.size.height) for sample in part], 2 * learner.size.patch)
+            views = [grey(sample.pixels, learner.size.height) for sample in part]
+            crops = pad(views, 2 * learner.size.patch)
+            used = [learner.frames_of(view.shape[1]) for view in views]
             frames = learner.frames(tower(learner.model.model.visual, crops.to(learner.device)))
             for number, share in enumerate(SHARES):
-                nats = learner.ctc_losses(soften(frames, share), [sample.text for sample in part])
+                nats = learner.ctc_losses(soften(frames, share), [sample.text for sample in part], used)
                 # Noisy labels: one that is simply wrong must not decide how soft the rest should be.
-                losses[number] += float(nats.clamp_max(3.0).sum())
-    return SHARES[int(losses.argmin())]
+                losses[number] += float(nats.clamp_max(CLIPPED).sum())
+    return SHARES[len(SHARES) - 1 - int(losses[::-1].argmin())]  # of equals the softest

@@ -8,9 +8,11 @@ optimizer for hidden layers in neural networks", 2024), the rest by AdamW (Loshc
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,12 @@ import cv2
 import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn import functional
 
 from fusion.ctc import fold
+from fusion.errors import InputError
 from fusion.train import network
 from fusion.train.crops import Deck, Sample, distort, join
 from fusion.train.muon import Muon
@@ -141,19 +145,30 @@ class Learner:
         """Log-probabilities, float (B, T, C)."""
         return self.head(columns_of(features, self.size.height // self.size.patch, 2)).float()  # type: ignore[no-any-return]
 
-    def ctc_losses(self, frames: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
-        """Nats per character of each text, float (B,)."""
+    def ctc_losses(
+        self, frames: torch.Tensor, texts: Sequence[str], lengths_of: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Nats per character of each text, float (B,); infinite where a text does not fit its frames.
+
+        Args:
+            frames: log-probabilities, float (B, T, C).
+            texts: labels.
+            lengths_of: frames of each sample that are not padding; None: all.
+        """
         labels = [[self.classes[c] for c in text] for text in texts]
         lengths = torch.tensor([len(label) for label in labels])
         losses = functional.ctc_loss(
             frames.transpose(0, 1),
             torch.tensor([c for label in labels for c in label], device=frames.device),
-            torch.full((len(texts),), frames.shape[1]),
+            torch.tensor(lengths_of if lengths_of is not None else [frames.shape[1]] * len(texts)),
             lengths,
             reduction="none",
-            zero_infinity=True,
         )
         return losses / lengths.to(losses.device).clamp_min(1)
+
+    def frames_of(self, width: int) -> int:
+        """Frames that a crop of a width fills, the last one in part."""
+        return math.ceil(width * self.size.frames / self.size.patch)
 
     def decoder_loss(self, features: torch.Tensor, columns: int, texts: Sequence[str]) -> torch.Tensor:
         """Mean nats per token of the texts and their stops, given the image tokens and the fixed prompt."""
@@ -217,7 +232,8 @@ class Learner:
             features = self.features(batch.crops)
             losses = self.ctc_losses(self.frames(features), batch.texts)
             kept = losses.sort().values[: max(1, round(len(losses) * batch.trust))]
-            total = kept.mean()
+            kept = kept[kept.isfinite()]  # a text too long for its frames teaches nothing
+            total = kept.mean() if len(kept) else features.sum() * 0.0
             if stage.decoder:
                 columns = batch.crops.shape[2] // self.size.patch
                 total = total + self.decoder_loss(features, columns, batch.texts)
@@ -245,6 +261,8 @@ class Learner:
                 optimiser.load_state_dict(state)
             self._saved = None
         parameters = [p for o in optimisers for g in o.param_groups for p in g["params"]]
+        drawer = ThreadPoolExecutor(1)  # the next batch is drawn while this one is learnt
+        waiting = drawer.submit(self._draw, decks, stage, self.done)
         start, begun, mean = time.perf_counter(), self.done, 0.0
         while self.done < before + stage.steps:
             part = (self.done - before) / stage.steps
@@ -252,10 +270,7 @@ class Learner:
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * scale
-            # A step's crops depend on its number alone: a resumed run draws what an unbroken one would have.
-            rng = random.Random(f"{self.recipe.seed} {self.done}")
-            noise = np.random.default_rng((self.recipe.seed, self.done))
-            batch = draw(decks, stage, (self.size.height, 2 * self.size.patch), rng, noise)
+            batch, waiting = waiting.result(), drawer.submit(self._draw, decks, stage, self.done + 1)
             loss = self.loss(batch, stage)
             for optimiser in optimisers:
                 optimiser.zero_grad(set_to_none=True)
@@ -269,6 +284,12 @@ class Learner:
                 figures = {"step": self.done, "loss": round(mean, 4), "seconds": round(time.perf_counter() - start)}
                 log(json.dumps({"stage": stage.name, **figures, **report()}))
                 self.save(optimisers if self.done < before + stage.steps else [])
+
+    def _draw(self, decks: Decks, stage: Stage, step: int) -> Batch:
+        """A step's crops depend on its number alone: a resumed run draws what an unbroken one would have."""
+        rng = random.Random(f"{self.recipe.seed} {step}")
+        noise = np.random.default_rng((self.recipe.seed, step))
+        return draw(decks, stage, (self.size.height, 2 * self.size.patch), rng, noise)
 
     # --- state ----------------------------------------------------------------------------------------------------
 
@@ -302,9 +323,19 @@ class Learner:
         return True
 
     def start_from(self, folder: Path) -> None:
-        """Weights of an exported checkpoint of the same size."""
-        self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)  # tied weights are not stored
-        self.head.load_state_dict(load_file(folder / WEIGHTS))
+        """Weights of an exported checkpoint of the same size.
+
+        Raises:
+            InputError: a file is missing, broken or of another size.
+        """
+        try:
+            self.model.load_state_dict(
+                load_file(folder / "model.safetensors"), strict=False
+            )  # tied weights: stored once
+            self.head.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt` has written."
+            raise InputError(folder, f"can't be gone on from ({type(error).__name__})", way) from error
 
     # --- figures --------------------------------------------------------------------------------------------------
 
@@ -316,9 +347,11 @@ class Learner:
         with torch.inference_mode():
             for start in range(0, len(order), batch):
                 rows = order[start : start + batch]
-                crops = pad([grey(samples[n].pixels, self.size.height) for n in rows], 2 * self.size.patch)
+                views = [grey(samples[n].pixels, self.size.height) for n in rows]
+                crops = pad(views, 2 * self.size.patch)
                 features = tower(self.model.model.visual, crops.to(self.device))
-                for n, path in zip(rows, self.frames(features).argmax(-1).tolist(), strict=True):
+                for n, crop, path in zip(rows, views, self.frames(features).argmax(-1).tolist(), strict=True):
+                    path = path[: self.frames_of(crop.shape[1])]
                     runs = [c for k, c in enumerate(path) if k == 0 or c != path[k - 1]]
                     texts[n] = "".join(alphabet[c] for c in runs)
         return [texts[n] for n in range(len(samples))]

@@ -77,12 +77,12 @@ class Batch:
 
 
 def load_lines(path: Path) -> list[Line]:
-    """Corrections with their crops in colour; rows without a text are left out.
+    """Corrections with their crops in colour.
 
     Raises:
         InputError: the file, a row or an image can't be read.
     """
-    return [Line(_pixels(image, stretch), text) for image, text, stretch in read_rows(path) if text]
+    return [Line(_pixels(image, stretch), text) for image, text, stretch in read_rows(path)]
 
 
 def _pixels(path: Path, stretch: float) -> NDArray[np.uint8]:
@@ -110,8 +110,9 @@ class Tutor:
         self._reader = LocalReader(LocalVlm(prompts=(prompt,)), AnswerCache(None), checkpoint)
 
     def can_write(self, text: str) -> bool:
-        """Whether a text is plain tokens: one that spells a control token, or has no token at all, can't be learnt."""
-        return set(self._answer(text)).isdisjoint(self._tokenizer.all_special_ids)
+        """Whether a text can be learnt: not an empty one, one that spells a control token, or one that has no tokens."""
+        ids = self._answer(text)
+        return bool(ids) and set(ids).isdisjoint(self._tokenizer.all_special_ids)
 
     def _answer(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -196,9 +197,12 @@ def lora(
         data: JSONL file of corrections, see `read_rows`.
         model: checkpoint folder, or a hub name already in the local cache.
         output: folder of the result; its `merged` can be named in `vlm.model`.
-        epochs, batch: times that each crop is seen, and crops per step.
-        rate, rank: peak step length of AdamW, and rank of the adapter.
-        device, threads: torch device and CPU threads.
+        epochs: times that each crop is seen.
+        batch: crops per step.
+        rate: peak step length of AdamW.
+        rank: rank of the adapter.
+        device: torch device.
+        threads: CPU threads.
         prompt: what is asked; the reader has to be asked the same (`vlm.prompts`).
         log: takes progress lines.
 
@@ -219,21 +223,18 @@ def lora(
     tutor = Tutor(checkpoint, prompt)
     seen, unseen = _split(data, lines, tutor, log)
     before = tutor.nats_per_character(unseen, batch)
-    torch.manual_seed(1)
-    settings = peft.LoraConfig(r=rank, lora_alpha=STRENGTH * rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
-    adapted = peft.get_peft_model(checkpoint.model, settings)  # puts the adapter into the checkpoint's own model
+    adapted = _with_adapter(peft, checkpoint.model, rank)
     _train(tutor, seen, epochs, batch, rate, log)
     # With "auto" peft would ask the model hub whether the vocabulary has grown.
     adapted.save_pretrained(output / ADAPTER, save_embedding_layers=False)
     adapted.merge_and_unload(safe_merge=True)
     after = tutor.nats_per_character(unseen, batch)  # of what is written: merging rounds
-    _export(checkpoint, output / MERGED)
     card = (
-        f"# {Path(model).name} adapted to one hand\n\n{epochs} epochs of LoRA (rank {rank}, rate {rate}) on {len(seen)} "
-        f"corrected crops, prompt `{prompt}`. Nats per character on {len(unseen)} crops kept out: {before:.3f} before, "
-        f"{after:.3f} after.\n"
+        f"# {Path(model).name} adapted to one hand\n\nLoRA of rank {rank}, {epochs} epochs at rate {rate} over {len(seen)} "
+        f"corrected crops, prompt `{prompt}`. Nats per character on {len(unseen)} kept out: {before:.3f} before, {after:.3f} "
+        "after.\n"
     )
-    _finish(output, card)
+    _write(checkpoint, output, card)
     return {"before": before, "after": after}
 
 
@@ -243,6 +244,13 @@ def _peft() -> Any:
     except ImportError as error:
         raise DependencyError("peft", "not installed", "Install it with pip install 'fusion[train]'.") from error
     return peft
+
+
+def _with_adapter(peft: Any, model: Any, rank: int) -> Any:
+    """Put a fresh adapter into the model itself and freeze the rest; returned is peft's handle on both."""
+    torch.manual_seed(1)
+    settings = peft.LoraConfig(r=rank, lora_alpha=STRENGTH * rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, settings)
 
 
 def _split(
@@ -256,7 +264,7 @@ def _split(
     random.Random(1).shuffle(usable)
     kept = max(1, round(len(usable) * HELD_OUT))
     strange = len(lines) - len(usable)
-    log(f"{len(usable) - kept} corrections to learn from, {kept} kept out, {strange} left out for what has no token")
+    log(f"{len(usable) - kept} corrections to learn from, {kept} kept out, {strange} left out for what it can't write")
     return usable[kept:], usable[:kept]
 
 
@@ -291,7 +299,9 @@ def _train(
                 log(json.dumps({"step": len(losses), "of": steps, "loss": mean, "seconds": seconds}))
 
 
-def _finish(output: Path, card: str) -> None:
+def _write(checkpoint: Checkpoint, output: Path, card: str) -> None:
+    """The merged checkpoint beside the adapter, and a model card for both."""
+    _export(checkpoint, output / MERGED)
     for folder in (output / ADAPTER, output / MERGED):
         (folder / "README.md").write_text(card, encoding="utf-8")
         for file in folder.glob("*.safetensors"):

@@ -47,6 +47,7 @@ def tokenizer(alphabet: str) -> transformers.PreTrainedTokenizerFast:
         pad_token="<|endoftext|>",
         eos_token="<|endoftext|>",
         extra_special_tokens=[token for token in SPECIAL if token not in ("<|endoftext|>", "<|unk|>")],
+        image_token="<|image|>",
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

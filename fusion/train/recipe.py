@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fusion.errors import ConfigError
 
@@ -36,6 +36,12 @@ class Size(Part):
     frames: int = Field(3, ge=1, description="CTC frames per column of patches.")
     head: int = Field(256, ge=16, description="Hidden features of the CTC head.")
     alphabet: str = Field(LATIN, min_length=1, description="Characters, one token each.")
+
+    @model_validator(mode="after")
+    def _check_height(self) -> Size:
+        if self.height % (2 * self.patch):
+            raise ValueError(f"height {self.height} is no multiple of twice the patch {self.patch}")
+        return self
 
 
 class Ink(Part):
@@ -98,5 +104,5 @@ def load_recipe(path: Path, overrides: dict[str, object] | None = None) -> Recip
     """Load a recipe; ConfigError names what is wrong."""
     try:
         return Recipe.model_validate({**yaml.safe_load(path.read_text(encoding="utf-8")), **(overrides or {})})
-    except (OSError, yaml.YAMLError, ValidationError, TypeError) as error:
+    except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigError(path, f"is no training recipe ({error})", "See configs/train/small_reader.yaml.") from error

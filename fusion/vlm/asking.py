@@ -46,6 +46,11 @@ class Question:
     text: str
     temperature: float = 0.0
 
+    @property
+    def plain(self) -> str:
+        """The text without control tokens: a question may quote the page, and the page may spell one."""
+        return self.text.replace("<|", "< |")
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

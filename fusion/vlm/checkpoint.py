@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from fusion.config import LocalVlm
 from fusion.errors import ConfigError, DependencyError, ReaderError
-from fusion.vlm.images import LONGEST_SIDE
+from fusion.vlm.images import LONGEST_SIDE, THINNEST, on_strip
 from fusion.vlm.witness import Witness, grey, load_witness
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ MODEL_TYPES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 """`model_type` of the checkpoints whose tokens, image grid and rotary positions are the ones put together here."""
 SMALL = "small"
 """Name in `vlm.model` of the checkpoint that ships with the package."""
-THINNEST = 100
-"""Most times as long as wide. GLM's image processor refuses 200, and its own rounding may add to the ratio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,10 @@ def load(config: LocalVlm) -> Checkpoint:
         raise _broken(config.model, "it has no chat template (chat_template.jinja)")
     tokenizer.clean_up_tokenization_spaces = False  # answers are kept verbatim
     model = _place(model.eval(), config.device)
-    witness = load_witness(Path(name), model.model.visual) if Path(name).is_dir() else None
+    try:
+        witness = load_witness(Path(name), model.model.visual) if Path(name).is_dir() else None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise _broken(config.model, f"its ink witness: {first_line(error)}") from error
     return Checkpoint(model, tokenizer, images, _adopt_stops(model, tokenizer), witness)
 
 
@@ -174,10 +175,4 @@ def fit(pixels: NDArray[np.uint8], unit: int) -> Image.Image:
     if factor != 1.0:
         width, height = (max(1, round(side * factor)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    floor = max(unit, math.ceil(max(image.size) / THINNEST))
-    if min(image.size) >= floor:
-        return image
-    red, green, blue = (int(value) for value in np.median(pixels, axis=(0, 1)))
-    strip = Image.new("RGB", (max(image.width, floor), max(image.height, floor)), (red, green, blue))
-    strip.paste(image, ((strip.width - image.width) // 2, (strip.height - image.height) // 2))
-    return strip
+    return on_strip(image, max(unit, math.ceil(max(image.size) / THINNEST)))

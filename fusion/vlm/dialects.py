@@ -117,7 +117,7 @@ class OpenAIDialect:
     def _request(self, endpoint: Endpoint, question: Question) -> dict[str, Any]:
         """The body of a request, without `logprobs`."""
         url = "data:image/png;base64," + base64.b64encode(to_png(question.pixels)).decode()
-        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question.text}]
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question.plain}]
         request: dict[str, Any] = {
             "model": self._config.model,
             "messages": [{"role": "user", "content": content}],
@@ -146,7 +146,7 @@ class InferenceDialect:
     def ask(self, endpoint: Endpoint, question: Question) -> Answer:
         """Ask once."""
         image = base64.b64encode(to_png(question.pixels)).decode()
-        body = json.dumps({"image": image, "question": question.text}).encode()
+        body = json.dumps({"image": image, "question": question.plain}).encode()
         address = f"{endpoint.url.removesuffix('/v1')}/v1/inference"
         request = urllib.request.Request(address, body, self._headers, method="POST")
         try:

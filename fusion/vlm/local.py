@@ -221,8 +221,7 @@ class LocalReader:
 
     def _prompt(self, question: Question) -> str:
         """The question as the checkpoint's chat template writes it, with one image token for the whole image."""
-        # A question that spells a control token (it may quote the page) must not become one.
-        content = [{"type": "image"}, {"type": "text", "text": question.text.replace("<|", "< |")}]
+        content = [{"type": "image"}, {"type": "text", "text": question.plain}]
         prompt: str = self._open().tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, enable_thinking=False
         )

@@ -8,11 +8,13 @@ witness on its vision tower are a good second pair of eyes. So `read` gives the 
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import torch
 import transformers
 
@@ -26,10 +28,8 @@ from fusion.vlm.protocol import Answer, Query
 from fusion.vlm.witness import Witness
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-_LOG = logging.getLogger(__name__)
 TOP = 5
 """Candidates kept per position."""
 NBEST = 20
@@ -48,7 +48,7 @@ class ScoringReader:
         asking = config.model_copy(update={"prompts": ("glm_ocr",), "batch": max(config.batch, 16)})
         self._decoder = LocalReader(asking, AnswerCache(None), checkpoint)
         self._witness = witness
-        self._looks: dict[str, Views] = {}
+        self._looks: dict[str, tuple[Views, float]] = {}
         self._recipe = ("glm witness", transformers.__version__, f"{config.model} {fingerprint(checkpoint)}")
 
     def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
@@ -59,11 +59,17 @@ class ScoringReader:
 
     def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
         """Natural log-probability of each text, and of stopping after it, under the decoder; see `LocalReader.score`."""
+        _, stretch = self._looks.get(_key(query.line), (None, 1.0))
+        if stretch != 1.0:  # the decoder sees a squashed crop as the witness saw it best
+            height, width = query.line.crop.shape[:2]
+            size = (max(1, round(width * stretch)), height)
+            wide = np.asarray(cv2.resize(query.line.crop, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+            query = replace(query, line=replace(query.line, crop=wide))
         return self._decoder.score(query, texts)
 
     def witness(self, query: Query) -> Ink | None:
         """The look at a crop that was read last; None where this reader has nothing to say about it."""
-        return self._looks.get(_key(query.line))
+        return self._looks.get(_key(query.line), (None, 1.0))[0]
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
         """A failure: it can't answer questions."""
@@ -81,11 +87,11 @@ class ScoringReader:
         if not self._witness.knows(text):
             return Failure("vlm", "not_suited", "the small reader knows Latin script only; other scripts are the OCR's")
         try:
-            look = self._witness.look(line.crop, len(text))
+            look, stretch = self._witness.look(line.crop, len(text))
         except (RuntimeError, ValueError) as error:
             kind = "out_of_memory" if isinstance(error, torch.OutOfMemoryError) else "model_error"
             return Failure("vlm", kind, f"the model could not take this crop ({first_line(error)})")
-        self._looks[_key(line)] = look
+        self._looks[_key(line)] = (look, stretch)
         engine, version, model = self._recipe
         best = look.best
         return Reading(

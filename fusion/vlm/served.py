@@ -69,6 +69,8 @@ class ServedReader:
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
         """Free question about an image."""
+        if pixels.size == 0:
+            return Failure("vlm", "empty_crop", "the image has no pixels")
         return ask_cached([Question(pixels, question)], self._model, self._cache)[0]
 
     def close(self) -> None:

@@ -184,12 +184,15 @@ class Witness:
         rows = crops.shape[1] // self.vision.patch_size
         return self.head(columns_of(features, rows, self.vision.spatial_merge_size))  # type: ignore[no-any-return]
 
-    def look(self, pixels: NDArray[np.uint8], characters: int) -> Views:
+    def look(self, pixels: NDArray[np.uint8], characters: int) -> tuple[Views, float]:
         """What stands on a crop of about so many characters.
 
         Args:
             pixels: uint8 (h, w, 3), RGB, not empty.
             characters: length of the OCR's reading: tells a squashed crop from a short word.
+
+        Returns:
+            The looks, the most probable first, and the stretch of the width of that one.
         """
         natural = pixels.shape[1] / pixels.shape[0] * self.height / max(1, characters)
         factors = [1.0] if natural >= CRAMPED else [wide / natural for wide in WIDTHS]
@@ -202,7 +205,8 @@ class Witness:
         for crop, rows in zip(crops, table, strict=True):
             used = min(len(rows), math.ceil(crop.shape[1] / side))
             views.append(Posterior.compact(rows[:used], self.alphabet, side * pixels.shape[1] / crop.shape[1]))
-        return Views(tuple(sorted(views, key=lambda view: -view.quality)))
+        ranked = sorted(zip(views, factors, strict=True), key=lambda item: -item[0].quality)
+        return Views(tuple(view for view, _ in ranked)), ranked[0][1]
 
 
 def load_witness(folder: Path, vision: Any) -> Witness | None:

@@ -1,0 +1,766 @@
+"""Training the small reader: what is learnt is what the engine asks, a broken run goes on, and files are found wanting by name."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fusion.config import LocalVlm
+from fusion.errors import ConfigError, InputError
+from fusion.page import InkLine, Reading
+from fusion.train import adapt as adapting
+from fusion.train import learn
+from fusion.train.__main__ import main
+from fusion.train.crops import ROOM, Deck, Sample, distort, held_out_names, join, load_ink, read_crop
+from fusion.train.export import SHARES, calibrate, export
+from fusion.train.learn import Batch, Decks, Learner, draw
+from fusion.train.muon import Muon, orthogonal
+from fusion.train.recipe import Ink, Recipe, Size, Stage, Synthetic, load_recipe
+from fusion.vlm import open_reader
+from fusion.vlm.cache import AnswerCache
+from fusion.vlm.checkpoint import load
+from fusion.vlm.local import LocalReader
+from fusion.vlm.protocol import Query
+from fusion.vlm.scoring import ScoringReader
+from fusion.vlm.witness import grey
+
+SIZE = Size(
+    patch=4,
+    height=16,
+    vision_width=16,
+    vision_depth=1,
+    vision_heads=2,
+    text_width=16,
+    text_depth=1,
+    text_heads=2,
+    head=16,
+    alphabet="abcdefgh 0123+=",
+)
+UNIT = 2 * SIZE.patch
+WORDS = [
+    *("a", "bad", "cab", "deaf", "face", "beach", "head", "egg", "hag", "fad", "bed", "chef", "edge", "badge", "cage"),
+    *("ace", "add", "each", "fade", "gaffe", "0123", "1+2=3", "3+0=3", "12", "20", "ah", "he", "be", "dad", "ebb"),
+]
+LINES = ["a bad egg", "he fed a chef", "dead beef 0123", "1+2=3 each"]
+
+
+def picture(text: str, height: int = ROOM) -> np.ndarray:
+    """Dark writing on light paper, uint8 (height, w)."""
+    canvas = np.full((40, 14 + 17 * len(text)), 232, np.uint8)
+    cv2.putText(canvas, text, (6, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (35,), 2)
+    return cv2.resize(canvas, (round(canvas.shape[1] * height / 40), height), interpolation=cv2.INTER_AREA)
+
+
+def samples(texts: Sequence[str] = WORDS) -> list[Sample]:
+    return [Sample(picture(text), text) for text in texts]
+
+
+def decks(trust: float = 1.0) -> Decks:
+    return Decks((Deck(samples()),), Deck(samples(WORDS[::2])), Deck(samples(LINES)), (trust,))
+
+
+def make_recipe(work: Path, *stages: Stage, **changes: Any) -> Recipe:
+    work.mkdir(parents=True, exist_ok=True)
+    stages = stages or (Stage(name="look", steps=40, batch=8, rate=0.2),)
+    fixed = {"work": work, "output": work / "out", "size": SIZE, "threads": 1, "compile": False}
+    return Recipe(**{**fixed, "synthetic": Synthetic(fonts=Path("-")), "stages": stages, "report_every": 5, **changes})
+
+
+def nothing() -> dict[str, float]:
+    return {}
+
+
+def train(learner: Learner, log: Callable[[str], None] = lambda line: None, trust: float = 1.0) -> Learner:
+    learner.run(decks(trust), nothing, log)
+    return learner
+
+
+def weights(learner: Learner) -> dict[str, torch.Tensor]:
+    return {**learner.model.state_dict(), **{f"head.{k}": v for k, v in learner.head.state_dict().items()}}
+
+
+def same(one: Learner, other: Learner) -> bool:
+    ours, theirs = weights(one), weights(other)
+    return all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+
+
+def stir(learner: Learner) -> Learner:
+    """Weights so large that attention and positions matter: a fresh network hardly looks at either."""
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for p in (*learner.model.parameters(), *learner.head.parameters()):
+            if p.ndim > 1:
+                p.normal_(0, 0.3, generator=generator)
+    return learner
+
+
+def levelled(text: str, width: int, seed: int = 0) -> np.ndarray:
+    """A crop that needs nothing done to it: the tower's height, whole units, paper 255 and ink 0, uint8 (16, width)."""
+    crop = np.full((SIZE.height, width), 255, np.uint8)
+    cv2.putText(crop, text, (1, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (0,), 1)
+    generator = np.random.default_rng(seed)
+    spots = generator.integers(0, SIZE.height, 6 + width // 4), generator.integers(0, width, 6 + width // 4)
+    crop[spots] = generator.integers(0, 200, len(spots[0]))
+    crop.ravel()[:: crop.size // 12] = 0
+    return crop
+
+
+def query(pixels: np.ndarray) -> Query:
+    """A grey crop as the engine asks about it."""
+    shown = np.repeat(pixels[:, :, None], 3, axis=2)
+    height, width = shown.shape[:2]
+    corners = ((0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height)))
+    return Query("photo.png", InkLine("l000", corners, shown, None, None))
+
+
+# --- training is about the real pipeline --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stirred(tmp_path_factory: pytest.TempPathFactory) -> tuple[Learner, Path]:
+    """A learner with strong random weights, and the checkpoint that it exports."""
+    work = tmp_path_factory.mktemp("stirred")
+    learner = stir(Learner(make_recipe(work)))
+    export(learner, work / "out", "card", 0.0)
+    return learner, work / "out"
+
+
+@pytest.fixture(scope="module")
+def writer(stirred: tuple[Learner, Path]) -> LocalReader:
+    """The exported decoder as any other GLM that writes, asked with its fixed prompt."""
+    config = LocalVlm(model=str(stirred[1]), threads=1, prompts=("glm_ocr",))
+    return LocalReader(config, AnswerCache(None), load(config))
+
+
+def loss_in_training(learner: Learner, crops: Sequence[np.ndarray], texts: Sequence[str]) -> float:
+    batch = torch.from_numpy(np.stack(crops).astype(np.float32) / 127.5 - 1)
+    with torch.inference_mode():
+        return float(learner.decoder_loss(learner.features(batch), batch.shape[2] // SIZE.patch, texts))
+
+
+@pytest.mark.parametrize("width", [UNIT, 2 * UNIT, 5 * UNIT, 12 * UNIT])
+def test_the_decoder_is_taught_what_it_will_be_asked(
+    stirred: tuple[Learner, Path], writer: LocalReader, width: int
+) -> None:
+    texts = ["bad", "0123 +=", "a"]
+    crops = [levelled(text, width, seed) for seed, text in enumerate(texts)]
+    checkpoint = load(LocalVlm(model=str(stirred[1]), threads=1))
+    nats, tokens = 0.0, 0
+    for crop, text in zip(crops, texts, strict=True):
+        asked = query(crop)
+        assert np.array_equal(np.asarray(checkpoint.view(asked.line.crop)), asked.line.crop)
+        scores = writer.score(asked, [text])
+        assert scores is not None
+        alone = loss_in_training(stirred[0], [crop], [text])
+        assert alone == pytest.approx(-scores[0] / (len(text) + 1), abs=2e-4)
+        nats, tokens = nats - scores[0], tokens + len(text) + 1
+    assert loss_in_training(stirred[0], crops, texts) == pytest.approx(nats / tokens, abs=2e-4)
+
+
+def test_the_decoders_loss_depends_on_every_part_of_the_crop_and_the_text(stirred: tuple[Learner, Path]) -> None:
+    """Otherwise the agreement above would prove little."""
+    learner = stirred[0]
+    crop = levelled("bad", 5 * UNIT)
+    right = loss_in_training(learner, [crop], ["bad"])
+    assert abs(right - loss_in_training(learner, [crop[:, ::-1]], ["bad"])) > 1e-2
+    assert abs(right - loss_in_training(learner, [np.roll(crop, UNIT, axis=1)], ["bad"])) > 1e-3
+    assert abs(right - loss_in_training(learner, [crop], ["dab"])) > 1e-2
+
+
+def test_the_token_ids_of_training_are_those_of_the_exported_tokenizer(
+    stirred: tuple[Learner, Path], writer: LocalReader
+) -> None:
+    from fusion.vlm.asking import Question
+
+    prompt = writer._prompt(Question(np.zeros((16, 16, 3), np.uint8), "Text Recognition:"))
+    ids = writer._open().tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    wanted = ["[gMASK]", "<sop>", "<|user|>", "<|begin_of_image|>", "<|image|>", "<|end_of_image|>"]
+    assert ids == stirred[0].words.convert_tokens_to_ids([*wanted, "Text Recognition:", "<|assistant|>"])
+    assert all(
+        writer._open().tokenizer(text, add_special_tokens=False)["input_ids"]
+        == stirred[0].words.convert_tokens_to_ids(list(text))
+        for text in SIZE.alphabet
+    )
+
+
+def test_an_exported_reader_sees_what_the_learner_sees(stirred: tuple[Learner, Path]) -> None:
+    learner, folder = stirred
+    reader = open_reader(LocalVlm(model=str(folder), threads=1))
+    assert isinstance(reader, ScoringReader)
+    for text in ("bad egg", "0123", "beach"):
+        whole = round(picture(text).shape[1] / 4 / UNIT) * UNIT * 4  # of whole units, so that neither pads
+        crop = cv2.resize(picture(text), (whole, ROOM))
+        asked = query(crop)
+        ((reading,),) = reader.read([asked])
+        assert isinstance(reading, Reading)
+        assert reading.text == learner.read([Sample(crop, text)])[0]
+        look = reader.witness(asked)
+        assert look is not None
+        scores = look.score([text, reading.text])
+        assert scores[1] == pytest.approx(reading.score)
+        with torch.inference_mode():
+            shown = torch.from_numpy(grey(crop, SIZE.height))[None]
+            nats = float(learner.ctc_losses(learner.frames(learner.features(shown)), [text]))
+        assert scores[0] == pytest.approx(-nats * len(text), rel=1e-3)
+    reader.close()
+
+
+def test_the_reader_that_ships_asks_the_decoder_what_it_was_taught(stirred: tuple[Learner, Path]) -> None:
+    learner, folder = stirred
+    reader = open_reader(LocalVlm(model=str(folder), threads=1))
+    assert reader is not None
+    crop = levelled("bad", 6 * UNIT)
+    scores = reader.score(query(crop), ["bad", "0123 +="])
+    taught = [-(len(text) + 1) * loss_in_training(learner, [crop], [text]) for text in ("bad", "0123 +=")]
+    assert scores == pytest.approx(taught, abs=2e-3)
+    reader.close()
+
+
+def test_the_heads_loss_is_the_witnesss_score(stirred: tuple[Learner, Path]) -> None:
+    checkpoint = load(LocalVlm(model=str(stirred[1]), threads=1))
+    assert checkpoint.witness is not None
+    crop = levelled("bad", 8 * UNIT)
+    with torch.inference_mode():
+        frames = stirred[0].frames(stirred[0].features(torch.from_numpy(grey(crop, SIZE.height))[None]))
+        losses = stirred[0].ctc_losses(frames, ["bad"])
+    look = checkpoint.witness.look(np.repeat(crop[:, :, None], 3, axis=2), 3)
+    assert len(look.posteriors) == 1
+    assert look.score(["bad"])[0] == pytest.approx(-3 * float(losses[0]), rel=1e-4)
+
+
+# --- a run --------------------------------------------------------------------------------------------------------
+
+
+BOTH = (
+    Stage(name="look", steps=7, batch=6, rate=0.1, lines=0.3, ink=0.5),
+    Stage(name="speak", steps=7, batch=6, rate=0.1, lines=0.3, ink=0.5, decoder=True, slower=0.25),
+)
+
+
+def fixed_loss(learner: Learner, decoder: bool = False) -> float:
+    batch = draw(decks(), Stage(name="x", steps=1, batch=30, ink=1, lines=0), (16, UNIT), *randomness(5))
+    with torch.inference_mode():
+        return float(learner.loss(batch, Stage(name="x", steps=1, decoder=decoder)))
+
+
+def randomness(seed: int) -> tuple[random.Random, np.random.Generator]:
+    return random.Random(seed), np.random.default_rng(seed)
+
+
+def test_forty_steps_lower_the_loss(tmp_path: Path) -> None:
+    stage = Stage(name="look", steps=40, batch=12, rate=0.2, decoder=True)
+    learner = Learner(make_recipe(tmp_path, stage, report_every=20))
+    lines: list[str] = []
+    before = fixed_loss(learner), fixed_loss(learner, decoder=True)
+    train(learner, lines.append)
+    after = fixed_loss(learner), fixed_loss(learner, decoder=True)
+    assert after[0] < 0.8 * before[0]
+    assert after[1] - after[0] < 0.95 * (before[1] - before[0])
+    rows = [json.loads(line) for line in lines]
+    assert [(row["stage"], row["step"]) for row in rows] == [("look", 20), ("look", 40)]
+    assert rows[1]["loss"] < rows[0]["loss"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Learner:
+    return train(Learner(make_recipe(tmp_path_factory.mktemp("unbroken"), *BOTH, report_every=3)))
+
+
+def test_two_runs_from_one_seed_are_identical_and_another_seed_differs(tmp_path: Path, unbroken: Learner) -> None:
+    again = train(Learner(make_recipe(tmp_path / "again", *BOTH, report_every=3)))
+    assert same(unbroken, again)
+    other = train(Learner(make_recipe(tmp_path / "other", *BOTH, report_every=3, seed=2)))
+    assert not same(unbroken, other)
+
+
+def test_where_a_run_reports_changes_nothing(tmp_path: Path, unbroken: Learner) -> None:
+    assert same(unbroken, train(Learner(make_recipe(tmp_path, *BOTH, report_every=5))))
+
+
+@pytest.mark.parametrize("broken_at", [3, 7, 9, 12, 14])
+def test_a_broken_run_goes_on_to_the_same_weights(tmp_path: Path, unbroken: Learner, broken_at: int) -> None:
+    def breaks(line: str) -> None:
+        if json.loads(line)["step"] >= broken_at:
+            raise KeyboardInterrupt
+
+    plan = make_recipe(tmp_path, *BOTH, report_every=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(Learner(plan), breaks)
+    learner = Learner(plan)
+    found = learner.restore()
+    assert found == (broken_at > 3)
+    assert learner.done < broken_at
+    train(learner)
+    assert learner.done == 14
+    assert same(unbroken, learner)
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
+    plan = make_recipe(tmp_path, Stage(name="look", steps=3, batch=4))
+    done = train(Learner(plan))
+    again = Learner(plan)
+    assert again.restore()
+    assert same(done, train(again))
+
+
+def test_a_state_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_recipe(tmp_path, Stage(name="look", steps=3, batch=4))
+    learner = train(Learner(plan))
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def half(content: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        learner.save([])
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_without_a_state_nothing_is_restored(tmp_path: Path) -> None:
+    assert not Learner(make_recipe(tmp_path)).restore()
+
+
+def test_a_stage_without_the_decoder_leaves_it_alone(tmp_path: Path) -> None:
+    fresh = weights(Learner(make_recipe(tmp_path)))
+    trained = weights(train(Learner(make_recipe(tmp_path, Stage(name="look", steps=3, batch=4)))))
+    for name, weight in trained.items():
+        decoder = "language_model" in name or "lm_head" in name or ".merger." in name or "downsample" in name
+        assert torch.equal(weight, fresh[name]) == decoder, name
+
+
+def test_start_from_takes_over_every_weight(stirred: tuple[Learner, Path], tmp_path: Path) -> None:
+    learner = Learner(make_recipe(tmp_path, seed=7))
+    assert not same(learner, stirred[0])
+    learner.start_from(stirred[1])
+    assert same(learner, stirred[0])
+
+
+def test_only_the_largest_losses_are_distrusted(tmp_path: Path) -> None:
+    learner = Learner(make_recipe(tmp_path))
+    stage = Stage(name="look", steps=1, batch=10, ink=1.0, lines=0.0)
+    batch = draw(decks(0.8), stage, (SIZE.height, UNIT), *randomness(3))
+    assert batch.trust == 0.8
+    with torch.inference_mode():
+        losses = learner.ctc_losses(learner.frames(learner.features(batch.crops)), batch.texts).sort().values
+        assert losses[-1] > losses[0]
+        assert float(learner.loss(batch, stage)) == pytest.approx(float(losses[:8].mean()))
+        whole = Batch(batch.crops, batch.texts, 1.0)
+        assert float(learner.loss(whole, stage)) == pytest.approx(float(losses.mean()))
+        none = Batch(batch.crops, batch.texts, 0.0)
+        assert float(learner.loss(none, stage)) == pytest.approx(float(losses[0]))
+
+
+def test_rendered_batches_are_trusted_whole() -> None:
+    stage = Stage(name="look", steps=1, batch=4, ink=0.0, lines=0.0)
+    assert all(draw(decks(0.5), stage, (SIZE.height, UNIT), *randomness(n)).trust == 1.0 for n in range(5))
+
+
+@pytest.mark.parametrize("read", ["aceh", "bceh"])
+def test_a_reader_that_is_surely_wrong_is_softened_and_one_that_is_right_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    learner = Learner(make_recipe(tmp_path))
+    table = torch.full((40, len(SIZE.alphabet) + 1), 1e-9)
+    for frame in range(40):
+        letter = learner.classes[read[frame // 10]] if frame % 10 == 5 else 0
+        table[frame, letter] = 1 - 15e-9
+    monkeypatch.setattr(learner, "frames", lambda features: table.log().expand(len(features), -1, -1))
+    share = calibrate(learner, samples(["aceh"] * 3), batch=2)
+    assert (share == 0.0) if read == "aceh" else (share in SHARES[1:-1])
+
+
+def test_calibration_takes_one_of_the_shares_tried(stirred: tuple[Learner, Path]) -> None:
+    assert calibrate(stirred[0], samples()) in SHARES
+
+
+def test_the_error_rate_is_pooled_and_blind_to_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = Learner(make_recipe(tmp_path))
+    monkeypatch.setattr(learner, "read", lambda _: ["BAD", "", "hex"])
+    assert learner.error_rate(samples(["bad", "egg", "he"])) == pytest.approx(4 / 8)
+    monkeypatch.setattr(learner, "read", lambda _: [])
+    assert learner.error_rate([]) == 0
+
+
+def test_reading_keeps_the_order_of_the_samples(stirred: tuple[Learner, Path]) -> None:
+    words = samples(["badge", "a", "0123", "dead beef", "12"])
+    each = [stirred[0].read([word])[0] for word in words]
+    assert stirred[0].read(words, batch=1) == each
+
+
+# --- Muon ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 64), (64, 16), (192, 192), (192, 576), (384, 192)])
+def test_orthogonal_evens_the_singular_values_and_keeps_the_directions(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(sum(shape))
+    least = min(shape)
+    given, factors = [], []
+    for scale in (1e-3, 1.0, 50.0):
+        u = torch.linalg.qr(torch.randn(shape[0], least, generator=generator))[0]
+        v = torch.linalg.qr(torch.randn(shape[1], least, generator=generator))[0]
+        given.append(scale * (u * torch.linspace(0.5, 1.0, least)) @ v.T)
+        factors.append((u, v))
+    found = orthogonal(torch.stack(given), 4)
+    assert found.shape == (3, *shape)
+    for matrix, (u, v) in zip(found, factors, strict=True):
+        values = torch.linalg.svdvals(matrix)
+        assert 0.6 < values.min() <= values.max() < 1.3
+        inner = u.T @ matrix @ v
+        torch.testing.assert_close(inner, torch.diag(inner.diag()), atol=1e-3, rtol=0)
+        assert inner.diag().min() > 0.6
+
+
+def test_orthogonal_leaves_nothing_as_nothing() -> None:
+    assert (orthogonal(torch.zeros(1, 4, 6), 4) == 0).all()
+
+
+def test_muon_steps_only_what_has_a_gradient_and_goes_downhill() -> None:
+    torch.manual_seed(0)
+    moved, left = torch.nn.Parameter(torch.randn(8, 4)), torch.nn.Parameter(torch.randn(8, 4))
+    target = torch.randn(8, 4)
+    kept = left.detach().clone()
+    muon = Muon([{"params": [moved, left], "lr": 0.05}])
+    losses = []
+    for _ in range(60):
+        muon.zero_grad()
+        loss = (moved - target).square().sum()
+        loss.backward()
+        muon.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.2 * losses[0]
+    assert torch.equal(left, kept)
+
+
+# --- crops --------------------------------------------------------------------------------------------------------
+
+
+def write_split(folder: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
+    """A split of (image, text, note) with a picture per row."""
+    for name, text, _ in rows:
+        cv2.imwrite(str(folder / name), picture(text or " "))
+    path = folder / "train.tsv"
+    lines = ["image\ttext\twriter\tnote", *(f"{name}\t{text}\tw1\t{note}" for name, text, note in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_kept_out_part_and_the_training_part_are_disjoint_and_complete(tmp_path: Path) -> None:
+    rows = [(f"{n:03}.png", "abcdefgh"[n % 8] + "0123"[n // 8 % 4] + "+=0123"[n // 32], "") for n in range(60)]
+    split = write_split(tmp_path, rows)
+    for share in (0.0, 0.3, 0.5):
+        ink = Ink(data=split, hold_out=share)
+        inside, outside = (load_ink(ink, SIZE.alphabet, held_out=side) for side in (False, True))
+        texts = [{sample.text for sample in part} for part in (inside, outside)]
+        assert texts[0].isdisjoint(texts[1])
+        assert sorted([s.text for s in inside] + [s.text for s in outside]) == sorted(text for _, text, _ in rows)
+        assert {text for name, text, _ in rows if name in held_out_names(ink)} == texts[1]
+        assert abs(len(outside) - 60 * share) < 12
+        assert all(sample.pixels.shape[0] == ROOM and sample.pixels.dtype == np.uint8 for sample in inside)
+
+
+def test_a_row_stays_on_its_side_whatever_else_is_in_the_split(tmp_path: Path) -> None:
+    rows = [(f"{n:03}.png", "abcdefgh"[n % 8], "") for n in range(30)]
+    whole = held_out_names(Ink(data=write_split(tmp_path, rows), hold_out=0.4))
+    part = held_out_names(Ink(data=write_split(tmp_path, rows[::3]), hold_out=0.4))
+    assert part == whole & {name for name, _, _ in rows[::3]}
+
+
+def test_noted_empty_and_foreign_rows_are_skipped(tmp_path: Path) -> None:
+    rows = [
+        ("1.png", "bad", ""),
+        ("2.png", "egg", "near-duplicate-of-a-dev-image, faint"),
+        ("3.png", "zoo", ""),
+        ("4.png", "", ""),
+        ("5.png", "Bad", ""),
+        ("6.png", "he", "faint"),
+    ]
+    ink = Ink(data=write_split(tmp_path, rows), hold_out=0.0, skip_notes=("near-duplicate",))
+    assert [sample.text for sample in load_ink(ink, SIZE.alphabet)] == ["bad", "he"]
+    assert [s.text for s in load_ink(ink.model_copy(update={"skip_notes": ()}), SIZE.alphabet)] == ["bad", "egg", "he"]
+
+
+def test_rows_may_lack_writer_and_note(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), picture("bad"))
+    (tmp_path / "s.tsv").write_text("image\ttext\n1.png\tbad\n", encoding="utf-8")
+    ink = Ink(data=tmp_path / "s.tsv", hold_out=0.0, skip_notes=("x",))
+    assert [sample.text for sample in load_ink(ink, SIZE.alphabet)] == ["bad"]
+
+
+def test_a_split_or_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.tsv: can't be read"):
+        load_ink(Ink(data=tmp_path / "none.tsv"), SIZE.alphabet)
+    (tmp_path / "bad.tsv").write_bytes(b"image\ttext\n\xff\xfe\n")
+    with pytest.raises(InputError, match=r"bad\.tsv: can't be read"):
+        load_ink(Ink(data=tmp_path / "bad.tsv"), SIZE.alphabet)
+    split = write_split(tmp_path, [("1.png", "bad", "")])
+    (tmp_path / "1.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"1\.png: is no image"):
+        load_ink(Ink(data=split, hold_out=0.0), SIZE.alphabet)
+
+
+def test_a_crop_is_brought_to_one_height_and_stretched(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 80, 3), 200, np.uint8))
+    cv2.imwrite(str(tmp_path / "thin.png"), np.full((640, 10), 200, np.uint8))
+    assert read_crop(tmp_path / "a.png").shape == (ROOM, 160)
+    assert read_crop(tmp_path / "a.png", 2.25).shape == (ROOM, 360)
+    assert read_crop(tmp_path / "thin.png").shape == (ROOM, 8)
+
+
+def test_words_are_joined_to_a_line_with_white_between(tmp_path: Path) -> None:
+    words = samples(["bad", "egg", "12"])
+    line = join(words, random.Random(1))
+    assert line.text == "bad egg 12"
+    assert line.pixels.dtype == np.uint8
+    assert line.pixels.shape[0] == ROOM
+    assert line.pixels.shape[1] < sum(word.pixels.shape[1] for word in words) + 52
+    inked = (line.pixels < 100).any(axis=0).astype(int)
+    gaps = np.diff(np.flatnonzero(np.diff(np.concatenate(([0], inked, [0])))))[1::2]
+    assert sorted(gaps)[-2] >= 6
+    assert line.pixels.max() == 255
+    again = join(words, random.Random(1))
+    assert np.array_equal(line.pixels, again.pixels)
+    assert join(words[:1], random.Random(1)).text == "bad"
+    assert join([Sample(np.full((ROOM, 40), 9, np.uint8), "a")] * 2, random.Random(1)).text == "a a"
+
+
+@pytest.mark.parametrize("size", [(16, 72), (48, 144), (16, 16), (48, 480)])
+def test_a_distorted_crop_fills_its_frame_within_range(size: tuple[int, int]) -> None:
+    for seed in range(25):
+        crop = distort(Sample(picture("bad egg"), "bad egg"), *size, *randomness(seed))
+        assert crop.shape == size
+        assert crop.dtype == np.float32
+        assert -1 <= crop.min() < 0 < crop.max() <= 1
+        assert float(np.median(crop)) > 0.3
+
+
+def test_distortion_depends_on_its_randomness_alone() -> None:
+    sample = Sample(picture("beach"), "beach")
+    before = sample.pixels.copy()
+    crops = [distort(sample, 16, 96, *randomness(seed)) for seed in (1, 1, 2)]
+    assert np.array_equal(crops[0], crops[1])
+    assert not np.array_equal(crops[0], crops[2])
+    assert np.array_equal(sample.pixels, before)
+
+
+def test_a_batch_is_equal_crops_whose_width_is_whole_units() -> None:
+    widths = set()
+    for seed in range(30):
+        stage = Stage(name="x", steps=1, batch=9, ink=0.5, lines=0.4)
+        batch = draw(decks(), stage, (SIZE.height, UNIT), *randomness(seed))
+        count, height, width = batch.crops.shape
+        assert count == len(batch.texts) in (9, 3)
+        assert height == SIZE.height
+        assert width % UNIT == 0
+        assert width >= 2 * UNIT
+        assert set("".join(batch.texts)) <= set(SIZE.alphabet)
+        widths.add(width)
+    assert len(widths) > 3
+    assert all(width % 24 == 0 for width in learn.WIDTHS)  # the unit of the checkpoint that ships
+
+
+def test_a_batch_of_real_lines_is_smaller_and_in_its_own_proportions() -> None:
+    long = "dead beef 0123 bad egg 1+2=3 each face"
+    real = Decks((Deck(samples([long] * 5)),), Deck(samples()), Deck(samples()), (0.9,))
+    batch = draw(real, Stage(name="x", steps=1, batch=24, ink=1, lines=0), (48, 24), *randomness(1))
+    natural = picture(long).shape[1] * 48 / ROOM
+    assert 4 <= len(batch.texts) < 24
+    assert 0.65 * natural < batch.crops.shape[2] < 1.2 * natural
+    assert batch.crops.shape[2] % 24 == 0
+    assert batch.trust == 0.9
+
+
+def test_without_real_ink_everything_is_rendered() -> None:
+    bare = Decks((), Deck(samples(["bad"])), Deck(samples(["bad egg"])), ())
+    for seed in range(6):
+        batch = draw(bare, Stage(name="x", steps=1, batch=6, ink=1, lines=0.5), (16, UNIT), *randomness(seed))
+        assert set(batch.texts) in ({"bad"}, {"bad egg"})
+
+
+def test_a_deck_draws_neighbours_in_width() -> None:
+    deck = Deck(samples(["a" * n for n in range(1, 40)]))
+    drawn = deck.draw(3, random.Random(2))
+    lengths = [len(sample.text) for sample in drawn]
+    assert max(lengths) - min(lengths) < 18
+    assert len(Deck(samples(["a"])).draw(5, random.Random(1))) == 5
+
+
+# --- adapting -----------------------------------------------------------------------------------------------------
+
+
+def write_corrections(folder: Path, texts: Sequence[str], extra: str = "") -> Path:
+    rows = []
+    for number, text in enumerate(texts):
+        cv2.imwrite(str(folder / f"{number}.png"), picture(text))
+        rows.append(json.dumps({"image": f"{number}.png", "text": text}))
+    path = folder / "corrections.jsonl"
+    path.write_text("\n".join(rows) + "\n" + extra, encoding="utf-8")
+    return path
+
+
+def go_on(data: Path, start: Path, output: Path, log: Callable[[str], None] = lambda line: None) -> dict[str, float]:
+    return adapting.adapt(data, start, output, steps=5, batch=4, rate=0.01, threads=1, log=log)
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes a minute and is none of these tests' business."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_adapting_writes_a_checkpoint_that_opens_as_a_model(stirred: tuple[Learner, Path], tmp_path: Path) -> None:
+    data = write_corrections(tmp_path, [*WORDS, "zoo"])
+    lines: list[str] = []
+    rates = go_on(data, stirred[1], tmp_path / "mine", lines.append)
+    assert set(rates) == {"before", "after"}
+    assert "27 corrections to learn from, 3 kept out, 1 left out" in lines[0]
+    reader = open_reader(LocalVlm(model=str(tmp_path / "mine"), threads=1))
+    assert isinstance(reader, ScoringReader)
+    ((reading,),) = reader.read([query(picture("bad"))])
+    assert isinstance(reading, Reading)
+    reader.close()
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert "5 steps on 27 corrected crops" in card
+    mine = Learner(make_recipe(tmp_path / "again"))
+    mine.start_from(tmp_path / "mine")
+    assert not same(mine, stirred[0])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "not json",
+        "[1, 2]",
+        '"text"',
+        "5",
+        '{"image": "0.png"}',
+        '{"text": "bad"}',
+        '{"image": "0.png", "text": "bad", "stretch": "wide"}',
+        '{"image": "0.png", "text": "bad", "stretch": NaN}',
+        '{"image": "0.png", "text": "bad", "stretch": 0}',
+        '{"image": "0.png", "text": null}',
+        '{"image": 5, "text": "bad"}',
+    ],
+)
+def test_a_bad_correction_is_named_with_its_file_and_row(tmp_path: Path, row: str) -> None:
+    data = write_corrections(tmp_path, WORDS, extra="\n" + row + "\n")
+    with pytest.raises(InputError) as caught:
+        adapting.load_corrections(data, SIZE.alphabet)
+    assert str(caught.value).startswith(f"{data}:{len(WORDS) + 2}: is no correction")
+
+
+def test_too_few_corrections_are_refused(tmp_path: Path) -> None:
+    data = write_corrections(tmp_path, [*WORDS[: adapting.FEWEST - 1], "zoo", "zebra"])
+    with pytest.raises(InputError, match=rf"corrections\.jsonl: holds {adapting.FEWEST - 1} usable corrections"):
+        adapting.load_corrections(data, SIZE.alphabet)
+    with pytest.raises(InputError, match=r"holds 0 usable"):
+        adapting.load_corrections(write_corrections(tmp_path, []), SIZE.alphabet)
+
+
+def test_a_missing_image_or_file_is_named(tmp_path: Path) -> None:
+    data = write_corrections(tmp_path, WORDS)
+    (tmp_path / "7.png").unlink()
+    with pytest.raises(InputError, match=r"7\.png: is no image that can be read"):
+        adapting.load_corrections(data, SIZE.alphabet)
+    with pytest.raises(InputError, match=r"none\.jsonl: can't be read"):
+        adapting.load_corrections(tmp_path / "none.jsonl", SIZE.alphabet)
+    (tmp_path / "latin.jsonl").write_bytes(b'{"image": "a.png", "text": "\xe9"}')
+    with pytest.raises(InputError, match=r"latin\.jsonl: can't be read"):
+        adapting.load_corrections(tmp_path / "latin.jsonl", SIZE.alphabet)
+
+
+def test_a_correction_may_be_stretched(tmp_path: Path) -> None:
+    row = json.dumps({"image": "0.png", "text": " bad ", "stretch": 2})
+    loaded, strange = adapting.load_corrections(write_corrections(tmp_path, WORDS, extra=row), SIZE.alphabet)
+    assert strange == 0
+    assert loaded[-1].text == "bad"
+    assert loaded[-1].pixels.shape[1] == pytest.approx(2 * loaded[0].pixels.shape[1], abs=1)
+
+
+@pytest.mark.parametrize("harm", ["no config.json", "no witness.json", "broken witness.json", "no folder"])
+def test_a_start_without_a_witness_is_named(stirred: tuple[Learner, Path], tmp_path: Path, harm: str) -> None:
+    start = tmp_path / "start"
+    if harm != "no folder":
+        start.mkdir()
+        for name in ("config.json", "witness.json", "model.safetensors", "witness.safetensors"):
+            if harm != f"no {name}":
+                (start / name).write_bytes((stirred[1] / name).read_bytes())
+        if harm.startswith("broken"):
+            (start / "witness.json").write_text('{"height": 16}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"start: is no checkpoint with an ink witness"):
+        go_on(write_corrections(tmp_path, WORDS), start, tmp_path / "mine")
+
+
+# --- recipes and the command --------------------------------------------------------------------------------------
+
+
+GOOD = "work: w\noutput: o\nsynthetic: {fonts: f.yaml}\nstages: [{name: a, steps: 1}]\n"
+
+
+def test_a_recipe_is_read_and_can_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    assert load_recipe(path).stages[0].name == "a"
+    assert load_recipe(path, {"seed": 5}).seed == 5
+    assert load_recipe(Path(__file__).parent.parent / "configs/train/small_reader.yaml").ink
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a\n- b\n",
+        "a: [",
+        GOOD + "unknown: 1\n",
+        GOOD.replace("steps: 1", "steps: 0"),
+        GOOD.replace("steps: 1", "steps: 1, speed: 2"),
+        GOOD.replace("stages: [{name: a, steps: 1}]", "stages: []"),
+        GOOD.replace("work: w\n", ""),
+        GOOD + "threads: 0\n",
+        "just words",
+    ],
+)
+def test_a_bad_recipe_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: is no training recipe"):
+        load_recipe(path)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: is no training recipe"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_the_command_explains_itself() -> None:
+    call = [sys.executable, "-m", "fusion.train", "--help"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert "reader" in done.stdout
+    assert "adapt" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["reader", "--config"], ["adapt", "--output", "o", "--data"]])
+def test_an_error_of_the_user_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fusion.train", *arguments, "none.file"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("none.file: ")
+    assert not list(tmp_path.iterdir())
