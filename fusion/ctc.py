@@ -349,9 +349,15 @@ class Views:
 
     A squashed word is read at several widths; which width is right differs from letter to letter, so a text counts as
     likely as it is on average over the looks. Places are those of the best look.
+
+    Attributes:
+        posteriors: the looks, at least one.
+        agree: average the log-probabilities instead: a text has to be likely in all looks, not in one. Right for a weak
+            reader, each of whose looks errs in its own way.
     """
 
     posteriors: tuple[Posterior, ...]
+    agree: bool = False
 
     @property
     def best(self) -> Posterior:
@@ -378,17 +384,19 @@ class Views:
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """See `Posterior.score`; log of the mean probability over the looks."""
-        return _log_mean([posterior.score(texts) for posterior in self.posteriors])
+        return _log_mean([posterior.score(texts) for posterior in self.posteriors], self.agree)
 
     def score_cased(self, texts: Sequence[str]) -> list[float]:
         """See `Posterior.score_cased`; log of the mean probability over the looks."""
-        return _log_mean([posterior.score_cased(texts) for posterior in self.posteriors])
+        return _log_mean([posterior.score_cased(texts) for posterior in self.posteriors], self.agree)
 
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         """See `Posterior.place`."""
         return self.best.place(text)
 
 
-def _log_mean(rows: list[list[float]]) -> list[float]:
+def _log_mean(rows: list[list[float]], agree: bool) -> list[float]:
     table = np.asarray(rows)
+    if agree:
+        return [float(value) for value in table.mean(axis=0)]
     return [float(value) for value in np.logaddexp.reduce(table, axis=0) - math.log(len(rows))]

@@ -465,6 +465,17 @@ def test_views_list_the_union_of_their_looks_by_the_mixture(looks: list[Posterio
 
 
 @small
+@given(st.lists(posteriors(), min_size=1, max_size=3), st.lists(st.text("abc", max_size=4), max_size=4))
+def test_views_that_have_to_agree_score_the_mean_of_the_logarithms(looks: list[Posterior], texts: list[str]) -> None:
+    both = Views(tuple(looks), agree=True)
+    rows = np.array([look.score(texts) for look in looks])
+    assert both.score(texts) == pytest.approx(rows.mean(axis=0).tolist())
+    cased = np.array([look.score_cased(texts) for look in looks])
+    assert both.score_cased(texts) == pytest.approx(cased.mean(axis=0).tolist())
+    assert all(a <= b + 1e-9 for a, b in zip(both.score(texts), Views(tuple(looks)).score(texts), strict=True))
+
+
+@small
 @given(st.lists(posteriors(), min_size=1, max_size=3))
 def test_views_are_as_sure_as_their_best_look(looks: list[Posterior]) -> None:
     views = Views(tuple(sorted(looks, key=lambda look: -look.quality)))

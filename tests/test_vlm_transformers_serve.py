@@ -200,7 +200,7 @@ def test_the_server_counts_the_image_tokens_that_the_local_reader_counts(server:
         dialect.close()
     with opened(LocalVlm(model=server.model, threads=1)) as near:
         assert isinstance(near, LocalReader)
-        ids = near._inputs([question])["input_ids"]
+        ids = near.inputs([question])["input_ids"]
     assert completion.usage is not None
     assert completion.usage.prompt_tokens == ids.shape[1]
 

@@ -202,7 +202,7 @@ def test_the_small_reader_says_of_letters_it_knows_whatever_stands_on_the_crop()
     assert not witness.knows("第2步")
     for height, width, characters in ((1, 1, 0), (5, 1500, 3), (300, 9, 12), (64, 64, 10), (48, 300, 0)):
         for shade in (0, 255):
-            look = witness.look(np.full((height, width, 3), shade, np.uint8), characters)
+            look, _ = witness.look(np.full((height, width, 3), shade, np.uint8), characters)
             assert 0 <= look.quality <= 1
             assert np.isfinite(look.score(["Napa", ""])).all()
             assert set(look.best.greedy) <= set(witness.alphabet)

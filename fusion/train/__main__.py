@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fusion.errors import FusionError
+from fusion.errors import ConfigError, FusionError
 from fusion.train.recipe import load_recipe
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -59,6 +59,43 @@ def adapt(
         f"character error rate on corrections kept out: {rates['before']:.3f} before, {rates['after']:.3f} after"
     )
     typer.echo(f"use it with --set vlm.model={output}")
+
+
+@app.command()
+def lora(
+    data: Annotated[Path, typer.Option(help='Corrections, a JSONL file of {"image": …, "text": …}.')],
+    output: Annotated[Path, typer.Option(help="Folder for the adapter and the merged checkpoint.")],
+    model: Annotated[
+        str, typer.Option(help="GLM checkpoint: a folder, or a hub name already here.")
+    ] = "zai-org/GLM-OCR",
+    epochs: Annotated[int, typer.Option(min=1, help="Times that every correction is seen.")] = 3,
+    batch: Annotated[int, typer.Option(min=1, help="Crops per step.")] = 4,
+    rate: Annotated[float, typer.Option(min=1e-9, help="Peak step length.")] = 1e-4,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter's matrices.")] = 16,
+    device: Annotated[str, typer.Option(help="Torch device: cpu, cuda …")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    prompt: Annotated[str, typer.Option(help="glm_ocr (the one GLM-OCR knows) or blind.")] = "glm_ocr",
+) -> None:
+    """Teach a large GLM one's own hand with LoRA (peft)."""
+    from fusion.train import lora as tuning
+
+    if prompt not in ("glm_ocr", "blind"):
+        raise ConfigError("--prompt", f"is {prompt}", "Use glm_ocr or blind.")
+    nats = tuning.lora(
+        data,
+        model,
+        output,
+        epochs=epochs,
+        batch=batch,
+        rate=rate,
+        rank=rank,
+        device=device,
+        threads=threads,
+        prompt="blind" if prompt == "blind" else "glm_ocr",
+        log=typer.echo,
+    )
+    typer.echo(f"nats per character on corrections kept out: {nats['before']:.3f} before, {nats['after']:.3f} after")
+    typer.echo(f"use it with --set vlm.engine=local --set vlm.model={output / 'merged'}")
 
 
 def main() -> None:

@@ -126,7 +126,7 @@ class Tutor:
 
     def batch(self, lines: Sequence[Line]) -> Batch:
         """Prompts with their images from the reader, each followed by its answer and a stop."""
-        inputs = self._reader._inputs([self._question(line) for line in lines])
+        inputs = self._reader.inputs([self._question(line) for line in lines])
         device = inputs["input_ids"].device
         answers = [[*self._answer(line.text), self._stops[0]] for line in lines]
         width = max(map(len, answers))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
@@ -74,7 +75,7 @@ def load(config: LocalVlm) -> Checkpoint:
         ConfigError: the device can't be used.
     """
     torch.set_num_threads(config.threads)
-    name = str(files("fusion.vlm") / SMALL) if config.model == SMALL else config.model
+    name = _folder(config)
     where = {"local_files_only": not config.download}
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -111,6 +112,22 @@ def load(config: LocalVlm) -> Checkpoint:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise _broken(config.model, f"its ink witness: {first_line(error)}") from error
     return Checkpoint(model, tokenizer, images, _adopt_stops(model, tokenizer), witness)
+
+
+def _folder(config: LocalVlm) -> str:
+    """The folder that holds the checkpoint, or the hub name where it is not here yet.
+
+    Loading by folder keeps the hub's client off the network: by name it asks after adapters even when told not to.
+    """
+    if config.model == SMALL:
+        return str(files("fusion.vlm") / SMALL)
+    if config.download or Path(config.model).is_dir():
+        return config.model
+    try:
+        found = try_to_load_from_cache(config.model, "config.json")
+    except ValueError:  # no name that a hub could have
+        return config.model
+    return str(Path(found).parent) if isinstance(found, str) else config.model
 
 
 def _broken(model: str, problem: str) -> ReaderError:

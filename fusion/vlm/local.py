@@ -197,7 +197,7 @@ class LocalReader:
         middle = len(questions) // 2
         return self._try(questions[:middle]) + self._try(questions[middle:])
 
-    def _inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
+    def inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
         """Tensors for one forward pass.
 
         Returns:
@@ -230,7 +230,7 @@ class LocalReader:
     def _generate(self, questions: Sequence[Question]) -> list[Answer]:
         """The answers of one batch."""
         checkpoint = self._open()
-        inputs = self._inputs(questions)
+        inputs = self.inputs(questions)
         temperatures = [question.temperature for question in questions]
         draw = Draw(checkpoint.stops, temperatures, [_seed(q) for q in questions], checkpoint.model.device)
         output = checkpoint.model.generate(
@@ -257,7 +257,7 @@ class LocalReader:
     def _score(self, question: Question, texts: Sequence[str]) -> list[float]:
         """The prompt with its image goes through the model once; the texts continue from its keys and values."""
         checkpoint = self._open()
-        inputs = self._inputs([question])
+        inputs = self.inputs([question])
         prefix = checkpoint.model(**inputs, use_cache=True, logits_to_keep=1)
         # Image tokens share positions, so the next position is not the number of tokens: GLM keeps the difference.
         position = inputs["input_ids"].shape[1] + int(checkpoint.model.model.rope_deltas)

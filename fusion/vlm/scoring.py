@@ -93,15 +93,16 @@ class ScoringReader:
             return Failure("vlm", kind, f"the model could not take this crop ({first_line(error)})")
         self._looks[_key(line)] = (look, stretch)
         engine, version, model = self._recipe
-        best = look.best
+        best, found = look.best, look.nbest(NBEST)
+        text = found[0].text if found else best.greedy
         return Reading(
             "vlm",
-            best.greedy,
+            text,
             Recipe(engine, version, model, hashlib.sha256(line.crop.tobytes()).hexdigest(), prompt_id="look"),
             positions=best.positions(TOP),
-            nbest=look.nbest(NBEST),
-            score=look.score([best.greedy])[0],
-            raw=best.greedy,
+            nbest=found,
+            score=look.score([text])[0],
+            raw=text,
         )
 
 

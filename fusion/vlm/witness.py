@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 SETTINGS, WEIGHTS = "witness.json", "witness.safetensors"
 CRAMPED = 10.0
 """Px per character, at the tower's height, under which a crop has been squashed and is looked at wider."""
-WIDTHS = (13.0, 18.0, 24.0)
+WIDTHS = (11.0, 13.5, 16.5, 20.0, 24.0)
 """Px per character at which a cramped crop is looked at: the range of the training crops."""
+STRETCHES = (0.7, 0.85, 1.0, 1.2, 1.4)
+"""Stretches of the width at which any other crop is looked at. On unseen words five looks err by a fifth less than one."""
+BUDGET = 1600.0
+"""Px of width that all looks at one crop may have together: bounds time and memory; a line of A4 is about 1,400 wide."""
 NARROWEST = 2
 """Fewest columns of patches: a single stroke still has paper beside it."""
 
@@ -194,8 +198,7 @@ class Witness:
         Returns:
             The looks, the most probable first, and the stretch of the width of that one.
         """
-        natural = pixels.shape[1] / pixels.shape[0] * self.height / max(1, characters)
-        factors = [1.0] if natural >= CRAMPED else [wide / natural for wide in WIDTHS]
+        factors = self._factors(pixels.shape[1] / pixels.shape[0] * self.height, max(1, characters))
         crops = [grey(pixels, self.height, factor) for factor in factors]
         with torch.inference_mode():
             frames = self.frames(pad(crops, self.unit)).float()
@@ -206,7 +209,18 @@ class Witness:
             used = min(len(rows), math.ceil(crop.shape[1] / side))
             views.append(Posterior.compact(rows[:used], self.alphabet, side * pixels.shape[1] / crop.shape[1]))
         ranked = sorted(zip(views, factors, strict=True), key=lambda item: -item[0].quality)
-        return Views(tuple(view for view, _ in ranked)), ranked[0][1]
+        return Views(tuple(view for view, _ in ranked), agree=True), ranked[0][1]
+
+    def _factors(self, natural: float, characters: int) -> list[float]:
+        """Stretches of a crop `natural` px wide at the tower's height: as many as the budget allows, the middle ones first."""
+        cramped = natural < CRAMPED * characters
+        wanted = [wide * characters / natural for wide in WIDTHS] if cramped else list(STRETCHES)
+        chosen: list[float] = []
+        for factor in sorted(wanted, key=lambda factor: abs(math.log(factor / wanted[len(wanted) // 2]))):
+            if chosen and (sum(chosen) + factor) * natural > BUDGET:
+                break
+            chosen.append(min(factor, BUDGET / natural))
+        return chosen
 
 
 def load_witness(folder: Path, vision: Any) -> Witness | None:
