@@ -163,7 +163,9 @@ class Learner:
             torch.tensor(lengths_of if lengths_of is not None else [frames.shape[1]] * len(texts)),
             lengths,
             reduction="none",
+            zero_infinity=True,  # for the gradient: an infinite loss would make it NaN
         )
+        losses = torch.where(losses > 0, losses, torch.inf)
         return losses / lengths.to(losses.device).clamp_min(1)
 
     def frames_of(self, width: int) -> int:
