@@ -348,12 +348,8 @@ class Views:
     """Several looks at one line as one answer: the mixture of their posteriors, the most probable look first.
 
     A squashed word is read at several widths; which width is right differs from letter to letter, so a text counts as
-    likely as it is on average over the looks. Places are those of the best look.
-
-    Attributes:
-        posteriors: the looks, at least one.
-        agree: average the log-probabilities instead: a text has to be likely in all looks, not in one. Right for a weak
-            reader, each of whose looks errs in its own way.
+    likely as it is on average over the looks. Places are those of the best look. With `agree` the log-probabilities are
+    averaged instead: a text has to be likely in all looks, right for a weak reader whose looks err each in its own way.
     """
 
     posteriors: tuple[Posterior, ...]

@@ -234,7 +234,6 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
             Fuser(FuseConfig(weights=path))
 
 
-@pytest.mark.xfail(strict=True, reason="load_weights lets the IndexError of a pair that is none through")
 def test_a_confidence_map_of_one_number_is_a_clear_error(tmp_path) -> None:
     content = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
     content["weights"]["confidence"]["alone"] = [1]
@@ -401,7 +400,6 @@ def test_a_dose_that_the_ocrs_ink_is_sure_of_outlives_the_surest_witness(
     assert decide.numbers(fused) == decide.numbers(written + unit)
 
 
-@pytest.mark.xfail(strict=True, reason="decide.choose: refused its number, the witness bargains with the unit (500g)")
 def test_a_unit_that_the_ocrs_ink_is_sure_of_outlives_the_surest_witness(witnessed: Witnessed) -> None:
     assert witnessed(ink("500mg"), ink("50mg"), 1.0)[0] == "500mg"
 

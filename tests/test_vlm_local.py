@@ -194,7 +194,7 @@ def test_a_question_cannot_smuggle_control_tokens(reader: LocalReader) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
-def test_inputs_are_those_of_the_checkpoints_own_processor(reader: LocalReader, checkpoint: Path) -> None:
+def testinputs_are_those_of_the_checkpoints_own_processor(reader: LocalReader, checkpoint: Path) -> None:
     """GLM's processor itself refuses to start without torchvision, so its video half is left out here."""
     loaded = reader._open()
     theirs = transformers.models.glm46v.processing_glm46v.Glm46VProcessor.__new__(
@@ -413,14 +413,14 @@ def test_one_bad_crop_costs_no_other_its_answer(ocr_checkpoint: Path, monkeypatc
     reader = open_local(ocr_checkpoint, batch=8)
     questions = ask_for(*SIZES)
     expected = reader._ask_many(questions)
-    inputs = reader._inputs
+    inputs = reader.inputs
 
     def stumble(batch: list[Question]) -> dict[str, torch.Tensor]:
         if any(question.pixels is questions[2].pixels for question in batch):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nAdvice follows")
         return inputs(batch)
 
-    monkeypatch.setattr(reader, "_inputs", stumble)
+    monkeypatch.setattr(reader, "inputs", stumble)
     found = reader._ask_many(questions)
     assert found[2] == Failure(
         "vlm", "out_of_memory", "the model could not take this crop (CUDA out of memory. Tried to allocate 20 GiB)"

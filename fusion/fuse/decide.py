@@ -75,6 +75,21 @@ def numbers(text: str) -> list[str]:
     return found
 
 
+def units(text: str) -> list[str]:
+    """Letters that are written onto each number of a text, in order; "" where there are none.
+
+    >>> units("500mg 2 tab"), units("500 mg")
+    (['mg', ''], [''])
+    """
+    runs = [run for run in _RUN.findall(unicodedata.normalize("NFKC", text)) if _DIGIT.search(run)]
+    return ["".join(_LETTER.findall(run)).casefold() for run in runs]
+
+
+def _same_units(own: list[str], other: list[str]) -> bool:
+    """Whether no number has changed its unit: 500mg and 500g are two doses, 500mg and 500 mg are one."""
+    return len(own) != len(other) or all(a == b or not a or not b for a, b in zip(own, other, strict=True))
+
+
 def choose(
     texts: Sequence[str],
     probabilities: NDArray[np.float64],
@@ -100,11 +115,12 @@ def choose(
     found = [numbers(text) for text in texts]
     said = [numbers(text) for text in others]
     floor = max(value for value, n in zip(ink, found, strict=True) if n == found[0]) - TOLERATED
+    attached = [units(text) for text in texts]
     refused = False
     for n in np.argsort(-probabilities, kind="stable").tolist():
         if not others and prior is not None and not _only_names(texts[0], texts[n], prior):
             continue
-        if found[n] == found[0] or (found[n] in said and ink[n] >= floor):
+        if (found[n] == found[0] and _same_units(attached[0], attached[n])) or (found[n] in said and ink[n] >= floor):
             return n, refused
         refused = True
     return 0, refused

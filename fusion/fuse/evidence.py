@@ -97,7 +97,7 @@ def load_weights(path: Path | None = None) -> Weights:
         ]
         if unknown or not np.isfinite(numbers).all():
             raise ValueError(f"unknown features {unknown}" if unknown else "a number is not finite")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         way = "Point fuse.weights to a file written by `python -m eval fit`, or leave it out."
         raise ConfigError(source, f"holds no usable weights ({type(error).__name__}: {error})", way) from error
     return weights

@@ -7,6 +7,7 @@ optimizer for hidden layers in neural networks", 2024), the rest by AdamW (Loshc
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -157,15 +158,17 @@ class Learner:
         """
         labels = [[self.classes[c] for c in text] for text in texts]
         lengths = torch.tensor([len(label) for label in labels])
+        given = torch.tensor(lengths_of if lengths_of is not None else [frames.shape[1]] * len(texts))
         losses = functional.ctc_loss(
             frames.transpose(0, 1),
             torch.tensor([c for label in labels for c in label], device=frames.device),
-            torch.tensor(lengths_of if lengths_of is not None else [frames.shape[1]] * len(texts)),
+            given,
             lengths,
             reduction="none",
             zero_infinity=True,  # for the gradient: an infinite loss would make it NaN
         )
-        losses = torch.where(losses > 0, losses, torch.inf)
+        needed = torch.tensor([len(label) + sum(a == b for a, b in itertools.pairwise(label)) for label in labels])
+        losses = torch.where((needed <= given).to(losses.device), losses, torch.inf)
         return losses / lengths.to(losses.device).clamp_min(1)
 
     def frames_of(self, width: int) -> int:

@@ -7,7 +7,6 @@ witness on its vision tower are a good second pair of eyes. So `read` gives the 
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ import transformers
 from fusion.config import LocalVlm
 from fusion.ctc import Views
 from fusion.page import Failure, Ink, InkLine, Reading, Recipe
-from fusion.vlm.cache import AnswerCache
+from fusion.vlm.cache import AnswerCache, image_sha256
 from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line
 from fusion.vlm.local import LocalReader
 from fusion.vlm.protocol import Answer, Query
@@ -86,6 +85,8 @@ class ScoringReader:
         text = line.reading.text if line.reading is not None else ""
         if not self._witness.knows(text):
             return Failure("vlm", "not_suited", "the small reader knows Latin script only; other scripts are the OCR's")
+        if _is_sum(text):
+            return Failure("vlm", "not_suited", "the small reader knows words; numbers and sums are the OCR's")
         try:
             look, stretch = self._witness.look(line.crop, len(text))
         except (RuntimeError, ValueError) as error:
@@ -98,7 +99,7 @@ class ScoringReader:
         return Reading(
             "vlm",
             text,
-            Recipe(engine, version, model, hashlib.sha256(line.crop.tobytes()).hexdigest(), prompt_id="look"),
+            Recipe(engine, version, model, image_sha256(line.crop), prompt_id="look"),
             positions=best.positions(TOP),
             nbest=found,
             score=look.score([text])[0],
@@ -106,5 +107,11 @@ class ScoringReader:
         )
 
 
+def _is_sum(text: str) -> bool:
+    """Whether most of a text is digits and signs, which rendered fonts have not taught it to tell apart on real ink."""
+    inked = [character for character in text if not character.isspace()]
+    return 2 * sum(character.isalpha() for character in inked) < len(inked)
+
+
 def _key(line: InkLine) -> str:
-    return f"{line.id} {hashlib.sha256(line.crop.tobytes()).hexdigest()}"
+    return f"{line.id} {image_sha256(line.crop)}"
