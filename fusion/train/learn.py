@@ -289,6 +289,7 @@ class Learner:
                 figures = {"step": self.done, "loss": round(mean, 4), "seconds": round(time.perf_counter() - start)}
                 log(json.dumps({"stage": stage.name, **figures, **report()}))
                 self.save(optimisers if self.done < before + stage.steps else [])
+        drawer.shutdown(cancel_futures=True)
 
     def _draw(self, decks: Decks, stage: Stage, step: int) -> Batch:
         """A step's crops depend on its number alone: a resumed run draws what an unbroken one would have."""
