@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from fusion.page import Failure, Ink, Reading
+from fusion.ink import Ink
+from fusion.page import Failure, Reading
 from fusion.vlm import Query, Reader
 from fusion.vlm.protocol import Answer
 

@@ -33,9 +33,10 @@ from fusion.errors import ConfigError
 from fusion.fuse import WEIGHED, Scorer, decide, evidence, support_of
 from fusion.fuse.align import clusters, key
 from fusion.fuse.hypotheses import gather
+from fusion.ink import Ink, InkLine
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
-from fusion.page import Ink, InkLine, Reading, Recipe
+from fusion.page import Reading, Recipe
 from fusion.train.crops import held_out_names
 from fusion.train.recipe import load_recipe
 from fusion.vlm import Query, open_reader

@@ -17,9 +17,10 @@ from fusion.config import Config, load_config
 from fusion.domain.lexicon import Lexicon
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser
+from fusion.ink import Ink, InkLine, PageImage
 from fusion.intake import list_inputs, open_pages
 from fusion.ocr import OcrReader
-from fusion.page import Failure, Ink, InkLine, Line, Page, PageImage, Reading, Span, Stage
+from fusion.page import Failure, Line, Page, Reading, Span, Stage
 from fusion.placement import place_spans, to_photo
 from fusion.vlm import Query, open_reader
 

@@ -11,13 +11,8 @@ softmax, `confidence` is calibrated or None when unknown, `score` is any other f
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from dataclasses import dataclass, field
+from typing import Literal
 
 SCHEMA = "fusion.page/1"
 UNASKED = ("not_asked", "not_recorded", "not_needed", "not_suited")
@@ -28,6 +23,8 @@ GAP = "□"
 Polygon = tuple[tuple[float, float], ...]
 Source = Literal["agreed", "ocr", "vlm", "lexicon", "supplied", "human", "gap"]
 Stage = Literal["intake", "ocr", "vlm", "fuse", "complete", "domain"]
+Mark = Literal["", "deleted", "added"]
+Value = dict[str, float | str | bool]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -142,6 +139,7 @@ class Span:
         alternatives: other texts for the same stretch, best first, with their marginal probabilities.
         polygon: where it sits on the photograph, or None when it can't be placed.
         extent: estimated number of characters behind a gap or a supplied text, else 0.
+        mark: `deleted` when the writer struck it out, `added` when it was put in between (TEI `<del>`, `<add>`).
     """
 
     text: str
@@ -151,6 +149,7 @@ class Span:
     alternatives: tuple[Candidate, ...] = ()
     polygon: Polygon | None = None
     extent: int = 0
+    mark: Mark = ""
 
     def __post_init__(self) -> None:
         """Text is NFC, confidence a probability or unknown, and only unread ink has an extent."""
@@ -247,6 +246,73 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A stretch of a line's text: code points `start` to `end` of `Line.text`, half-open, not empty."""
+
+    line: str
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        """A stretch has an extent."""
+        _require(0 <= self.start < self.end, f"place {self.start}:{self.end} has no extent")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What a profile understood of a stretch of text. The transcript is not changed by it.
+
+    Attributes:
+        name: what it is, e.g. `drug`, `strength`, `answer`.
+        text: the transcript at `places`, joined by single spaces, verbatim.
+        places: where it stands.
+        confidence: lowest confidence of the spans it stands on; None when any of them is unknown.
+        value: its normalised form, e.g. `{"value": 500.0, "unit": "mg"}`; empty where it could not be parsed.
+    """
+
+    name: str
+    text: str
+    places: tuple[Place, ...]
+    confidence: float | None
+    value: Value = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Nothing is understood that stands nowhere."""
+        _require(bool(self.places), f"field {self.name} points at no text")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Fields that belong together: a medication, a question with its answer, a sum."""
+
+    kind: str
+    fields: tuple[Field, ...]
+
+    def get(self, name: str) -> Field | None:
+        """The first field of a name."""
+        return next((field for field in self.fields if field.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A remark beside the text, never in it.
+
+    Attributes:
+        kind: machine-readable, e.g. `trailing_zero`, `sum_wrong`.
+        message: for people; says what and why, and quotes the transcript where that helps.
+        places: what it is about; empty when it is about the page.
+        review: whether a person must look before the text is used.
+        polygon: where it sits on the photograph when it is about no text (a teacher's tick), else None.
+    """
+
+    kind: str
+    message: str
+    places: tuple[Place, ...] = ()
+    review: bool = True
+    polygon: Polygon | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """The result for one page image.
 
@@ -258,6 +324,8 @@ class Page:
         lines: in reading order.
         findings: warnings about the photograph.
         failures: what went wrong with the page as a whole.
+        records: what the profile understood, in reading order.
+        checks: what it remarks.
         schema: version of this model.
     """
 
@@ -269,6 +337,8 @@ class Page:
     lines: tuple[Line, ...] = ()
     findings: tuple[Finding, ...] = ()
     failures: tuple[Failure, ...] = ()
+    records: tuple[Record, ...] = ()
+    checks: tuple[Check, ...] = ()
     schema: str = SCHEMA
 
     @property
@@ -308,88 +378,3 @@ class RunManifest:
     started: str
     finished: str
     counts: dict[str, int]
-
-
-# --- what rooms hand to each other while a page is being read; never serialised -----------------------------------
-
-
-class Ink(Protocol):
-    """What the strokes say about any string: a CTC posterior as questions. Implemented by `ctc`."""
-
-    @property
-    def quality(self) -> float:
-        """Probability of the best path, geometric mean per character, in [0, 1]: how sure this look is of the line."""
-        ...
-
-    def score(self, texts: Sequence[str]) -> list[float]:
-        """Natural log-probability of the letters of each text given the ink, upper and lower case being one."""
-        ...
-
-    def score_cased(self, texts: Sequence[str]) -> list[float]:
-        """Like `score`, but case counts."""
-        ...
-
-    def place(self, text: str) -> tuple[tuple[float, float], ...]:
-        """Where each code point of `text` sits best: (left, right) px on the crop, one pair per code point."""
-        ...
-
-
-class Prior(Protocol):
-    """What is known about the words to expect, before any ink is seen. Implemented by `domain.lexicon`."""
-
-    def log_probability(self, text: str) -> float:
-        """Natural log-probability of a text under a character model of the expected names."""
-        ...
-
-    def holds(self, word: str) -> bool:
-        """Whether a word, or a whole text, is one of the names."""
-        ...
-
-    def near(self, word: str, count: int) -> list[str]:
-        """The names most like a word, nearest first; empty when none is near."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PageImage:
-    """An upright page ready to be read.
-
-    Attributes:
-        id: input name and page number.
-        sha256: of the input file's bytes.
-        pixels: uint8 (H, W, 3), RGB, rectified and level.
-        width, height: px of the photograph as displayed, before rectification.
-        transform: float64 (3, 3) homography from px of `pixels` to px of the photograph.
-        angle: degrees counter-clockwise by which the photograph was turned to be level.
-        findings: quality warnings.
-    """
-
-    id: str
-    sha256: str
-    pixels: NDArray[np.uint8]
-    width: int
-    height: int
-    transform: NDArray[np.float64]
-    angle: float = 0.0
-    findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class InkLine:
-    """A detected line as the OCR room leaves it.
-
-    Attributes:
-        id: unique on the page.
-        polygon: four corners in px of `PageImage.pixels`, clockwise from the start of the line.
-        crop: uint8 (h, w, 3), RGB, the line cut out and level; what every other reader sees too.
-        reading: the OCR's reading, or None when it failed.
-        ink: answers about any string, or None when the OCR failed.
-        failures: why there is no reading.
-    """
-
-    id: str
-    polygon: Polygon
-    crop: NDArray[np.uint8]
-    reading: Reading | None
-    ink: Ink | None
-    failures: tuple[Failure, ...] = ()

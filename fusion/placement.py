@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.page import InkLine, Polygon, Span
+from fusion.ink import InkLine
+from fusion.page import Polygon, Span
 
 
 def to_photo(points: Sequence[tuple[float, float]], transform: NDArray[np.float64]) -> Polygon:

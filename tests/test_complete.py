@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fusion.complete import Completer, mark_gaps
 from fusion.config import CompleteConfig
 from fusion.errors import ConfigError
-from fusion.page import Failure, InkLine, Span
+from fusion.ink import InkLine
+from fusion.page import Failure, Span
 from fusion.vlm.protocol import Answer
 from tests.inks import ink, ocr_reading, vlm_reading
 

@@ -22,7 +22,8 @@ from eval.report import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
 from fusion.errors import ConfigError, InputError
 from fusion.fuse import evidence
-from fusion.page import Failure, Ink, Reading
+from fusion.ink import Ink
+from fusion.page import Failure, Reading
 from fusion.vlm import Answer, Query
 from tests.inks import ink
 from tests.vlm_readers import query

@@ -18,7 +18,8 @@ from fusion.errors import ConfigError
 from fusion.fuse import WEIGHED, Fuser, decide, evidence, support_of
 from fusion.fuse.align import align, clusters, keys
 from fusion.fuse.hypotheses import gather, mixes
-from fusion.page import Ink, Span
+from fusion.ink import Ink
+from fusion.page import Span
 from tests.inks import Judged, ink, inks, look, ocr_reading, vlm_reading
 
 FUSER = Fuser(FuseConfig())

@@ -21,11 +21,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from fusion.config import IntakeConfig
 from fusion.errors import InputError
+from fusion.ink import PageImage
 from fusion.intake import SUFFIXES, list_inputs, open_pages
 from fusion.intake.geometry import find_sheet, level, measure_skew, project, turned_by, warp
 from fusion.intake.raster import to_rgb
 from fusion.intake.view import look, shrink
-from fusion.page import PageImage
 
 CONFIG = IntakeConfig()
 RAW = IntakeConfig(deskew=False, rectify=False)

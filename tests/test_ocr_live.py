@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from fusion.config import IntakeConfig, OcrConfig
 from fusion.ctc import Views
+from fusion.ink import InkLine, PageImage
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
 from fusion.ocr.paddle import COLUMN, HEIGHT
-from fusion.page import InkLine, PageImage
 
 pytestmark = pytest.mark.live
 

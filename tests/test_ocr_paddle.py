@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
 from fusion.errors import DependencyError, ReaderError
+from fusion.ink import PageImage
 from fusion.ocr import OcrReader, paddle, weights
-from fusion.page import PageImage
 
 CHARACTERS = ["a", "b", "c", "ß", "二"]
 CLASSES = ("blank", *CHARACTERS, " ")

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from fusion.config import LocalVlm
 from fusion.errors import ConfigError, DependencyError, InputError
-from fusion.page import InkLine, Reading, Recipe
+from fusion.ink import InkLine
+from fusion.page import Reading, Recipe
 from fusion.train.corrections import read_rows
 from fusion.train.lora import IGNORED, Line, Tutor, load_lines, lora
 from fusion.vlm.cache import AnswerCache

@@ -18,7 +18,8 @@ import torch
 from fusion.config import LocalVlm
 from fusion.ctc import Views
 from fusion.errors import ConfigError, InputError
-from fusion.page import InkLine, Reading
+from fusion.ink import InkLine
+from fusion.page import Reading
 from fusion.train import adapt as adapting
 from fusion.train import learn
 from fusion.train.__main__ import main

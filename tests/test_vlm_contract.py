@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from fusion.config import NoVlm
-from fusion.page import UNASKED, Failure, Ink, Reading
+from fusion.ink import Ink
+from fusion.page import UNASKED, Failure, Reading
 from fusion.vlm import Answer, Reader, open_reader
 from fusion.vlm.cache import image_sha256
 from tests.vlm_readers import QUERIES, READERS, query

@@ -18,7 +18,8 @@ from PIL import Image
 
 from fusion.config import LocalVlm
 from fusion.errors import ConfigError, DependencyError, ReaderError
-from fusion.page import Failure, InkLine, Reading
+from fusion.ink import InkLine
+from fusion.page import Failure, Reading
 from fusion.vlm.acceptance import Accept
 from fusion.vlm.asking import Question
 from fusion.vlm.cache import AnswerCache

@@ -9,7 +9,8 @@ from importlib.resources import files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.page import Candidate, InkLine, Position, Reading
+from fusion.ink import InkLine
+from fusion.page import Candidate, Position, Reading
 from fusion.vlm import Query
 from fusion.vlm.prompts import MOST_DOUBTS, doubtful, on_one_row, render
 from tests.vlm_readers import ocr_reading, query

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from fusion.config import LocalVlm, ReplayVlm, ServedVlm
-from fusion.page import Candidate, InkLine, Position, Reading, Recipe
+from fusion.ink import InkLine
+from fusion.page import Candidate, Position, Reading, Recipe
 from fusion.vlm import Query, Reader, open_reader
 
 WAIT = threading.Event()

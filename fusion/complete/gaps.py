@@ -17,7 +17,8 @@ import regex
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from fusion.page import GAP, InkLine, Reading, Span
+from fusion.ink import InkLine
+from fusion.page import GAP, Reading, Span
 
 SOLID = 0.5
 """Share of its box that a blot or a smudge fills; strokes fill less."""

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from fusion.config import CompleteConfig
 from fusion.errors import ConfigError
-from fusion.page import GAP, Candidate, Failure, InkLine, Span
+from fusion.ink import InkLine
+from fusion.page import GAP, Candidate, Failure, Span
 
 PROMPTS = {
     "zh": (

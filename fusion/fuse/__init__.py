@@ -18,7 +18,8 @@ from fusion.fuse import decide, evidence
 from fusion.fuse.align import distance, keys
 from fusion.fuse.evidence import load_weights
 from fusion.fuse.hypotheses import gather
-from fusion.page import GAP, Failure, Ink, Prior, Reading, Span
+from fusion.ink import Ink, Prior
+from fusion.page import GAP, Failure, Reading, Span
 
 __all__ = ["WEIGHED", "Fuser", "Scorer", "support_of"]
 

@@ -16,7 +16,8 @@ import regex
 from numpy.typing import NDArray
 
 from fusion.fuse.align import align, clusters, key, keys
-from fusion.page import Candidate, Prior, Source, Span
+from fusion.ink import Prior
+from fusion.page import Candidate, Source, Span
 
 NEGLIGIBLE = 1e-4
 """Hypotheses under this probability say nothing about a stretch."""

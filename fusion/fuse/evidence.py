@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from fusion.errors import ConfigError
 from fusion.fuse.align import distance, keys
-from fusion.page import Ink, Prior, Reading
+from fusion.ink import Ink, Prior
+from fusion.page import Reading
 
 FEATURES = ("ink", "witness", "decoder", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed", "length")
 """Names of the features, in the order of the weight vector:

@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from fusion.fuse.align import align, clusters, keys
-from fusion.page import Ink, Prior, Reading
+from fusion.ink import Ink, Prior
+from fusion.page import Reading
 
 MIXED = 6
 """Up to this many disagreements are mixed in every way (2⁶ strings); beyond it one by one and in order of the ink."""

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.config import IntakeConfig
+from fusion.ink import PageImage
 from fusion.intake import geometry, quality
 from fusion.intake.files import check_file, first_bytes, hash_file
 from fusion.intake.pdf import open_pdf
 from fusion.intake.raster import open_images
 from fusion.intake.view import look, shrink
-from fusion.page import PageImage
 
 
 def open_pages(path: str | Path, config: IntakeConfig, *, crop: bool = False) -> Iterator[PageImage]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
 from fusion.ctc import Posterior, Views
+from fusion.ink import InkLine, PageImage
 from fusion.ocr import layout
 from fusion.ocr.paddle import PaddleEngine, column_px
-from fusion.page import Failure, InkLine, PageImage, Position, Reading, Recipe
+from fusion.page import Failure, Position, Reading, Recipe
 
 __all__ = ["OcrReader"]
 

@@ -27,7 +27,8 @@ from transformers.utils.hub import cached_file
 
 from fusion.config import LocalVlm
 from fusion.errors import ConfigError, DependencyError, InputError
-from fusion.page import InkLine, Reading, Recipe
+from fusion.ink import InkLine
+from fusion.page import Reading, Recipe
 from fusion.train.corrections import HELD_OUT, read_rows
 from fusion.vlm.asking import Question
 from fusion.vlm.cache import AnswerCache

@@ -24,7 +24,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from fusion.config import LocalVlm
 from fusion.errors import ReaderError
-from fusion.page import Failure, Ink, Reading, Token
+from fusion.ink import Ink
+from fusion.page import Failure, Reading, Token
 from fusion.vlm.asking import Model, Question, ask_cached, read_all
 from fusion.vlm.cache import AnswerCache, answer_key, image_sha256
 from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line

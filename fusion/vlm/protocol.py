@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from fusion.page import Failure, Ink, InkLine, Reading, Token
+from fusion.ink import Ink, InkLine
+from fusion.page import Failure, Reading, Token
 
 if TYPE_CHECKING:
     import numpy as np

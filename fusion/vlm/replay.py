@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from fusion.config import ReplayVlm
 from fusion.errors import ConfigError
-from fusion.page import Failure, Ink, Reading, Recipe
+from fusion.ink import Ink
+from fusion.page import Failure, Reading, Recipe
 from fusion.vlm.acceptance import MESSAGES, Accept, examine
 from fusion.vlm.cache import image_sha256
 from fusion.vlm.protocol import Answer, Query

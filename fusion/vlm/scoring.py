@@ -19,7 +19,8 @@ import transformers
 
 from fusion.config import LocalVlm
 from fusion.ctc import Views
-from fusion.page import Failure, Ink, InkLine, Reading, Recipe
+from fusion.ink import Ink, InkLine
+from fusion.page import Failure, Reading, Recipe
 from fusion.vlm.cache import AnswerCache, image_sha256
 from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line
 from fusion.vlm.local import LocalReader

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from fusion.config import ServedVlm
 from fusion.errors import ConfigError
-from fusion.page import Failure, Ink, Reading
+from fusion.ink import Ink
+from fusion.page import Failure, Reading
 from fusion.vlm.asking import Model, Question, ask_cached, read_all
 from fusion.vlm.cache import AnswerCache
 from fusion.vlm.dialects import Dialect, InferenceDialect, OpenAIDialect

@@ -1,0 +1,52 @@
+"""From stretches of a line's text to fields that point at it.
+
+Knows lines and spans; knows no domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fusion.page import Field, Line, Place, Span, Value
+
+
+def spans_at(line: Line, start: int, end: int) -> list[Span]:
+    """Spans that a stretch of the line's text touches.
+
+    Args:
+        line: a decided line.
+        start, end: code points of `line.text`, half-open.
+    """
+    found, left = [], 0
+    for span in line.spans:
+        right = left + len(span.text)
+        if left < end and right > start:
+            found.append(span)
+        left = right
+    return found
+
+
+def confidence_at(line: Line, start: int, end: int) -> float | None:
+    """Lowest confidence of the spans that a stretch touches; None when one is unknown or a gap."""
+    values = [None if span.source == "gap" else span.confidence for span in spans_at(line, start, end)]
+    known = [value for value in values if value is not None]
+    return min(known) if known and len(known) == len(values) else None
+
+
+def field_at(name: str, stretches: Sequence[tuple[Line, int, int]], value: Value | None = None) -> Field:
+    """A field over stretches of lines; it is as sure as the least sure of its spans.
+
+    >>> from fusion.page import Span
+    >>> line = Line("l1", ((0.0, 0.0),), 0, spans=(Span("Napa ", "agreed", 0.9, "agreed"), Span("5 ml", "ocr", 0.4, "x")))
+    >>> field_at("dose", [(line, 5, 9)]).confidence
+    0.4
+    """
+    confidences = [confidence_at(*stretch) for stretch in stretches]
+    known = [value for value in confidences if value is not None]
+    return Field(
+        name,
+        " ".join(line.text[start:end] for line, start, end in stretches),
+        tuple(Place(line.id, start, end) for line, start, end in stretches),
+        min(known) if len(known) == len(confidences) else None,
+        dict(value or {}),
+    )

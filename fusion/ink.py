@@ -1,0 +1,98 @@
+"""What rooms hand to each other while a page is being read: upright pages, cut-out lines, and what can be asked of them.
+
+None of it is ever serialised; what leaves the engine stands in `page`. Knows nothing of how a room does its work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from fusion.page import Failure, Finding, Polygon, Reading
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Ink(Protocol):
+    """What the strokes say about any string: a CTC posterior as questions. Implemented by `ctc`."""
+
+    @property
+    def quality(self) -> float:
+        """Probability of the best path, geometric mean per character, in [0, 1]: how sure this look is of the line."""
+        ...
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Natural log-probability of the letters of each text given the ink, upper and lower case being one."""
+        ...
+
+    def score_cased(self, texts: Sequence[str]) -> list[float]:
+        """Like `score`, but case counts."""
+        ...
+
+    def place(self, text: str) -> tuple[tuple[float, float], ...]:
+        """Where each code point of `text` sits best: (left, right) px on the crop, one pair per code point."""
+        ...
+
+
+class Prior(Protocol):
+    """What is known about the words to expect, before any ink is seen. Implemented by `domain.lexicon`."""
+
+    def log_probability(self, text: str) -> float:
+        """Natural log-probability of a text under a character model of the expected names."""
+        ...
+
+    def holds(self, word: str) -> bool:
+        """Whether a word, or a whole text, is one of the names."""
+        ...
+
+    def near(self, word: str, count: int) -> list[str]:
+        """The names most like a word, nearest first; empty when none is near."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PageImage:
+    """An upright page ready to be read.
+
+    Attributes:
+        id: input name and page number.
+        sha256: of the input file's bytes.
+        pixels: uint8 (H, W, 3), RGB, rectified and level.
+        width, height: px of the photograph as displayed, before rectification.
+        transform: float64 (3, 3) homography from px of `pixels` to px of the photograph.
+        angle: degrees counter-clockwise by which the photograph was turned to be level.
+        findings: quality warnings.
+    """
+
+    id: str
+    sha256: str
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    transform: NDArray[np.float64]
+    angle: float = 0.0
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InkLine:
+    """A detected line as the OCR room leaves it.
+
+    Attributes:
+        id: unique on the page.
+        polygon: four corners in px of `PageImage.pixels`, clockwise from the start of the line.
+        crop: uint8 (h, w, 3), RGB, the line cut out and level; what every other reader sees too.
+        reading: the OCR's reading, or None when it failed.
+        ink: answers about any string, or None when the OCR failed.
+        failures: why there is no reading.
+    """
+
+    id: str
+    polygon: Polygon
+    crop: NDArray[np.uint8]
+    reading: Reading | None
+    ink: Ink | None
+    failures: tuple[Failure, ...] = ()
