@@ -15,7 +15,8 @@ def spans_at(line: Line, start: int, end: int) -> list[Span]:
 
     Args:
         line: a decided line.
-        start, end: code points of `line.text`, half-open.
+        start: first code point of `line.text`.
+        end: the one after the last.
     """
     found, left = [], 0
     for span in line.spans:
