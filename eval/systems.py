@@ -18,7 +18,7 @@ from fusion.config import Config, load_config
 from fusion.engine import Engine
 from fusion.errors import InputError
 from fusion.page import Page
-from fusion.review import needs_review
+from fusion.review import lines_to_review
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def read_split(engine: Engine, items: Sequence[Item], *, crop: bool) -> Iterator
 
 
 def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: bool) -> Read:
-    bound, clock = engine.config.fuse.review_below, engine.clock
+    clock = engine.clock
     lines = [line for page in pages for line in page.lines]
     ocr = "\n".join(reading.text for line in lines for reading in line.readings if reading.source == "ocr")
     confidences = [line.confidence for line in lines]
@@ -81,7 +81,7 @@ def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: b
         fused="\n".join(page.text for page in pages),
         nbest=tuple(h.text for line in lines for r in line.readings for h in r.nbest) if crop else (),
         confidence=confidence,
-        review=not lines or any(needs_review(line, bound) for line in lines),
+        review=not lines or any(lines_to_review(page, engine.review_below) for page in pages),
         seconds=seconds,
         ocr_seconds=clock.get("intake", 0.0) + clock.get("ocr", 0.0),
         vlm_seconds=clock.get("vlm", 0.0),

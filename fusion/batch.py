@@ -21,7 +21,7 @@ from fusion.engine import Engine, photographs
 from fusion.errors import ConfigError, InputError
 from fusion.intake import list_inputs
 from fusion.page import Page, RunManifest
-from fusion.review import needs_review
+from fusion.review import lines_to_review
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,8 +89,7 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[
     except InputError as problem:
         error = str(problem)
     lines = [line for page in pages for line in page.lines]
-    bound = engine.config.fuse.review_below
-    review = sum(needs_review(line, bound) for line in lines)
+    review = sum(len(lines_to_review(page, engine.review_below)) for page in pages)
     broken = error is not None or any(page.failures for page in pages) or any(line.troubles for line in lines)
     status = "failed" if not pages else "partial" if broken else "ok"
     counts["pages"] += len(pages)

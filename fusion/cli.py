@@ -286,7 +286,7 @@ def _end(failed: list[InputError]) -> None:
 def _remarks(page: Page, engine: Engine) -> None:
     """What a reader of the transcript should know, on standard error: quality, missing readers, doubtful lines."""
     from fusion.page import UNASKED
-    from fusion.review import needs_review
+    from fusion.review import lines_to_review
 
     for finding in page.findings:
         _say(f"{page.id}: warning: {finding.message}")
@@ -299,10 +299,12 @@ def _remarks(page: Page, engine: Engine) -> None:
         _say(f"{page.id}: no second reader was asked about any line ({'; '.join(reasons)})")
     for message in sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles}):
         _say(f"{page.id}: {message}")
-    bound = engine.config.fuse.review_below
-    doubtful = sum(needs_review(line, bound) for line in page.lines)
+    bound = engine.review_below
+    doubtful = len(lines_to_review(page, bound))
+    for check in page.checks:
+        _say(f"{page.id}: {check.kind}: {check.message}")
     if doubtful:
-        why = f"confidence under {bound:g}, gaps, or a number that the readers dispute"
+        why = f"confidence under {bound:.2g}, gaps, disputed numbers or names, or a check of the profile"
         _say(f"{page.id}: {doubtful} of {len(page.lines)} lines should be reviewed ({why})")
 
 

@@ -180,7 +180,17 @@ class FuseConfig(Section):
     weights: Path | None = Field(None, description="JSON file of fitted weights; None: the packaged one.")
     hypotheses: int = Field(400, ge=2, le=5000, description="Most whole-line hypotheses weighed per line.")
     alternatives: int = Field(4, ge=0, le=20, description="Alternatives kept per span.")
-    review_below: float = Field(0.9, ge=0, le=1, description="A line whose confidence is lower is marked for review.")
+
+
+class ReviewConfig(Section):
+    """What a person must look at."""
+
+    max_error: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Share of the accepted words that may be wrong; the confidence from which a word is accepted follows from calibration lines.",
+    )
 
 
 class CompleteConfig(Section):
@@ -197,9 +207,17 @@ class CompleteConfig(Section):
 class DomainConfig(Section):
     """What is known about the subject beforehand."""
 
-    formulary: Path | None = Field(
-        None, description="Text file with one name a line: names to expect. Evidence, never a command."
+    profile: Literal["general", "prescription", "homework"] = Field(
+        "general", description="What the page is: decides what is expected, understood, checked and never completed."
     )
+    formulary: Path | None = Field(
+        None,
+        description="Names to expect: text with one name a line, or CSV whose first column is `name`. Evidence, never a command.",
+    )
+    dose_ranges: Path | None = Field(
+        None, description="CSV with drug, low, high, unit: a single dose outside is remarked (prescription)."
+    )
+    most_drugs: int = Field(5, ge=1, description="More drugs than this on a page are remarked (prescription).")
 
 
 class BatchConfig(Section):
@@ -220,6 +238,7 @@ class Config(Section):
     ocr: OcrConfig = Field(OcrConfig(), description="Lines and candidates.")
     vlm: VlmConfig = Field(LocalVlm(), description="The second reader.")
     fuse: FuseConfig = Field(FuseConfig(), description="Decisions.")
+    review: ReviewConfig = Field(ReviewConfig(), description="Who looks at what.")
     complete: CompleteConfig = Field(CompleteConfig(), description="Gaps.")
     domain: DomainConfig = Field(DomainConfig(), description="Subject.")
     batch: BatchConfig = Field(BatchConfig(), description="Many files.")

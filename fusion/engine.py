@@ -1,6 +1,6 @@
 """The engine: a file in, pages out. It composes the rooms and adds no knowledge of its own.
 
-photo → intake → ocr → vlm → fuse → complete → Page
+photo → intake → ocr → vlm → fuse → complete → domain → Page
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from fusion.complete import Completer, mark_gaps
 from fusion.config import Config, load_config
-from fusion.domain.lexicon import Lexicon
+from fusion.domain import open_profile
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser
 from fusion.ink import Ink, InkLine, PageImage
@@ -58,11 +59,12 @@ class Engine:
         self.clock: dict[str, float] = {}
         """Seconds spent per stage since it was last cleared; `paddleocr` is the part of `ocr` that is not ours."""
         self._fuser = Fuser(self.config.fuse)
-        self._completer = Completer(self.config.complete)
-        formulary = self.config.domain.formulary
-        self._prior = Lexicon.read(formulary) if formulary is not None else None
+        self.profile = open_profile(self.config.domain)
+        self._completer = Completer(self.config.complete, self.profile.forbids)
         self._reader = open_reader(self.config.vlm)
         if self.config.complete.enabled and not (self._reader is not None and self._reader.writes):
+            if self._reader is not None:
+                self._reader.close()
             raise ConfigError("complete.enabled", "needs a vision-language model that writes", WRITES)
         self._ocr = OcrReader(self.config.ocr)
 
@@ -90,6 +92,8 @@ class Engine:
         """
         failures: list[Failure] = []
         before = self._ocr.seconds
+        photo = image
+        image, checks = self._stage("domain", lambda: self.profile.prepare(photo), failures) or (photo, ())
         found = self._stage("ocr", lambda: self._ocr.read(image, crop=crop), failures) or ()
         self.clock["paddleocr"] = self.clock.get("paddleocr", 0.0) + self._ocr.seconds - before
         queries = self._queries(found, name or image.id)
@@ -98,7 +102,7 @@ class Engine:
             self._line(query, answer, image, order)
             for order, (query, answer) in enumerate(zip(queries, answers, strict=True))
         ]
-        return Page(
+        page = Page(
             id=image.id,
             image_sha256=image.sha256,
             width=image.width,
@@ -107,7 +111,15 @@ class Engine:
             lines=tuple(lines),
             findings=image.findings,
             failures=tuple(failures),
+            checks=checks,
         )
+        understood = self._stage("domain", lambda: self.profile.understand(page), failures)
+        return understood or replace(page, failures=tuple(failures))
+
+    @property
+    def review_below(self) -> float:
+        """Confidence under which a word goes to review, as `review.max_error` and the calibration say."""
+        return self._fuser.accepts(self.config.review.max_error)
 
     def ask(self, path: str | Path, question: str) -> tuple[str, Page]:
         """Answer a question from the first page's image and transcript, citing lines by id.
@@ -164,7 +176,8 @@ class Engine:
     def _queries(self, lines: Sequence[InkLine], name: str) -> list[Query]:
         texts = [line.reading.text if line.reading is not None else "" for line in lines]
         padded = ["", *texts, ""]
-        return [Query(name, line, padded[n], padded[n + 2]) for n, line in enumerate(lines)]
+        instructions = self.profile.instructions
+        return [Query(name, line, padded[n], padded[n + 2], instructions(texts[n])) for n, line in enumerate(lines)]
 
     def _second_readings(self, queries: list[Query], failures: list[Failure]) -> list[tuple[Reading | Failure, ...]]:
         reader = self._reader
@@ -202,11 +215,17 @@ class Engine:
         if line.reading is None or line.ink is None:
             return ()
         decided, missing = self._fuser.fuse(
-            line.reading, line.ink, others, self._prior, self._scorer(query), self._witness(query) if others else None
+            line.reading,
+            line.ink,
+            others,
+            self.profile.prior,
+            self._scorer(query),
+            self._witness(query) if others else None,
         )
         if not asked:  # an asked reader that failed has already said so
             failures += missing
-        spans = mark_gaps(line, decided, others)
+        spans = self._stage("domain", lambda: self.profile.mark(line, mark_gaps(line, decided, others)), failures)
+        spans = spans if spans is not None else mark_gaps(line, decided, others)
         if self.config.complete.enabled and any(span.source == "gap" for span in spans):
             return self._stage("complete", lambda: self._complete(query, spans, failures), failures) or spans
         return spans

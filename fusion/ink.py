@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from fusion.page import Failure, Finding, Polygon, Reading
 
@@ -38,10 +38,21 @@ class Ink(Protocol):
 
 
 class Prior(Protocol):
-    """What is known about the words to expect, before any ink is seen. Implemented by `domain.lexicon`."""
+    """What is known about the texts to expect, before any ink is seen. Implemented in `domain`.
+
+    Attributes:
+        kind: a `formulary` is the user's own list of words, `names` the packaged one; both are blind to case and have no
+            say about numbers. `sums` knows characters of whole lines as they are, digits among them.
+    """
+
+    kind: Literal["formulary", "names", "sums"]
+
+    def concerns(self, text: str) -> bool:
+        """Whether it has anything to say about a line that the OCR reads like this."""
+        ...
 
     def log_probability(self, text: str) -> float:
-        """Natural log-probability of a text under a character model of the expected names."""
+        """Natural log-probability of a text under a character model of what is expected."""
         ...
 
     def holds(self, word: str) -> bool:
@@ -50,6 +61,10 @@ class Prior(Protocol):
 
     def near(self, word: str, count: int) -> list[str]:
         """The names most like a word, nearest first; empty when none is near."""
+        ...
+
+    def rivals(self, name: str) -> list[str]:
+        """Other names so like this one that one may be taken for the other, nearest first."""
         ...
 
 

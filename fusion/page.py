@@ -34,10 +34,17 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One thing that may stand at a place. `text` may be empty: "nothing stands here"."""
+    """One thing that may stand at a place. `text` may be empty: "nothing stands here".
+
+    Attributes:
+        text: NFC.
+        probability: in [0, 1].
+        ink: natural log-probability given the strokes alone, for names that are easily confused; else None.
+    """
 
     text: str
     probability: float
+    ink: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is not a probability."""

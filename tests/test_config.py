@@ -223,7 +223,7 @@ def test_overrides_speak_yaml() -> None:
             "ocr.stretches=[1.5, 2]",
             "intake.deskew=no",
             "domain.formulary=null",
-            "fuse.review_below=1e-1",
+            "review.max_error=1e-1",
             "vlm={engine: local, model: some=thing}",
         ]
     )
@@ -232,6 +232,7 @@ def test_overrides_speak_yaml() -> None:
     assert config.ocr.stretches == (1.5, 2.0)
     assert config.intake.deskew is False
     assert config.domain.formulary is None
+    assert config.review.max_error == 0.1
     assert config.vlm == LocalVlm(model="some=thing")
 
 

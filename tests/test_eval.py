@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from eval import datasets, metrics
 from eval.blind import BlindReader, Sight
-from eval.fit import WITNESS, Case, _sure, minimum_risk, platt
+from eval.cases import WITNESS, Case
+from eval.fit import _sure, minimum_risk, platt
 from eval.report import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
 from fusion.errors import ConfigError, InputError

@@ -199,7 +199,7 @@ def test_features_of_what_is_unknown_weigh_nothing() -> None:
     views = ink("abc")
     table = evidence.features(["abc", "abd"], views, [], None)
     assert not table[
-        :, columns("witness", "decoder", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed")
+        :, columns("witness", "decoder", "vlm_distance", "vlm_match", "vlm_score", "names", "sums", "listed")
     ].any()
 
 
@@ -212,11 +212,19 @@ def test_packaged_weights_name_their_command() -> None:
 
 def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
     path = tmp_path / "weights.json"
-    good = {"features": {"ink": 1}, "gate": 1, "sure": 0.9, "confidence": {name: [1, 0] for name in evidence.SUPPORT}}
+    good = {
+        "features": {"witnessed": {"ink": 1}},
+        "margin": 2,
+        "gate": 1,
+        "sure": 0.9,
+        "confidence": {name: [1, 0] for name in evidence.SUPPORT},
+        "accept": [[0.01, 0.9], [0.1, 0.5]],
+    }
     path.write_text(json.dumps({"weights": good}))
-    assert evidence.load_weights(path) == evidence.Weights(
-        {"ink": 1.0}, 1.0, 0.9, dict.fromkeys(evidence.SUPPORT, (1.0, 0.0))
-    )
+    loaded = evidence.load_weights(path)
+    maps = dict.fromkeys(evidence.SUPPORT, (1.0, 0.0))
+    assert loaded == evidence.Weights({"witnessed": {"ink": 1.0}}, 2.0, 1.0, 0.9, maps, ((0.01, 0.9), (0.1, 0.5)))
+    assert [loaded.accepts(share) for share in (0.2, 0.1, 0.05, 0.001)] == [0.5, 0.5, 0.9, float("inf")]
     maps, nan = good["confidence"], float("nan")
     for bad in (
         {},
@@ -224,8 +232,11 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
         good | {"confidence": {name: pair for name, pair in maps.items() if name != "witnessed"}},
         good | {"confidence": maps | {"alone": 1}},
         good | {"confidence": maps | {"supported": [nan, 0]}},
-        good | {"features": {"inc": 1}},
-        good | {"features": {"ink": nan}},
+        good | {"features": {"witnessed": {"inc": 1}}},
+        good | {"features": {"watched": {"ink": 1}}},
+        good | {"features": {"witnessed": {"ink": nan}}},
+        good | {"accept": [[0.01, nan]]},
+        good | {"accept": [0.01]},
         good | {"gate": nan},
         good | {"sure": "very"},
     ):
@@ -336,10 +347,12 @@ Witnessed = Callable[..., tuple[str, tuple[Span, ...]]]
 def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Witnessed:
     """Fuse a line with what a witness saw, under made weights: the packaged ones are fitted anew with every checkpoint."""
     weights = {
-        "features": {"ink": 1.0, "witness": 0.8, "decoder": 0.5, "length": 1.0},
+        "features": {"witnessed": {"ink": 1.0, "witness": 0.8, "decoder": 0.5, "length": 1.0}},
+        "margin": 0.0,
         "gate": 1.0,
         "sure": 0.9,
         "confidence": {name: [1.0, 0.0] for name in evidence.SUPPORT},
+        "accept": [],
     }
     path = tmp_path_factory.mktemp("weights") / "weights.json"
     path.write_text(json.dumps({"weights": weights}), encoding="utf-8")
@@ -518,7 +531,11 @@ def test_confidence_is_mapped_by_who_speaks() -> None:
     assert support_of([vlm_reading("ab")], None, None) == "supported"
     assert support_of([look(seen)], None, seen) == "witnessed"
     assert support_of([], None, seen) == "witnessed"
-    assert {support_of(others, prior, w) for others in ([], [look(seen)]) for w in (None, seen)} == {"supported"}
+    assert support_of([], prior, None) == "formulary"
+    assert support_of([look(seen)], prior, seen) == "formulary_witnessed"
+    assert support_of([vlm_reading("ab")], prior, None) == "supported"
+    packaged = Lexicon(["ab"], "names")
+    assert [support_of([], packaged, w) for w in (None, seen)] == ["names", "names_witnessed"]
 
 
 def test_a_second_look_is_wanted_where_the_ocr_is_not_sure() -> None:

@@ -52,13 +52,18 @@ Score = Callable[[Sequence[str]], "list[float] | None"]
 class Completer:
     """Fills gaps as far as the configuration allows."""
 
-    def __init__(self, config: CompleteConfig) -> None:
+    def __init__(self, config: CompleteConfig, forbids: Callable[[str, str, str], bool] | None = None) -> None:
         """Compile the forbidden patterns.
+
+        Args:
+            config: what may be proposed.
+            forbids: the profile's word on a proposal between the text before and after it.
 
         Raises:
             ConfigError: a pattern is not a regular expression.
         """
         self._config = config
+        self._forbids = forbids or (lambda before, text, after: False)
         try:
             self._never = [regex.compile(pattern) for pattern in config.never]
         except regex.error as error:
@@ -91,7 +96,8 @@ class Completer:
                     Failure("complete", "no_proposal", "the second reader proposed nothing usable for a gap")
                 )
                 continue
-            decided = self._decide(spans[number], texts, self._confidences(line, result, number, texts, score))
+            around = ("".join(s.text for s in result[:number]), "".join(s.text for s in result[number + 1 :]))
+            decided = self._decide(spans[number], texts, self._confidences(line, result, number, texts, score), around)
             whole = "".join(s.text for s in [*result[:number], decided, *result[number + 1 :]])
             if unicodedata.is_normalized("NFC", whole):  # else it would merge with a neighbour: the gap stays
                 result[number] = decided
@@ -135,14 +141,15 @@ class Completer:
         mass = [math.exp(value - max(scores)) for value in scores]
         return [value / sum(mass) for value in mass]
 
-    def _decide(self, gap: Span, texts: list[str], confidences: list[float] | None) -> Span:
+    def _decide(self, gap: Span, texts: list[str], confidences: list[float] | None, around: tuple[str, str]) -> Span:
         """A supplied span, or the gap again with the proposals as its alternatives."""
         ranks = [1 / (n + 1) for n in range(len(texts))]  # without scores only the order is known
         weights = confidences if confidences is not None else [rank / sum(ranks) for rank in ranks]
         listed = sorted(zip(texts, weights, strict=True), key=lambda item: -item[1])
         alternatives = tuple(Candidate(text, min(1.0, weight)) for text, weight in listed)
         best = alternatives[0]
-        if any(pattern.search(best.text) for pattern in self._never):
+        forbidden = any(pattern.search(best.text) for pattern in self._never)
+        if forbidden or self._forbids(around[0], best.text, around[1]):
             return replace(gap, because="completion_forbidden", alternatives=alternatives)
         if confidences is not None and best.probability < self._config.min_confidence:
             return replace(gap, because="completion_uncertain", alternatives=alternatives)

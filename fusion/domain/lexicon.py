@@ -1,27 +1,48 @@
 """Names to expect: membership, neighbours, and a character model made from them.
 
 Knows a list of names; knows nothing of ink, readers or decisions. Names are compared by their letters and digits alone,
-lower-case: "Napa-Extra" and "napa extra" are one name. The character model is an interpolated n-gram with Witten-Bell
-smoothing (Witten and Bell, "The zero-frequency problem", IEEE Trans. Inf. Theory 37(4), 1991, method C).
+lower-case: "Napa-Extra" and "napa extra" are one name.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
+import regex
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from fusion.errors import InputError
+from fusion.domain.formulary import read_names
+from fusion.domain.ngram import NGram, count
 
-ORDER = 5
-"""Characters that the model looks at, the predicted one included."""
-SYMBOLS = 40
-"""Least size of the alphabet behind the uniform floor: letters, digits, end and a little more."""
-_START, _END = "\x02", "\x03"
+RIVAL = 2
+"""Edits within which one name may be taken for another (two thirds of brand names have such a neighbour)."""
+_HAN = regex.compile(r"\p{Han}")
+_STROKES = (
+    ("rn", "m"),
+    ("cl", "d"),
+    ("vv", "w"),
+    ("li", "h"),
+    ("0", "o"),
+    ("1", "l"),
+    ("i", "l"),
+    ("5", "s"),
+    ("u", "n"),
+)
+
+
+def hasty(name: str) -> str:
+    """A name as a hasty pen leaves it: letters that are easily one stroke for another are one.
+
+    >>> hasty("clonex") == hasty("donex")
+    True
+    """
+    for drawn, seen in _STROKES:
+        name = name.replace(drawn, seen)
+    return name
 
 
 def letters(text: str) -> str:
@@ -30,83 +51,79 @@ def letters(text: str) -> str:
 
 
 class Lexicon:
-    """A list of names as evidence."""
+    """A list of names as evidence: a `Prior`."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        kind: Literal["formulary", "names"] = "formulary",
+        words: Iterable[str] = (),
+        known: Iterable[str] = (),
+    ) -> None:
         """Build the model; a few thousand names take some tens of milliseconds.
 
         Args:
             names: one name each; empty ones are skipped, the first spelling of a name is kept.
+            kind: the user's own list, or the packaged one.
+            words: held like names, but never proposed for something else: `tab` and `daily` are no drugs.
+            known: more names, not expected here, that an expected one may be mistaken for.
         """
+        self.kind: Literal["formulary", "names", "sums"] = kind
         self._names: dict[str, str] = {}
         for name in names:
             stripped = name.strip()
             if letters(stripped):
                 self._names.setdefault(letters(stripped), stripped)
         self._keys = list(self._names)
-        self._counts: dict[str, dict[str, int]] = {}
-        for name in self._keys:
-            padded = _START * (ORDER - 1) + name + _END
-            for end in range(ORDER - 1, len(padded)):
-                for size in range(ORDER):
-                    after = self._counts.setdefault(padded[end - size : end], {})
-                    after[padded[end]] = after.get(padded[end], 0) + 1
-        alphabet = {symbol for after in self._counts.values() for symbol in after}
-        self._floor = 1 / max(SYMBOLS, len(alphabet) + 4)
-        self._totals = {context: sum(after.values()) for context, after in self._counts.items()}
-        self._log = lru_cache(maxsize=4096)(self._log_uncached)
+        self._words = {letters(word) for word in words} - {""}
+        self._known = {**{letters(name): name for name in known if letters(name)}, **self._names}
+        self._han = any(_HAN.search(name) for name in self._keys)
+        self._model = NGram(count(self._keys))
 
     @classmethod
-    def read(cls, path: Path) -> Lexicon:
-        """Read a formulary: UTF-8, one name a line; lines that start with # are comments.
-
-        Raises:
-            InputError: the file can't be read, is not UTF-8, or holds no name.
-        """
-        try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-        except OSError as error:
-            raise InputError(path, f"can't be read ({error.strerror})", "Check domain.formulary.") from error
-        except UnicodeDecodeError as error:
-            raise InputError(path, "is not UTF-8", "Save the formulary as UTF-8 text, one name a line.") from error
-        lexicon = cls(line for line in lines if not line.startswith("#"))
-        if not lexicon._names:
-            raise InputError(path, "holds no name", "Write one name a line.")
-        return lexicon
+    def read(cls, path: Path, known: Iterable[str] = ()) -> Lexicon:
+        """A formulary; see `read_names` for its form, `Lexicon` for `known`."""
+        return cls(read_names(path), known=known)
 
     def __len__(self) -> int:
         return len(self._names)
 
+    @cached_property
+    def _hasty(self) -> dict[str, str]:
+        return {name: hasty(name) for name in self._known}
+
+    def concerns(self, text: str) -> bool:
+        """Whether the line is in a script that the names are in: a list of English names has no say about Chinese."""
+        return self._han or not _HAN.search(text)
+
     def holds(self, word: str) -> bool:
-        """Whether the word is one of the names."""
-        return letters(word) in self._names
+        """Whether the word is one of the names or words."""
+        return letters(word) in self._names or letters(word) in self._words
 
     def near(self, word: str, count: int) -> list[str]:
-        """Names within about half the word's length of edits, nearest first."""
+        """Names that share at least a fifth of a word's letters, nearest first."""
         sought = letters(word)
-        if len(sought) < 3:
+        if len(sought) < 2:
             return []
-        cutoff = max(2, len(sought) // 2)
+        cutoff = max(2, len(sought) * 4 // 5)
         found = process.extract(sought, self._keys, scorer=Levenshtein.distance, limit=count, score_cutoff=cutoff)
         return [self._names[name] for name, _, _ in found]
 
+    def rivals(self, name: str) -> list[str]:
+        """Other names within `RIVAL` edits, or one edit once look-alike strokes are one, nearest first."""
+        own = letters(name)
+        found = {
+            other: distance
+            for other, distance, _ in process.extract(
+                own, list(self._known), scorer=Levenshtein.distance, limit=None, score_cutoff=RIVAL
+            )
+        }
+        alike = process.extract(hasty(own), self._hasty, scorer=Levenshtein.distance, limit=None, score_cutoff=1)
+        for _, _, other in alike:
+            found.setdefault(other, RIVAL + 1)
+        found.pop(own, None)
+        return [self._known[other] for other in sorted(found, key=lambda other: (found[other], other))]
+
     def log_probability(self, text: str) -> float:
         """Natural log-probability of the letters of a text, its end included."""
-        return self._log(letters(text))
-
-    def _log_uncached(self, text: str) -> float:
-        padded = _START * (ORDER - 1) + text + _END
-        return sum(
-            math.log(self._next(padded[end - ORDER + 1 : end], padded[end])) for end in range(ORDER - 1, len(padded))
-        )
-
-    def _next(self, context: str, symbol: str) -> float:
-        probability = self._floor
-        for size in range(ORDER):
-            known = context[len(context) - size :]
-            after = self._counts.get(known)
-            if after is None:
-                break
-            kinds = len(after)
-            probability = (after.get(symbol, 0) + kinds * probability) / (self._totals[known] + kinds)
-        return probability
+        return self._model.log_probability(letters(text))

@@ -18,6 +18,7 @@ from fusion.fuse import decide, evidence
 from fusion.fuse.align import distance, keys
 from fusion.fuse.evidence import load_weights
 from fusion.fuse.hypotheses import gather
+from fusion.fuse.names import mark_names
 from fusion.ink import Ink, Prior
 from fusion.page import GAP, Failure, Reading, Span
 
@@ -42,6 +43,10 @@ class Fuser:
         """Whether a second look at a line can change anything, by how sure the OCR's own look is."""
         return ink.quality < self._weights.sure
 
+    def accepts(self, max_error: float) -> float:
+        """Confidence from which a word is accepted; see `evidence.Weights.accepts`."""
+        return self._weights.accepts(max_error)
+
     def fuse(
         self,
         ocr: Reading,
@@ -64,6 +69,7 @@ class Fuser:
         Returns:
             Spans that together are the line's text, and a Failure when there was no second reader to ask.
         """
+        prior = prior if prior is not None and prior.concerns(ocr.text) else None
         failures = (
             () if others else (Failure("vlm", "not_asked", "no second reader: OCR candidates and evidence only"),)
         )
@@ -71,15 +77,18 @@ class Fuser:
         clear = [replace(other, text=other.text.replace(GAP, "").strip()) for other in others]
         others = [other for other in clear if other.text]
         texts = gather(ocr, others, ink, prior, self._config.hypotheses)
+        support = support_of(others, prior, witness)
+        vector = self._weights.vector(support)
         table = evidence.features(texts, ink, others, prior, witness, self._weights.gate)
         if score is not None and others:
-            race = np.argsort(-(table @ self._weights.vector), kind="stable")[: SCORED if witness is None else WEIGHED]
+            race = np.argsort(-(table @ vector), kind="stable")[: SCORED if witness is None else WEIGHED]
             evidence.add_scores(
                 table, texts, race.tolist(), score, witnessed=witness is not None, gate=self._weights.gate
             )
-        probabilities = evidence.distribution(table, self._weights.vector)
-        chosen, numbers_kept = self._choose(texts, probabilities, table, others, prior)
-        texts[chosen] = text = _cased(texts[chosen], [ocr, *others], ink)
+        probabilities = evidence.distribution(table, vector)
+        chosen, numbers_kept = self._choose(texts, probabilities, table, others, prior, support)
+        lean = self._weights.lean if support == "sums" else 0.0
+        texts[chosen] = text = _cased(texts[chosen], [ocr, *others], ink, prior, lean)
         agreement, versions = decide.marginals(texts, probabilities, chosen)
         nearest = min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
         verdict = decide.Verdict(
@@ -90,9 +99,11 @@ class Fuser:
             bool(table[chosen, evidence.FEATURES.index("ink")] >= -decide.TOLERATED),
             numbers_kept,
         )
-        calibrated = partial(self._weights.calibrated, support=support_of(others, prior, witness))
+        calibrated = partial(self._weights.calibrated, support=support)
         decided = decide.spans(verdict, versions, calibrated, self._config.alternatives)
-        return (_with_names(decided, prior) if prior is not None else decided), failures
+        if prior is not None and prior.kind != "sums":
+            decided = mark_names(decided, [ocr, *others], prior, ink)
+        return decided, failures
 
     def _choose(
         self,
@@ -101,38 +112,48 @@ class Fuser:
         table: NDArray[np.float64],
         others: list[Reading],
         prior: Prior | None,
+        support: evidence.Support,
     ) -> tuple[int, bool]:
         """Nothing else speaks, the OCR reads nothing, or both read the same: it stands. Else the evidence decides."""
         same = [keys(other.text) == keys(texts[0]) for other in others]
         if not texts[0] or (prior is None and all(same)):
             return 0, False
         said = [other.text for other in others]
-        return decide.choose(texts, probabilities, table[:, evidence.FEATURES.index("ink")], said, prior)
+        margin = self._weights.margin if support == "witnessed" else 0.0
+        return decide.choose(texts, probabilities, table[:, evidence.FEATURES.index("ink")], said, prior, margin)
 
 
 def support_of(others: Sequence[Reading], prior: Prior | None, witness: Ink | None) -> evidence.Support:
     """Who speaks besides the OCR."""
-    if prior is not None or (others and witness is None):
+    if others and witness is None:
         return "supported"
-    return "witnessed" if witness is not None else "alone"
+    if prior is None:
+        return "witnessed" if witness is not None else "alone"
+    if prior.kind == "sums":
+        return "sums"
+    if prior.kind == "formulary":
+        return "formulary_witnessed" if witness is not None else "formulary"
+    return "names_witnessed" if witness is not None else "names"
 
 
-def _cased(text: str, readings: Sequence[Reading], ink: Ink) -> str:
-    """Once the letters are settled, the ink says which reading's case they have."""
-    versions = list(dict.fromkeys([text, *(r.text for r in readings if keys(r.text) == keys(text))]))
-    return versions[int(np.argmax(ink.score_cased(versions)))] if len(versions) > 1 else text
+def _cased(text: str, readings: Sequence[Reading], ink: Ink, prior: Prior | None, lean: float) -> str:
+    """Once the letters are settled, the ink says which reading's case they have; in a sum every letter has its own.
 
-
-def _with_names(spans: Sequence[Span], prior: Prior) -> tuple[Span, ...]:
-    """A stretch that neither reader has, inside a word that is a listed name, comes from the list and says so."""
-    text = "".join(span.text for span in spans)
-    result, start = [], 0
-    for span in spans:
-        end = start + len(span.text)
-        left = text.rfind(" ", 0, start) + 1
-        right = text.find(" ", end) if " " in text[end:] else len(text)
-        named = prior.holds(text) or prior.holds(text[left:right])
-        snapped = span.because == "candidate" and named
-        result.append(replace(span, source="lexicon", because="lexicon_snapped") if snapped else span)
-        start = end
-    return tuple(result)
+    Args:
+        text: the chosen text.
+        readings: all of them.
+        ink: answers about any string.
+        prior: what is expected.
+        lean: what a nat of the prior is worth in nats of the ink; 0: the prior knows no case.
+    """
+    versions = [text, *(r.text for r in readings if keys(r.text) == keys(text))]
+    if prior is not None and lean:
+        versions += [v for v in (text.lower(), text.upper()) if len(v) == len(text)]
+        versions += [text[:n] + c.swapcase() + text[n + 1 :] for n, c in enumerate(text) if len(c.swapcase()) == 1]
+    versions = list(dict.fromkeys(versions))
+    if len(versions) == 1:
+        return text
+    scores = np.asarray(ink.score_cased(versions))
+    if prior is not None and lean:
+        scores = scores + lean * np.asarray([prior.log_probability(version) for version in versions])
+    return versions[int(np.argmax(scores))]

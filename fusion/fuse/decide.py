@@ -7,6 +7,7 @@ marginal; Wessel et al., "Confidence measures for large vocabulary continuous sp
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,11 +98,13 @@ def choose(
     ink: NDArray[np.float64],
     others: Sequence[str],
     prior: Prior | None,
+    margin: float = 0.0,
 ) -> tuple[int, bool]:
-    """The most probable hypothesis that keeps to two rules.
+    """The most probable hypothesis that keeps to two rules, or the OCR's reading where that is hardly less probable.
 
-    Its numbers are the OCR's, or the second reader's and carried by the ink: no prior and no mixture invents one. And
-    a list of names, when nothing else speaks, changes words into names and leaves the rest of the line alone.
+    Its numbers are the OCR's, or the second reader's and carried by the ink: no mixture and no list of names invents
+    one; a model of sums, whose business they are, may choose among those that the ink carries. And a list of names, when
+    nothing else speaks, changes words into names and leaves the rest of the line alone.
 
     Args:
         texts: hypotheses, the OCR's reading first.
@@ -109,6 +112,7 @@ def choose(
         ink: float64 (N,), log-probability given the strokes.
         others: readings of the second reader.
         prior: names to expect, or None.
+        margin: nats by which a hypothesis must be more probable than the OCR's reading to replace it.
 
     Returns:
         Its index, and whether a more probable hypothesis was refused for its numbers.
@@ -118,10 +122,15 @@ def choose(
     floor = max(value for value, n in zip(ink, found, strict=True) if n == found[0]) - TOLERATED
     attached = [units(text) for text in texts]
     refused = False
+    least = probabilities[0] * math.exp(margin)
     for n in np.argsort(-probabilities, kind="stable").tolist():
-        if not others and prior is not None and not _only_names(texts[0], texts[n], prior):
+        if n and probabilities[n] < least:
+            return 0, refused
+        if not others and prior is not None and prior.kind != "sums" and not _only_names(texts[0], texts[n], prior):
             continue
-        if (found[n] == found[0] and _same_units(attached[0], attached[n])) or (found[n] in said and ink[n] >= floor):
+        if found[n] == found[0] and _same_units(attached[0], attached[n]):
+            return n, refused
+        if (found[n] in said or (prior is not None and prior.kind == "sums")) and ink[n] >= floor:
             return n, refused
         refused = True
     return 0, refused

@@ -25,7 +25,7 @@ from fusion.fuse.align import distance, keys
 from fusion.ink import Ink, Prior
 from fusion.page import Reading
 
-FEATURES = ("ink", "witness", "decoder", "vlm_distance", "vlm_match", "vlm_score", "prior", "listed", "length")
+FEATURES = ("ink", "witness", "decoder", "vlm_distance", "vlm_match", "vlm_score", "names", "sums", "listed", "length")
 """Names of the features, in the order of the weight vector:
 
 ink            log P(h | strokes) under the OCR's CTC, best hypothesis 0
@@ -36,15 +36,19 @@ decoder        log P(h | crop) under the decoder behind that witness, best hypot
 vlm_distance   minus the edits to each of the second reader's readings, mean over readings, white space aside
 vlm_match      share of those readings that h equals
 vlm_score      log P(h | crop) under the second reader by teacher forcing, best hypothesis 0, when it can say
-prior          log P(h) under the character model of the expected names, best hypothesis 0; only for single words,
+names          log P(h) under the character model of the expected names, best hypothesis 0; only for single words,
                since in a line of several most words are no names and the model would bend them
+sums           log P(h) under the character model of sums and algebra, best hypothesis 0; only for lines that are such
 listed         how many of its words are among those names
-length         number of inked characters, minus that of the OCR's reading; only where a second reader or a single word's
-               prior balances it
+length         number of inked characters, minus that of the OCR's reading; only where something else than a list of
+               names for a line of several words balances it
 """
 
-Support = Literal["alone", "witnessed", "supported"]
-"""Who speaks besides the OCR: nobody; the ink's second witness; a reader that writes, or a prior."""
+Support = Literal[
+    "alone", "witnessed", "formulary", "formulary_witnessed", "names", "names_witnessed", "sums", "supported"
+]
+"""Who speaks besides the OCR: nobody; the ink's second witness; a list of names, alone or with that witness; a model of
+sums; a reader that writes, with or without a list. How far to trust what depends on it, so each has its own weights."""
 SUPPORT: tuple[Support, ...] = get_args(Support)
 
 
@@ -53,27 +57,43 @@ class Weights:
     """The fitted numbers.
 
     Attributes:
-        features: feature name → weight; one that is missing weighs nothing.
+        features: for each of `SUPPORT`, feature name → weight; one that is missing weighs nothing.
+        margin: nats by which a text must beat the OCR's own reading under a witness before it replaces it: fitted so that
+            at most one line is broken for every twenty mended.
         gate: how fast the witness loses its say as its quality falls; 0 would trust it everywhere alike.
         sure: quality of the OCR's look from which a second look has nothing to add.
         confidence: (slope, offset) of the logistic map from a marginal's log-odds to a confidence, for each of `SUPPORT`.
+        accept: (share wrong, confidence) pairs, rising shares: accepting words from that confidence on kept the share of
+            wrong ones among the calibration words under it.
     """
 
-    features: Mapping[str, float]
+    features: Mapping[Support, Mapping[str, float]]
+    margin: float
     gate: float
     sure: float
     confidence: Mapping[Support, tuple[float, float]]
+    accept: tuple[tuple[float, float], ...]
+
+    def vector(self, support: Support) -> NDArray[np.float64]:
+        """float64 (F,), in the order of `FEATURES`."""
+        own = self.features.get(support, {})
+        return np.array([own.get(name, 0.0) for name in FEATURES])
 
     @property
-    def vector(self) -> NDArray[np.float64]:
-        """float64 (F,), in the order of `FEATURES`."""
-        return np.array([self.features.get(name, 0.0) for name in FEATURES])
+    def lean(self) -> float:
+        """Nats of the ink that a nat of the model of sums is worth."""
+        own = self.features.get("sums", {})
+        return own.get("sums", 0.0) / max(own.get("ink", 1.0), 1e-6)
 
     def calibrated(self, probability: float, support: Support) -> float:
         """Confidence for a marginal probability, both in [0, 1]."""
         slope, offset = self.confidence[support]
         p = min(max(probability, 1e-6), 1 - 1e-6)
         return 1 / (1 + math.exp(-(slope * math.log(p / (1 - p)) + offset)))
+
+    def accepts(self, max_error: float) -> float:
+        """Confidence from which words are accepted if at most this share of them may be wrong; infinite if none is."""
+        return next((bound for share, bound in reversed(self.accept) if share <= max_error), math.inf)
 
 
 @cache
@@ -87,14 +107,19 @@ def load_weights(path: Path | None = None) -> Weights:
     try:
         fitted = json.loads(source.read_text(encoding="utf-8"))["weights"]
         maps = {name: (float(fitted["confidence"][name][0]), float(fitted["confidence"][name][1])) for name in SUPPORT}
-        named = {str(name): float(value) for name, value in fitted["features"].items()}
-        weights = Weights(named, float(fitted["gate"]), float(fitted["sure"]), maps)
-        unknown = sorted(set(weights.features) - set(FEATURES))
+        named = {
+            support: {str(name): float(value) for name, value in own.items()}
+            for support, own in fitted["features"].items()
+        }
+        accept = tuple((float(share), float(bound)) for share, bound in fitted["accept"])
+        weights = Weights(named, float(fitted["margin"]), float(fitted["gate"]), float(fitted["sure"]), maps, accept)
+        unknown = sorted({name for own in named.values() for name in own} - set(FEATURES) | named.keys() - set(SUPPORT))
         numbers = [
-            *weights.features.values(),
+            *(value for own in named.values() for value in own.values()),
+            weights.margin,
             weights.gate,
             weights.sure,
-            *itertools.chain.from_iterable(maps.values()),
+            *itertools.chain.from_iterable([*maps.values(), *accept]),
         ]
         if unknown or not np.isfinite(numbers).all():
             raise ValueError(f"unknown features {unknown}" if unknown else "a number is not finite")
@@ -129,11 +154,14 @@ def features(
         )
         column["vlm_distance"][:] = -edits.mean(axis=1)
         column["vlm_match"][:] = (edits == 0).mean(axis=1)
+    whole = prior is None or prior.kind == "sums" or len(texts[0].split()) <= 1
     if prior is not None:
-        if len(texts[0].split()) <= 1:
-            column["prior"][:] = _below_best([prior.log_probability(text) for text in texts])
+        if whole:
+            column["sums" if prior.kind == "sums" else "names"][:] = _below_best(
+                [prior.log_probability(text) for text in texts]
+            )
         column["listed"][:] = [_listed(text, prior) for text in texts]
-    if others or len(texts[0].split()) <= 1:  # alone, a list of names has nothing to balance a bonus for length
+    if others or whole:  # alone, a list of names has nothing to balance a bonus for length in a line
         column["length"][:] = [len(_inked(own)) - len(_inked(split[0])) for own in split]
     return table
 

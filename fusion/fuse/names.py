@@ -1,0 +1,89 @@
+"""Words that stand in the transcript because a list has them, and names that are easily taken for each other.
+
+Knows decided spans, a prior and the ink; weighs nothing. Two thirds of brand names have another within two letters, so a
+word that no reader has but the list does is either unmistakable among the names, or a person decides.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fusion.fuse.align import keys
+from fusion.ink import Ink, Prior
+from fusion.page import Candidate, Reading, Span
+
+SHOWN = 3
+"""Rivals listed beside a name."""
+_WORD = re.compile(r"\S+")
+
+
+def mark_names(spans: Sequence[Span], readings: Sequence[Reading], prior: Prior, ink: Ink) -> tuple[Span, ...]:
+    """Say of every listed word that no reader has as it stands that it comes from the list.
+
+    A name with rivals becomes one span with them as alternatives, each with its log-probability given the ink.
+
+    Args:
+        spans: of one line; together they are its text.
+        readings: of that line, the OCR's first.
+        prior: the names.
+        ink: answers about any string.
+    """
+    text = "".join(span.text for span in spans)
+    read = {tuple(keys(word)) for reading in readings for word in [reading.text, *reading.text.split()]}
+    places = [(0, len(text))] if prior.holds(text) else [match.span() for match in _WORD.finditer(text)]
+    result: list[Span] = []
+    done = 0
+    for start, end in places:
+        word = text[start:end]
+        if not prior.holds(word) or tuple(keys(word)) in read:
+            continue
+        rivals = prior.rivals(word)
+        own = _cut(spans, start, end)
+        result += _cut(spans, done, start)
+        if rivals:
+            result.append(_beside(own, rivals, (text[:start], text[end:]), ink))
+        else:
+            result += [
+                replace(span, source="lexicon", because="lexicon_snapped") if span.because == "candidate" else span
+                for span in own
+            ]
+        done = end
+    return (*result, *_cut(spans, done, len(text)))
+
+
+def _cut(spans: Sequence[Span], start: int, end: int) -> list[Span]:
+    """The spans of a range of code points; one that is cut in two keeps its confidence and loses its alternatives."""
+    found, left = [], 0
+    for span in spans:
+        right = left + len(span.text)
+        if left < end and right > start:
+            inside = start <= left and right <= end
+            piece = span.text[max(start - left, 0) : end - left]
+            found.append(span if inside else replace(span, text=piece, alternatives=()))
+        left = right
+    return found
+
+
+def _beside(own: Sequence[Span], rivals: Sequence[str], around: tuple[str, str], ink: Ink) -> Span:
+    """A name as one span, as sure as its least sure part, with the names that it may be taken for."""
+    word = "".join(span.text for span in own)
+    names = [unicodedata.normalize("NFC", name) for name in rivals[:SHOWN]]
+    scores = ink.score([around[0] + name + around[1] for name in names])
+    others = own[0].alternatives if len(own) == 1 else ()
+    chance = {tuple(keys(other.text)): other.probability for other in others}
+    listed = [
+        Candidate(name, chance.pop(tuple(keys(name)), 0.0), min(score, 0.0))
+        for name, score in zip(names, scores, strict=True)
+    ]
+    rest = [other for other in others if tuple(keys(other.text)) in chance]
+    known = [span.confidence for span in own if span.confidence is not None]
+    return Span(
+        word,
+        "lexicon",
+        min(known) if len(known) == len(own) else None,
+        "lexicon_lookalike",
+        tuple(sorted([*listed, *rest], key=lambda other: -other.probability)),
+    )
