@@ -27,6 +27,8 @@ from fusion.errors import ConfigError
 from fusion.fuse import decide, evidence
 from fusion.fuse.align import clusters, key
 
+CAREFUL: tuple[evidence.Support, ...] = ("witnessed", "sums")
+"""Kinds of support under which the OCR's reading is only replaced by a margin."""
 FLOOR = -40.0
 """Ink log-probabilities are cut here while fitting: beyond it a hypothesis is simply impossible."""
 
@@ -72,15 +74,22 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
     vectors = {name: _fitted(halves, name, config.l2) for name in evidence.SUPPORT}
     vectors["alone"] = vectors["witnessed"]  # nothing is chosen then; for the confidences
     judged = [case for case in rest + trusted if case.support == "witnessed"]
-    margin = _margin(judged, vectors["witnessed"], config.harm)
-    decided = [Decided.of(c, vectors[c.support], margin if c.support == "witnessed" else 0.0) for c in rest + trusted]
+    # Where no list is given, nobody asked for a change of the text: there it must do no harm.
+    margins = dict.fromkeys(evidence.SUPPORT, 0.0)
+    for name in CAREFUL:
+        margins[name] = _margin([c for c in rest + trusted if c.support == name], vectors[name], config.harm)
+    decided = [Decided.of(case, vectors[case.support], margins[case.support]) for case in rest + trusted]
     trusty = [d for d in decided[len(rest) :] if d.case.support == "alone"]
     confidence = {
         name: platt(*_pairs(trusty if name == "alone" else [d for d in decided if d.case.support == name]))
         for name in evidence.SUPPORT
     }
     features = {
-        name: {feature: round(float(w), 4) for feature, w in zip(evidence.FEATURES, vectors[name], strict=True) if w}
+        name: {
+            feature: round(float(w), 4)
+            for feature, w in zip(evidence.FEATURES, vectors[name], strict=True)
+            if abs(w) >= 5e-4
+        }
         for name in evidence.SUPPORT
         if name != "alone"
     }
@@ -88,7 +97,7 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
     features["supported"]["vlm_score"] = round(features["supported"]["vlm_distance"] / 4, 4)
     fitted = {
         "features": features,
-        "margin": margin,
+        "margin": {name: margins[name] for name in CAREFUL},
         "gate": gate,
         "sure": round(_sure(judged, vectors["witnessed"], config.idle), 4),
         "confidence": {name: _rounded(pair) for name, pair in confidence.items()},
@@ -128,7 +137,7 @@ def _fitted(cases: Sequence[Case], support: evidence.Support, l2: float) -> NDAr
 
 
 def _margin(cases: Sequence[Case], vector: NDArray[np.float64], harm: float) -> float:
-    """Least margin with which at most `harm` lines are broken per line mended."""
+    """Least margin, nats, with which at most `harm` lines are broken per line mended."""
     for margin in np.arange(0.0, 6.01, 0.25):
         chosen = [Decided.of(case, vector, float(margin)).chosen for case in cases]
         mended = sum(c.errors[0] > 0 == c.errors[n] for c, n in zip(cases, chosen, strict=True))

@@ -11,11 +11,13 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rapidfuzz.distance import Levenshtein
 
 from eval import metrics
 from eval.blind import Sight
-from eval.datasets import NORMALISATIONS, Item, Normalisation, load_split
+from eval.datasets import NORMALISATIONS, Item, Normalisation, load_split, names_of
 from eval.systems import Read, engine_for, is_pages, read_split
+from fusion.domain.formulary import drug_names
 from fusion.errors import ConfigError
 
 
@@ -86,6 +88,9 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
         said = count([read.vlm[0] if read.vlm else "" for read in first])
         rows.append(("VLM only", said, _mean(r.vlm_seconds for r in first)))
     rows += [(name, count([r.fused for r in own]), _mean(r.seconds for r in own)) for name, own in reads.items()]
+    if names := _names(config.variants):
+        snapped = [_nearest_name(read.ocr, names) for read in first]
+        rows.append(("OCR snapped to the nearest name, no threshold", count(snapped), None))
     if any(read.nbest for read in first):
         rows.append(("oracle: OCR n-best", nearest([[read.ocr, *read.nbest] for read in first]), None))
         rows.append(("oracle: n-best, VLM, fused", nearest([[r.ocr, *r.nbest, *r.vlm, r.fused] for r in first]), None))
@@ -113,7 +118,37 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
             )
             lines.append(f"CER of {variant.name} minus {config.variants[0].name}: {gap}")
     lines += ["", *(_confidence(name, own, references, normal) for name, own in reads.items())]
+    lines += [
+        _foreign(variant.name, reads[variant.name], references, {normal(name) for name in _names([variant])}, normal)
+        for variant in config.variants
+        if _names([variant])
+    ]
     return "\n".join(lines)
+
+
+def _names(variants: Sequence[Variant]) -> list[str]:
+    """The names of the first variant that has a list."""
+    for variant in variants:
+        if variant.formulary_from is not None:
+            return names_of(load_split(variant.formulary_from))
+        if "domain.profile=prescription" in variant.set:
+            return drug_names()
+    return []
+
+
+def _nearest_name(text: str, names: Sequence[str]) -> str:
+    """What is common practice: the name with the fewest edits, however far it is."""
+    return min(names, key=lambda name: Levenshtein.distance(text.lower(), name.lower()))
+
+
+def _foreign(
+    name: str, reads: Sequence[Read], references: Sequence[str], names: set[str], normal: Callable[[str], str]
+) -> str:
+    """What becomes of words that are in no list: none may turn into a listed one unseen."""
+    foreign = [r for r, ref in zip(reads, references, strict=True) if ref not in names]
+    turned = [r for r in foreign if normal(r.fused) in names and normal(r.fused) != normal(r.ocr)]
+    silent = sum(not r.review for r in turned)
+    return f"{name}: of {len(foreign)} words in no list {len(turned)} became a listed name, {silent} of them without review"
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -128,15 +163,15 @@ def _nearest(texts: Sequence[str], reference: str, normal: Callable[[str], str])
 def _confidence(name: str, reads: Sequence[Read], references: Sequence[str], normal: Callable[[str], str]) -> str:
     """How far the confidence can be trusted: calibration error and errors among the half that is most certain."""
     known = [
-        (r.confidence, normal(r.fused) == ref)
+        (r.confidence, normal(r.fused) == ref, r.disputed)
         for r, ref in zip(reads, references, strict=True)
         if r.confidence is not None
     ]
     if len(known) < 20:
         return f"{name}: too few confidences for a calibration figure ({len(known)})"
-    error = metrics.calibration_error([c for c, _ in known], [ok for _, ok in known])
-    half = sorted(known, key=lambda item: -item[0])[: len(known) // 2]
-    wrong = sum(not ok for _, ok in half)
+    error = metrics.calibration_error([c for c, _, _ in known], [ok for _, ok, _ in known])
+    half = sorted(known, key=lambda item: (item[2], -item[0]))[: len(known) // 2]
+    wrong = sum(not ok for _, ok, _ in half)
     accepted = [ok for r, ref in zip(reads, references, strict=True) if not r.review for ok in [normal(r.fused) == ref]]
     return (
         f"{name}: calibration error {error:.3f}; wrong among the surest half {wrong}/{len(half)}; "

@@ -21,11 +21,15 @@ from fusion.engine import Engine, photographs
 from fusion.errors import ConfigError, InputError
 from fusion.intake import list_inputs
 from fusion.page import Page, RunManifest
-from fusion.review import lines_to_review
+from fusion.review import DISPUTED, lines_to_review
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+ENDINGS = {"json": ".json", "text": ".txt", "csv": ".csv", "fhir": ".fhir.json", "tei": ".tei.xml"}
+"""File name endings of the formats that are text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +115,37 @@ def write_page(
 ) -> Iterator[str]:
     """Write one page in the wanted formats; yields the names of the files. Pages of one file are told by `.p1`, `.p2`."""
     stem += f".p{page.id.rpartition('#')[2]}" if "#" in page.id else ""
-    if "json" in formats:
-        (folder / f"{stem}.json").write_text(output.dump_page(page), encoding="utf-8")
-        yield f"{stem}.json"
-    if "text" in formats:
-        (folder / f"{stem}.txt").write_text(output.plain(page, diplomatic=diplomatic) + "\n", encoding="utf-8")
-        yield f"{stem}.txt"
+    for name in formats:
+        if name != "overlay":
+            ending = ENDINGS[name]
+            text = as_text(page, name, diplomatic=diplomatic) + "\n"
+            (folder / f"{stem}{ending}").write_text(text, encoding="utf-8", newline="")
+            yield f"{stem}{ending}"
     if "overlay" in formats and photo is not None:
         from PIL import Image
 
         Image.fromarray(output.draw_overlay(photo, page)).save(folder / f"{stem}.overlay.png")
         yield f"{stem}.overlay.png"
+
+
+def as_text(page: Page, name: str, *, diplomatic: bool = False) -> str:
+    """A page in one of the formats that are text, without a line break at its end."""
+    writers: dict[str, Callable[[Page], str]] = {
+        "json": output.dump_page,
+        "csv": lambda one: output.table([one]),
+        "fhir": output.fhir,
+        "tei": output.tei,
+    }
+    text = writers[name](page) if name in writers else output.plain(page, diplomatic=diplomatic)
+    return text.rstrip("\r\n")
+
+
+def write_review_list(folder: Path, read: Sequence[tuple[Page, NDArray[np.uint8] | None]], bound: float) -> int:
+    """Write the list of words to look at, of all pages, with crops; returns how many there are."""
+    items = [item for page, _ in read for item in output.review_items(page, bound, DISPUTED)]
+    folder.mkdir(parents=True, exist_ok=True)
+    output.write_review(folder, items, {page.id: photo for page, photo in read if photo is not None})
+    return len(items)
 
 
 def stems(inputs: Sequence[Path]) -> list[str]:

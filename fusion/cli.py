@@ -50,6 +50,9 @@ class Format(StrEnum):
     text = "text"
     json = "json"
     overlay = "overlay"
+    csv = "csv"
+    fhir = "fhir"
+    tei = "tei"
 
 
 @app.command()
@@ -59,32 +62,39 @@ def transcribe(
     set_: Sets = None,
     crop: Crop = False,
     format_: Annotated[
-        Format, typer.Option("--format", "-f", help="text and json are printed unless --out is given.")
+        Format, typer.Option("--format", "-f", help="All but overlay are printed unless --out is given.")
     ] = Format.text,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write to instead of printing.")] = None,
     diplomatic: Annotated[
         bool, typer.Option("--diplomatic", help="Text without anything supplied; gaps show as □.")
     ] = False,
+    review: Annotated[
+        Path | None, typer.Option("--review", help="Folder for review.csv, review.json and crops of what to look at.")
+    ] = None,
 ) -> None:
     """Transcribe handwriting. Supplied text stands in [brackets], what nobody can read as □."""
-    from fusion import output
-    from fusion.batch import write_page
+    from fusion.batch import as_text, write_page, write_review_list
 
     loaded = load_config(config, set_ or [])
     if format_ is Format.overlay and out is None:
         out = Path(".")
     failed: list[InputError] = []
+    read: list[tuple[Page, NDArray[np.uint8] | None]] = []
+    photos = format_ is Format.overlay or review is not None
     with _opened(loaded) as engine:
-        for page, photo, stem in _pages(engine, paths, crop, failed, photos=format_ is Format.overlay):
+        for page, photo, stem in _pages(engine, paths, crop, failed, photos=photos):
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 for name in write_page(page, photo, out, stem, [format_.value], diplomatic=diplomatic):
                     _say(f"wrote {out / name}")
-            elif format_ is Format.json:
-                print(output.dump_page(page))
             else:
-                print(output.plain(page, diplomatic=diplomatic))
+                print(as_text(page, format_.value, diplomatic=diplomatic))
+            if review is not None:
+                read.append((page, photo))
             _remarks(page, engine)
+        if review is not None:
+            count = write_review_list(review, read, engine.review_below)
+            _say(f"wrote {review}: {count} words to review")
     _end(failed)
 
 

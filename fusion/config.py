@@ -225,7 +225,7 @@ class BatchConfig(Section):
 
     inputs: tuple[Path, ...] = Field((), description="Files and folders to read.")
     output: Path = Field(Path("out"), description="Folder for the results; made if missing.")
-    formats: tuple[Literal["json", "text", "overlay"], ...] = Field(
+    formats: tuple[Literal["json", "text", "overlay", "csv", "fhir", "tei"], ...] = Field(
         ("json", "text"), min_length=1, description="Written per page."
     )
     crop: bool = Field(False, description="Every image is one word or one line, already cut out.")

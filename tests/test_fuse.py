@@ -214,7 +214,7 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
     path = tmp_path / "weights.json"
     good = {
         "features": {"witnessed": {"ink": 1}},
-        "margin": 2,
+        "margin": {"sums": 2},
         "gate": 1,
         "sure": 0.9,
         "confidence": {name: [1, 0] for name in evidence.SUPPORT},
@@ -223,7 +223,9 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
     path.write_text(json.dumps({"weights": good}))
     loaded = evidence.load_weights(path)
     maps = dict.fromkeys(evidence.SUPPORT, (1.0, 0.0))
-    assert loaded == evidence.Weights({"witnessed": {"ink": 1.0}}, 2.0, 1.0, 0.9, maps, ((0.01, 0.9), (0.1, 0.5)))
+    assert loaded == evidence.Weights(
+        {"witnessed": {"ink": 1.0}}, {"sums": 2.0}, 1.0, 0.9, maps, ((0.01, 0.9), (0.1, 0.5))
+    )
     assert [loaded.accepts(share) for share in (0.2, 0.1, 0.05, 0.001)] == [0.5, 0.5, 0.9, float("inf")]
     maps, nan = good["confidence"], float("nan")
     for bad in (
@@ -348,7 +350,7 @@ def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Witnessed:
     """Fuse a line with what a witness saw, under made weights: the packaged ones are fitted anew with every checkpoint."""
     weights = {
         "features": {"witnessed": {"ink": 1.0, "witness": 0.8, "decoder": 0.5, "length": 1.0}},
-        "margin": 0.0,
+        "margin": {},
         "gate": 1.0,
         "sure": 0.9,
         "confidence": {name: [1.0, 0.0] for name in evidence.SUPPORT},

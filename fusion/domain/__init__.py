@@ -67,6 +67,6 @@ def open_profile(config: DomainConfig) -> Profile:
     """
     if config.profile == "general":
         return Profile(config)
-    from fusion.domain import profiles
+    from fusion.domain.profiles import Homework, Prescription
 
-    return profiles.Homework(config) if config.profile == "homework" else profiles.Prescription(config)
+    return Homework(config) if config.profile == "homework" else Prescription(config)

@@ -5,7 +5,9 @@ Knows lines and spans; knows no domain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from fusion.page import Field, Line, Place, Span, Value
 
@@ -51,3 +53,27 @@ def field_at(name: str, stretches: Sequence[tuple[Line, int, int]], value: Value
         min(known) if len(known) == len(confidences) else None,
         dict(value or {}),
     )
+
+
+def pieces(
+    spans: Sequence[Span], stretches: Sequence[tuple[int, int]], change: Callable[[Span], Span]
+) -> tuple[Span, ...]:
+    """Spans with a change made to some stretches of their text; a span that is cut in two loses its alternatives.
+
+    Args:
+        spans: of one line.
+        stretches: code points of the line's text, half-open, none over another.
+        change: made to every span or part of one inside a stretch; it keeps the text.
+    """
+    result: list[Span] = []
+    left = 0
+    for span in spans:
+        right = left + len(span.text)
+        borders = sorted({left, right, *(b for stretch in stretches for b in stretch if left < b < right)})
+        whole = len(borders) == 2 or span.extent > 0  # what nobody read has no characters to cut between
+        for a, b in [(left, right)] if whole else itertools.pairwise(borders):
+            piece = span if whole else replace(span, text=span.text[a - left : b - left], alternatives=())
+            inside = any(start <= a and b <= end for start, end in stretches)
+            result.append(change(piece) if inside else piece)
+        left = right
+    return tuple(result)

@@ -86,7 +86,9 @@ class Prescription(Profile):
     def understand(self, page: Page) -> Page:
         """Medications, and what is wrong with them."""
         records = prescription.medications(page, self._known)
-        checks = prescription.checks(page, records, ranges=self._ranges, most_drugs=self._config.most_drugs)
+        checks = prescription.checks(
+            page, records, self._known, ranges=self._ranges, most_drugs=self._config.most_drugs
+        )
         return replace(page, records=records, checks=page.checks + checks)
 
 
@@ -123,5 +125,8 @@ class Homework(Profile):
 
     def understand(self, page: Page) -> Page:
         """Questions with their answers, sums with what they come to."""
+        from fusion.domain import strokes
+
+        page = strokes.inserted(page)
         records = homework.exercises(page)
         return replace(page, records=records, checks=page.checks + homework.checks(page, records))

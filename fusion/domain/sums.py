@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import string
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Literal
@@ -16,14 +17,16 @@ import regex
 
 from fusion.domain.ngram import NGram
 
-LINES, SEED = 10_000, 1
+LINES, SEED = 20_000, 1
 """Lines that the packaged model is counted on, and their seed."""
-UNBALANCED = 4.0
+UNBALANCED = 7.0
 """Nats that a bracket without its other half costs: a model of five characters can't see so far."""
-_DIGIT = regex.compile(r"\d")
-_WORD = regex.compile(r"\p{L}{3,}|\p{Han}")
-_MATHS = regex.compile(r"\p{N}|[=<>≤≥≠±×÷]")
+_DIGITS, _LETTERS = frozenset(string.digits), frozenset(string.ascii_letters)
+_WORD = regex.compile(r"\p{Latin}{3,}|[\p{Han}--[一二三〇十人八大工口丁卜]]", regex.V1)
+"""Words, and Chinese characters but for those that an OCR sees in signs: 二 for =, 〇 for 0."""
+_MATHS = regex.compile(r"\p{Nd}|[=<>≤≥≠±×÷]")
 _FUNCTIONS = ("sin", "cos", "tan", "log", "lim", "mod", "max", "min")
+_NAMED = ("log", "sin", "cos", "tan", "ln")
 _VARIABLES = "xxxxyyyyzzaabbccnnmmkktpqrstuvwhij"
 _BINARY = "+++---×××÷÷/·±"
 _RELATIONS = "=====≤≥≠<>"
@@ -51,10 +54,10 @@ class SumModel:
     def log_probability(self, text: str) -> float:
         """Natural log-probability of the signs of a text, white space aside, less what its brackets cost.
 
-        No digit is more probable than another: which one it is, only the ink can say.
+        No digit is more probable than another, nor a letter than another of its case: which it is, only the ink can say.
         """
-        looks, digits = shape(text)
-        return self._model.log_probability(looks) - digits * math.log(10) - UNBALANCED * _unbalanced(looks)
+        looks, hidden = shape(text)
+        return self._model.log_probability(looks) + hidden - UNBALANCED * _unbalanced(looks)
 
     def holds(self, word: str) -> bool:
         """No: there are no names here."""
@@ -69,13 +72,28 @@ class SumModel:
         return []
 
 
-def shape(text: str) -> tuple[str, int]:
-    """A text without white space in which all digits are one sign, and how many there are.
+def shape(text: str) -> tuple[str, float]:
+    """A text without white space in which all digits are one sign, and all small and all capital letters, and what that hides.
 
-    >>> shape("17 + x")
-    ('00+x', 2)
+    Returns:
+        The shape, and the natural log-probability of the text given its shape: each digit and each letter is as probable
+        as any other.
+
+    >>> shape("17 + x")[0], shape("f(A)")[0]
+    ('00+a', 'a(A)')
     """
-    return _DIGIT.subn("0", "".join(text.split()))
+    looks: list[str] = []
+    hidden = 0.0
+    for character in "".join(text.split()):
+        if character in _DIGITS:
+            looks.append("0")
+            hidden -= math.log(10)
+        elif character in _LETTERS:
+            looks.append("a" if character.islower() else "A")
+            hidden -= math.log(26)
+        else:
+            looks.append(character)
+    return "".join(looks), hidden
 
 
 def _unbalanced(text: str) -> int:
@@ -99,7 +117,8 @@ def lines(count: int, seed: int) -> list[str]:
         (0.08, _function),
         (0.06, _tuple),
         (0.06, _series),
-        (0.05, _short),
+        (0.06, _short),
+        (0.03, _set),
     ]
     makers = rng.choices([make for _, make in kinds], [share for share, _ in kinds], k=count)
     return [make(rng) for make in makers]
@@ -148,7 +167,22 @@ def _term(rng: random.Random) -> str:
     kind = rng.random()
     if kind < 0.3:
         return _number(rng)
-    letters = "".join(_variable(rng) for _ in range(rng.choices((1, 2), (80, 20))[0]))
+    letters = "".join(_variable(rng) for _ in range(rng.choices((1, 2, 3), (78, 18, 4))[0]))
+    if kind > 0.9:
+        return rng.choice(
+            (
+                f"{letters}/{_number(rng)}",
+                f"{_number(rng)}/{letters}",
+                f"{letters}/{_variable(rng)}",
+                f"{letters}!",
+                f"{_number(rng)}!",
+                f"{rng.choice(_NAMED)}({letters})",
+                f"{rng.choice(_NAMED)}{letters}",
+                f"({letters}{rng.choice('+-')}{_number(rng)})",
+                f"{letters}·{_variable(rng)}",
+                f"{_number(rng)}×{letters}",
+            )
+        )
     if kind < 0.6:
         return letters
     return (str(rng.randint(2, 20)) if rng.random() < 0.9 else _number(rng)) + letters
@@ -169,6 +203,9 @@ def _polynomial(rng: random.Random, depth: int = 1) -> str:
 
 def _algebra(rng: random.Random) -> str:
     """20x-8y=20, s≥1, p(1-p)."""
+    if rng.random() < 0.06:  # -2≤x≤2
+        sign = rng.choice(("≤", "<", "≥", ">"))
+        return f"{rng.choice(('', '', '-'))}{_number(rng)}{sign}{_variable(rng)}{sign}{_term(rng)}"
     text = _polynomial(rng)
     for _ in range(rng.choices((0, 1, 2), (25, 65, 10))[0]):
         text += rng.choice(_RELATIONS) + (_number(rng) if rng.random() < 0.5 else _polynomial(rng))
@@ -202,6 +239,17 @@ def _series(rng: random.Random) -> str:
     parts = [_term(rng) for _ in range(rng.randint(2, 4))]
     parts += [rng.choice(("…", "...", "⋯"))] + ([_term(rng)] if rng.random() < 0.8 else [])
     return (f"{_variable(rng)}=" if rng.random() < 0.3 else "") + sign.join(parts)
+
+
+def _set(rng: random.Random) -> str:
+    """{7,7}={7}."""
+    own = ",".join(_term(rng) for _ in range(rng.randint(1, 4)))
+    return (
+        "{"
+        + own
+        + "}"
+        + ("={" + ",".join(_term(rng) for _ in range(rng.randint(1, 3))) + "}" if rng.random() < 0.5 else "")
+    )
 
 
 def _short(rng: random.Random) -> str:

@@ -119,7 +119,7 @@ class Fuser:
         if not texts[0] or (prior is None and all(same)):
             return 0, False
         said = [other.text for other in others]
-        margin = self._weights.margin if support == "witnessed" else 0.0
+        margin = self._weights.margin.get(support, 0.0)
         return decide.choose(texts, probabilities, table[:, evidence.FEATURES.index("ink")], said, prior, margin)
 
 

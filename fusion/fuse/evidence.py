@@ -58,8 +58,8 @@ class Weights:
 
     Attributes:
         features: for each of `SUPPORT`, feature name → weight; one that is missing weighs nothing.
-        margin: nats by which a text must beat the OCR's own reading under a witness before it replaces it: fitted so that
-            at most one line is broken for every twenty mended.
+        margin: nats by which a text must beat the OCR's own reading before it replaces it, for some of `SUPPORT`; else 0.
+            Fitted so that at most one line is broken for every twenty mended.
         gate: how fast the witness loses its say as its quality falls; 0 would trust it everywhere alike.
         sure: quality of the OCR's look from which a second look has nothing to add.
         confidence: (slope, offset) of the logistic map from a marginal's log-odds to a confidence, for each of `SUPPORT`.
@@ -68,7 +68,7 @@ class Weights:
     """
 
     features: Mapping[Support, Mapping[str, float]]
-    margin: float
+    margin: Mapping[Support, float]
     gate: float
     sure: float
     confidence: Mapping[Support, tuple[float, float]]
@@ -112,11 +112,15 @@ def load_weights(path: Path | None = None) -> Weights:
             for support, own in fitted["features"].items()
         }
         accept = tuple((float(share), float(bound)) for share, bound in fitted["accept"])
-        weights = Weights(named, float(fitted["margin"]), float(fitted["gate"]), float(fitted["sure"]), maps, accept)
-        unknown = sorted({name for own in named.values() for name in own} - set(FEATURES) | named.keys() - set(SUPPORT))
+        margin = {support: float(value) for support, value in fitted["margin"].items()}
+        weights = Weights(named, margin, float(fitted["gate"]), float(fitted["sure"]), maps, accept)
+        unknown = sorted(
+            {name for own in named.values() for name in own} - set(FEATURES)
+            | (named.keys() | margin.keys()) - set(SUPPORT)
+        )
         numbers = [
             *(value for own in named.values() for value in own.values()),
-            weights.margin,
+            *margin.values(),
             weights.gate,
             weights.sure,
             *itertools.chain.from_iterable([*maps.values(), *accept]),

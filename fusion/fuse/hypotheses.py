@@ -7,6 +7,7 @@ of them segment by segment, single other candidates, and names from a formulary 
 from __future__ import annotations
 
 import itertools
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -18,6 +19,8 @@ MIXED = 6
 """Up to this many disagreements are mixed in every way (2⁶ strings); beyond it one by one and in order of the ink."""
 LIKELY = 0.02
 """Least probability of a single candidate worth a hypothesis of its own."""
+BEAM, FAINT = 60, 0.003
+"""Prefixes kept while readings are put together under a model of sums, and the least probable candidate for them."""
 NEAR = 30
 """Names of a formulary tried per word."""
 
@@ -43,6 +46,7 @@ def gather(ocr: Reading, others: Sequence[Reading], ink: Ink, prior: Prior | Non
         _names([ocr.text, *(r.text for r in others), *(h.text for h in ocr.nbest[:8])], prior),
         _swaps(ocr),
         (text for reading in others for text in _swaps(reading)),
+        _likely(ocr, prior) if prior is not None and prior.kind == "sums" else (),
     )
     for text in itertools.chain.from_iterable(sources):
         normal = unicodedata.normalize("NFC", text)
@@ -100,6 +104,24 @@ def _swaps(reading: Reading) -> Iterator[str]:
     ]
     for _, number, text in sorted(changes, reverse=True):
         yield "".join([*texts[:number], text, *texts[number + 1 :]])
+
+
+def _likely(reading: Reading, prior: Prior) -> Iterator[str]:
+    """Readings position by position that ink and prior like together, best first: a beam over the candidates.
+
+    A sum may be misread at several places at once, each of them seldom enough to be in no n-best list.
+    """
+    beam = [("", 0.0)]
+    for position in reading.positions:
+        choices = [(c.text, math.log(max(c.probability, FAINT))) for c in position.candidates if c.probability >= FAINT]
+        if position.optional:
+            choices.append(("", math.log(max(1 - sum(c.probability for c in position.candidates), FAINT))))
+        grown = {before + text: score + own for before, score in reversed(beam) for text, own in reversed(choices)}
+        if len(grown) > BEAM:
+            ranked = sorted(grown, key=lambda text: -(grown[text] + 0.3 * prior.log_probability(text)))
+            grown = {text: grown[text] for text in ranked[:BEAM]}
+        beam = list(grown.items()) or beam
+    yield from (text for text, _ in sorted(beam, key=lambda item: -item[1]))
 
 
 def _names(texts: Sequence[str], prior: Prior | None) -> Iterator[str]:

@@ -12,6 +12,10 @@ from a `Page`, so that it can be thrown away and written again.
     compare   OCR-only against fused: differences, counts, character error rate
     console   a comparison in the terminal
     report    a comparison as one self-contained HTML file
+    fhir      medications as FHIR R4
+    table     records as CSV
+    tei       the transcript as TEI, with what is struck out, added, unclear, supplied
+    review    the words that a person must look at, with reasons and crops
 
 Importing this room loads none of Pillow, OpenCV, jinja2, pydantic and rich; using a function loads what it needs.
 """
@@ -24,37 +28,53 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fusion.output.compare import Comparison, cer, compare_page, page_cer
     from fusion.output.console import terminal
+    from fusion.output.fhir import fhir
     from fusion.output.overlay import draw_overlay
     from fusion.output.records import dump_page, load_page, page_schema
     from fusion.output.report import html
+    from fusion.output.review import ReviewItem, review_items, write_review
+    from fusion.output.table import table
+    from fusion.output.tei import tei
     from fusion.output.text import plain
 
 __all__ = [
     "Comparison",
+    "ReviewItem",
     "cer",
     "compare_page",
     "draw_overlay",
     "dump_page",
+    "fhir",
     "html",
     "load_page",
     "page_cer",
     "page_schema",
     "plain",
+    "review_items",
+    "table",
+    "tei",
     "terminal",
+    "write_review",
 ]
 
 _HOMES = {
     "Comparison": "compare",
+    "ReviewItem": "review",
     "cer": "compare",
     "compare_page": "compare",
     "draw_overlay": "overlay",
     "dump_page": "records",
+    "fhir": "fhir",
     "html": "report",
     "load_page": "records",
     "page_cer": "compare",
     "page_schema": "records",
     "plain": "text",
+    "review_items": "review",
+    "table": "table",
+    "tei": "tei",
     "terminal": "console",
+    "write_review": "review",
 }
 
 

@@ -1,0 +1,155 @@
+"""Sums as pupils write them: found in a line, worked out exactly, and compared with what the pupil says.
+
+Knows strings and fractions; knows no page, and corrects nothing. The parser is precedence climbing (Richards 1979) over
+`fractions.Fraction`; lengths and depths are bounded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from fractions import Fraction
+
+import regex
+
+MOST, DEEPEST = 200, 30
+"""Longest statement, characters, and deepest brackets."""
+_LEAD = regex.compile(
+    r"^\s*(?:[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?)\s*"
+)
+_TOKEN = regex.compile(r"(?P<number>\d+(?:\.\d+)?|[½¼¾⅓⅔])|(?P<sign>[-+×xX*·÷/:()（）%−–])|(?P<space>\s+)")
+_RELATION = regex.compile(r"[=＝<>≤≥≠≈]")
+_REST = regex.compile(r"^(?P<whole>\s*\d+)\s*(?:…+|⋯+|\.{3,6}|余)\s*(?P<rest>\d+)\s*$")
+_STATEMENT = regex.compile(r"(?:[\d½¼¾⅓⅔.\s+×xX*·÷/:()（）%−–…⋯余=＝<>≤≥≠≈-])+")
+_VULGAR = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4), "⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
+_BINDING = {"+": 1, "-": 1, "−": 1, "–": 1, "×": 2, "x": 2, "X": 2, "*": 2, "·": 2, "÷": 2, "/": 2, ":": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A statement of arithmetic.
+
+    Attributes:
+        start: code points of the text, half-open.
+        end: see `start`.
+        holds: whether it is true; None when that can't be said (≈, division by zero).
+        left: value of the first side, or None.
+        right: value of the second side, or None.
+    """
+
+    start: int
+    end: int
+    holds: bool | None
+    left: Fraction | None = None
+    right: Fraction | None = None
+
+
+class _NoSum(Exception):
+    """The text is no expression."""
+
+
+def check(text: str) -> Sum | None:
+    """The statement in a line, if it holds one: at least one operation and one relation, and nothing but arithmetic.
+
+    >>> check("(1) 7+5=13").holds, check("7÷2=3…1").holds, check("x+1=2"), check("7+5=")
+    (False, True, None, None)
+    """
+    lead = _LEAD.match(text)
+    start = lead.end() if lead else 0
+    match = _STATEMENT.match(text, start)
+    if match is None or len(match[0]) > MOST or not _RELATION.search(match[0]):
+        return None
+    following = text[match.end() : match.end() + 1]
+    if following.isalpha() and following.isascii():
+        return None  # algebra
+    stretch = match[0].rstrip()
+    end = start + len(stretch)
+    signs = _RELATION.findall(stretch)
+    sides = _RELATION.split(stretch)
+    if not any(regex.search(r"[+×xX*·÷/:−–-]|%", side.strip().lstrip("-")) for side in sides):
+        return None
+    try:
+        rest = _REST.match(sides[-1])
+        if len(sides) == 2 and rest is not None and signs == ["="]:
+            return _with_rest(sides[0], rest, start, end)
+        values = [_value(side) for side in sides]
+    except _NoSum:
+        return None
+    except ZeroDivisionError:
+        return Sum(start, end, None)
+    verdicts = [_compare(a, sign, b) for (a, b), sign in zip(itertools.pairwise(values), signs, strict=True)]
+    holds = None if None in verdicts else all(verdicts)
+    return Sum(start, end, holds, values[0], values[1])
+
+
+def _with_rest(left: str, rest: regex.Match[str], start: int, end: int) -> Sum:
+    """7÷2=3…1: quotient and remainder, as Chinese primary schools write them."""
+    parts = regex.split(r"[÷/]", left)
+    if len(parts) != 2:
+        raise _NoSum
+    dividend, divisor = (_value(part) for part in parts)
+    quotient, remainder = Fraction(int(rest["whole"])), Fraction(int(rest["rest"]))
+    holds = dividend == quotient * divisor + remainder and 0 <= remainder < abs(divisor)
+    return Sum(start, end, holds, dividend, quotient * divisor + remainder)
+
+
+def _compare(a: Fraction, sign: str, b: Fraction) -> bool | None:
+    results = {"=": a == b, "＝": a == b, "<": a < b, ">": a > b, "≤": a <= b, "≥": a >= b, "≠": a != b}
+    return results.get(sign)
+
+
+def _value(text: str) -> Fraction:
+    """Value of an expression; _NoSum when it is none."""
+    tokens: list[str] = []
+    place = 0
+    while place < len(text):
+        match = _TOKEN.match(text, place)
+        if match is None:
+            raise _NoSum
+        if match["space"] is None:
+            tokens.append(match[0].replace("（", "(").replace("）", ")"))
+        elif tokens and tokens[-1][-1].isdigit() and text[match.end() : match.end() + 1].isdigit():
+            raise _NoSum  # two numbers side by side
+        place = match.end()
+    value, used = _climb(tokens, 0, 1, 0)
+    if used != len(tokens):
+        raise _NoSum
+    return value
+
+
+def _climb(tokens: list[str], place: int, least: int, depth: int) -> tuple[Fraction, int]:
+    """Value of the longest expression from a place whose operators bind at least so tightly, and where it ends."""
+    value, place = _atom(tokens, place, depth)
+    while place < len(tokens) and _BINDING.get(tokens[place], 0) >= least:
+        sign = tokens[place]
+        right, place = _climb(tokens, place + 1, _BINDING[sign] + 1, depth)
+        if sign == "+":
+            value += right
+        elif sign in "-−–":
+            value -= right
+        elif sign in "÷/:":
+            value /= right
+        else:
+            value *= right
+    return value, place
+
+
+def _atom(tokens: list[str], place: int, depth: int) -> tuple[Fraction, int]:
+    if place >= len(tokens) or depth > DEEPEST:
+        raise _NoSum
+    token = tokens[place]
+    if token in "-−–":
+        value, place = _atom(tokens, place + 1, depth + 1)
+        return -value, place
+    if token == "(":
+        value, place = _climb(tokens, place + 1, 1, depth + 1)
+        if place >= len(tokens) or tokens[place] != ")":
+            raise _NoSum
+        place += 1
+    elif token in _VULGAR or token[0].isdigit():
+        value, place = _VULGAR.get(token) or Fraction(token), place + 1
+    else:
+        raise _NoSum
+    while place < len(tokens) and tokens[place] == "%":
+        value, place = value / 100, place + 1
+    return value, place

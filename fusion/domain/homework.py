@@ -1,0 +1,124 @@
+"""Questions with their answers, and sums with what they come to.
+
+Knows decided lines and `arithmetic`; changes no text. A wrong sum stays as the pupil wrote it and is marked beside it; that
+another reading would make it right is shown to a person and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import regex
+
+from fusion.domain import arithmetic
+from fusion.domain.places import field_at
+from fusion.page import Check, Line, Page, Place, Record
+
+_NUMBER = regex.compile(
+    r"^\s*(?P<number>[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?(?!\w)"
+    r"|[一二三四五六七八九十]{1,3}[、．.])\s*"
+)
+_ANSWER = regex.compile(r"(?:^|(?<=\s))(?P<mark>答案?\s*[:：]?|解\s*[:：]|[Aa]ns(?:wer)?\s*[.:：]|A\s*[:：])\s*")
+_LATEX = regex.compile(r"\\[a-zA-Z]{2,}|\^\{|_\{|\$[^$]+\$")
+_LINEAR = regex.compile(r"[\d\p{Latin})）]\s*[=＝≤≥≠±×÷]|[≤≥≠±×÷]\s*[\d\p{Latin}(（]")
+_HAN = regex.compile(r"\p{Han}")
+
+
+def exercises(page: Page) -> tuple[Record, ...]:
+    """Questions, sums and formulas, in reading order.
+
+    A numbered line begins a question, which goes on to the next number; what follows 答, 解 or Ans. is its answer, and so
+    is everything below where a line with such a mark stands. Lines before the first number belong to no question.
+    """
+    starts = [place for place, line in enumerate(page.lines) if _NUMBER.match(line.text)]
+    questions = [
+        _question(page.lines[start:end]) for start, end in zip(starts, [*starts[1:], len(page.lines)], strict=True)
+    ]
+    return (*questions, *(record for line in page.lines for record in _of_line(line)))
+
+
+def _question(lines: Sequence[Line]) -> Record:
+    first = _NUMBER.match(lines[0].text)
+    assert first is not None
+    asked: list[tuple[Line, int, int]] = []
+    answered: list[tuple[Line, int, int]] = []
+    into = asked
+    for number, line in enumerate(lines):
+        start = first.end() if number == 0 else 0
+        mark = _ANSWER.search(line.text, start) if into is asked else None
+        if mark is not None:
+            into = _put(asked, answered, line, start, mark)
+        elif line.text[start:].strip():
+            into.append((line, start, len(line.text)))
+    fields = [field_at("number", [(lines[0], first.start("number"), first.end("number"))])]
+    fields += [field_at(name, places) for name, places in (("question", asked), ("answer", answered)) if places]
+    return Record("question", tuple(fields))
+
+
+def _put(
+    asked: list[tuple[Line, int, int]],
+    answered: list[tuple[Line, int, int]],
+    line: Line,
+    start: int,
+    mark: regex.Match[str],
+) -> list[tuple[Line, int, int]]:
+    """Share a line with an answer mark out; what follows goes to the answer."""
+    if line.text[start : mark.start()].strip():
+        asked.append((line, start, mark.start()))
+    if line.text[mark.end() :].strip():
+        answered.append((line, mark.end(), len(line.text)))
+    return answered
+
+
+def _of_line(line: Line) -> list[Record]:
+    found = []
+    done = arithmetic.check(line.text)
+    if done is not None:
+        value: dict[str, float | str | bool] = {} if done.holds is None else {"holds": done.holds}
+        value |= {name: str(side) for name, side in (("left", done.left), ("right", done.right)) if side is not None}
+        found.append(Record("sum", (field_at("sum", [(line, done.start, done.end)], value),)))
+    written = next((r for r in line.readings if r.source == "vlm" and _LATEX.search(r.text)), None)
+    if line.text.strip() and (
+        written is not None or (done is None and _LINEAR.search(line.text) and not _HAN.search(line.text))
+    ):
+        latex = {"latex": written.text, "source": f"{written.recipe.engine} {written.recipe.model}"} if written else {}
+        found.append(Record("formula", (field_at("formula", [(line, 0, len(line.text))], dict(latex)),)))
+    return found
+
+
+def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
+    """Sums that do not come out, and readings that a person should compare.
+
+    Args:
+        page: decided lines.
+        records: its sums.
+    """
+    lines = {line.id: line for line in page.lines}
+    found = []
+    for record in records:
+        field = record.get("sum")
+        if field is None:
+            continue
+        (place,) = field.places
+        if field.value.get("holds") is False:
+            message = f"{field.text}: the left side is {field.value.get('left', '?')}"
+            found.append(Check("sum_wrong", message, field.places, review=False))
+        found += _hints(lines[place.line], place, field.value.get("holds"))
+    return tuple(found)
+
+
+def _hints(line: Line, place: Place, holds: object) -> list[Check]:
+    """Other readings of a digit under which the verdict on the sum would be another one."""
+    found, left = [], 0
+    for span in line.spans:
+        right = left + len(span.text)
+        if left >= place.start and right <= place.end:
+            for other in span.alternatives:
+                changed = arithmetic.check(line.text[:left] + other.text + line.text[right:])
+                digits = any(character.isdigit() for character in other.text + span.text)
+                if digits and changed is not None and changed.holds is not None and changed.holds is not holds:
+                    verdict = "right" if changed.holds else "wrong"
+                    message = f"read as “{other.text}” ({other.probability:.0%}) instead of “{span.text}” the sum would be {verdict}"
+                    found.append(Check("sum_hint", message, (Place(line.id, left, right),)))
+        left = right
+    return found

@@ -1,0 +1,267 @@
+"""Medications of a prescription, and what a pharmacist should notice about them.
+
+Knows decided lines and `sig`; changes no text. Patient data are not looked for. The checks follow the list of error-prone
+abbreviations of the Institute for Safe Medication Practices (ISMP) and stand beside the text, never in it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import regex
+
+from fusion.domain import sig
+from fusion.domain.places import field_at, spans_at
+from fusion.errors import InputError
+from fusion.page import Check, Field, Line, Page, Place, Record
+
+_NUMBERING = regex.compile(r"^\s*(?:\(?\d{1,2}\s*[.、)）:]|[①-⑳])(?!\d)\s*")
+_HEADER = regex.compile(
+    r"^\s*(?:dr\b|mbbs|rx\b|r/|℞|name|age|sex|date|address|tel|phone|reg\b|patient|clinic|hospital|diagnosis|dx\b|"
+    r"姓名|性别|年龄|科别|科室|日期|医院|诊断|医师|电话|住址|处方|门诊)",
+    regex.IGNORECASE,
+)
+_PREFIX = regex.compile(r"^\s*(?:tab|cap|inj|syp|syr|susp|oint|drop|cream|gel|supp)s?\b\.?\s*", regex.IGNORECASE)
+_DRUG = regex.compile(r"\p{L}[\p{L}\p{Pd}']*(?:[ ]\p{L}[\p{L}\p{Pd}']{2,})*(?:\s?\d{1,4}(?=\s*$))?")
+_HAN_DRUG = regex.compile(r"\p{Han}{2,}")
+SACRED = ("drug", "strength", "dose", "frequency", "duration", "quantity")
+"""Fields that a person looks at unless all readers and the ink agree."""
+AGREED = frozenset({"agreed", "only_reader", "vlm_supported_by_ink", "lexicon_snapped"})
+"""Rules under which nobody contradicts, or the ink backs the one who does; how sure they are is another matter."""
+_MASS = {"mcg": 1e-3, "mg": 1.0, "g": 1e3}
+"""Milligrams per unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Single doses of a drug that the user takes to be usual, in `unit`."""
+
+    drug: str
+    low: float
+    high: float
+    unit: str
+
+
+def read_ranges(path: Path) -> tuple[Range, ...]:
+    """Ranges from a CSV with the columns drug, low, high, unit.
+
+    Raises:
+        InputError: the file can't be read, a column is missing, or a row is no range; names the row.
+    """
+    way = "Write CSV with the columns drug, low, high, unit; e.g. amoxicillin,250,1000,mg."
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, f"can't be read ({type(error).__name__})", way) from error
+    found = []
+    for number, row in enumerate(rows, 2):
+        try:
+            one = Range(row["drug"].strip(), float(row["low"]), float(row["high"]), row["unit"].strip().casefold())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(path, f"row {number} is no range ({type(error).__name__})", way) from error
+        if not (one.drug and 0 <= one.low <= one.high < float("inf")):
+            raise InputError(path, f"row {number} is no range", way)
+        found.append(one)
+    return tuple(found)
+
+
+def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
+    """Drugs with what the page says about each, in reading order.
+
+    A numbered line, a line that begins with a form, and a line with a listed name or a strength behind a word begin one;
+    directions on the lines below belong to it.
+
+    Args:
+        page: decided lines.
+        known: whether a word is a listed name.
+    """
+    records: list[list[Field]] = []
+    for line in page.lines:
+        text = line.text
+        if not text.strip() or _HEADER.search(text):
+            continue
+        parts = sig.parse(text)
+        name = _drug(text, parts, known)
+        if name is None and len(page.lines) == 1 and len(text.split()) == 1 and text.isalpha():
+            name = (0, len(text))  # a word that was cut out
+        if name is not None:
+            records.append([field_at("drug", [(line, *name)])])
+        if records:
+            records[-1] += _fields(line, parts, name, begun=name is not None)
+    return tuple(Record("medication", tuple(fields)) for fields in records)
+
+
+def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) -> tuple[int, int] | None:
+    """Where the drug of a line stands; None when the line begins no medication."""
+    numbered, prefixed = _NUMBERING.match(text), None
+    start = numbered.end() if numbered else 0
+    if prefix := _PREFIX.match(text[start:]):
+        prefixed, start = prefix, start + prefix.end()
+    end = next((part.start for part in parts if part.start >= start and part.name != "form"), len(text))
+    if parts and parts[0].start <= start < parts[0].end and parts[0].name != "form":
+        return None  # directions come first: no drug
+    match = _DRUG.match(text[start:end]) or _HAN_DRUG.match(text[start:end])
+    if match is None:
+        return None
+    left, right = start, start + match.end()
+    for part in parts:  # 阿莫西林胶囊: the form is a field of its own, and not of the name
+        if part.name == "form" and left < part.start < right:
+            right = part.start
+    right = left + len(text[left:right].rstrip())
+    strength = any(part.name == "strength" and part.start >= right for part in parts)
+    words = [text[left:right], *text[left:right].split()]
+    listed = any(known(word) for word in words)
+    alone = len(words) <= 3 and right >= len(text.rstrip()) and (numbered or prefixed)
+    return (left, right) if right > left and (listed or strength or alone or (prefixed and parts)) else None
+
+
+def _fields(line: Line, parts: Sequence[sig.Part], name: tuple[int, int] | None, *, begun: bool) -> list[Field]:
+    """What a line says of the drug; words that nobody understood are kept as `text`."""
+    text = line.text
+    directions = any(part.name in ("frequency", "when", "as_needed") for part in parts)
+    found, rest = [], [True] * len(text)
+    lead = _NUMBERING.match(text)
+    for start, end in [(0, lead.end() if lead else 0), *([name] if name else []), *((p.start, p.end) for p in parts)]:
+        rest[start:end] = [False] * (end - start)
+    for part in parts:
+        kind = "dose" if part.name == "strength" and not begun and directions else part.name
+        found.append(field_at(kind, [(line, part.start, part.end)], part.value))
+    left_over = "".join(c if keep else " " for c, keep in zip(text, rest, strict=True))
+    for match in regex.finditer(r"\S*[\p{L}\p{N}]\S*(?:\s\S+)*?(?=\s{2,}|\s*$)", left_over):
+        if match[0].strip().casefold() not in sig.terms():
+            found.append(field_at("text", [(line, match.start(), match.end())]))
+    return found
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+_ABBREVIATIONS = (
+    ("unit", r"(?<=\d\s?)(?:IU|U|u)(?![A-Za-z])", "is taken for 0, 4 or cc: write “units”"),
+    ("daily", r"(?<![A-Za-z.])(?:Q\.?D|O\.?D)(?![A-Za-z])\.?", "is taken for QID or the right eye: write “daily”"),
+    ("other_day", r"(?<![A-Za-z.])Q\.?O\.?D(?![A-Za-z])\.?", "is taken for daily: write “every other day”"),
+    ("microgram", r"(?<=\d\s?)(?:[μµ]g|ug)(?![A-Za-z])", "is taken for mg: write “mcg”"),
+    ("cc", r"(?<=\d\s?)cc(?![A-Za-z])", "is taken for units: write “mL”"),
+    (
+        "morphine",
+        r"(?<![A-Za-z])(?:MSO4|MgSO4|MS)(?![A-Za-z])",
+        "morphine and magnesium sulfate are taken for each other",
+    ),
+    ("half_strength", r"(?<![A-Za-z])HS(?![A-Za-z])", "means half-strength and bedtime"),
+    ("subcutaneous", r"(?<![A-Za-z])SC(?![A-Za-z])", "is taken for SL: write “subcut”"),
+)
+_POINTS = (
+    ("trailing_zero", r"(?<![\d.])\d+\.0+(?!\d)", "the point is overlooked and the dose is tenfold"),
+    ("naked_decimal", r"(?<![\d.])\.\d+", "the point is overlooked: write a zero before it"),
+    (
+        "letter_in_number",
+        r"(?<![A-Za-z\d])(?=[\dOolI|]*[OolI|])(?=[\dOolI|]*\d)[\dOolI|]{2,}(?=\s?(?:mg|g|ml|mcg|tab|cap|片|粒|\s|$))",
+        "holds a letter that looks like a digit",
+    ),
+    (
+        "letter_for_number",
+        r"(?<![A-Za-z\d])[lI|O](?=\s(?:tab|cap|ml|mg|drop|puff|amp|vial)s?\b)",
+        "is a letter and may be a number",
+    ),
+)
+
+
+def checks(
+    page: Page, records: Sequence[Record], known: Callable[[str], bool], *, ranges: Sequence[Range], most_drugs: int
+) -> tuple[Check, ...]:
+    """Remarks about a prescription.
+
+    Args:
+        page: decided lines.
+        records: its medications.
+        known: whether a word is a listed name.
+        ranges: usual single doses; empty: not checked.
+        most_drugs: more drugs than this are remarked.
+    """
+    found: list[Check] = []
+    for line in page.lines:
+        for kind, pattern, why in (*_ABBREVIATIONS, *_POINTS):
+            for match in regex.finditer(pattern, line.text, 0 if kind != "daily" else regex.IGNORECASE):
+                message = f"“{match[0].strip()}” {why}"
+                point = kind in {name for name, _, _ in _POINTS}
+                found.append(
+                    Check(kind if point else f"abbreviation_{kind}", message, (Place(line.id, *match.span()),))
+                )
+    lines = {line.id: line for line in page.lines}
+    for record in records:
+        found += _incomplete(record) + _unsure(record, known, lines) + _out_of_range(record, ranges)
+    if len(records) > most_drugs:
+        found.append(Check("many_drugs", f"{len(records)} drugs, more than {most_drugs}", review=False))
+    return tuple(found)
+
+
+def _incomplete(record: Record) -> list[Check]:
+    drug = record.get("drug")
+    assert drug is not None
+    found = []
+    for name in ("dose", "frequency"):
+        field = record.get(name)
+        if name == "frequency" and field is None:
+            field = record.get("when") or record.get("as_needed")
+        if field is None:
+            found.append(Check(f"missing_{name}", f"no {name} is written for {drug.text}"))
+        elif not field.value:
+            found.append(Check(f"unread_{name}", f"“{field.text}” could not be understood as a {name}", field.places))
+    return found
+
+
+def _unsure(record: Record, known: Callable[[str], bool], lines: Mapping[str, Line]) -> list[Check]:
+    """Drugs that no list has, and fields on which the readers and the ink are not of one mind."""
+    found = []
+    for field in record.fields:
+        if field.name == "drug" and not any(known(word) for word in [field.text, *field.text.split()]):
+            found.append(Check("unlisted_drug", f"“{field.text}” is in no list of drugs", field.places))
+        rules = {
+            span.because
+            for place in field.places
+            for span in spans_at(lines[place.line], place.start, place.end)
+            if span.text.strip()
+        }
+        if field.name in SACRED and rules - AGREED:
+            why = ", ".join(sorted(rules - AGREED))
+            found.append(
+                Check(
+                    "readers_disagree", f"the {field.name} “{field.text}” is not beyond dispute ({why})", field.places
+                )
+            )
+    return found
+
+
+def _out_of_range(record: Record, ranges: Sequence[Range]) -> list[Check]:
+    """Strength times number of units against the range of the drug, where both are known."""
+    drug, strength, dose = record.get("drug"), record.get("strength"), record.get("dose")
+    found = []
+    for one in ranges:
+        if drug is None or one.drug.casefold() != drug.text.casefold():
+            continue
+        taken = _milligrams(strength, dose)
+        if taken is None or one.unit not in _MASS:
+            continue
+        low, high = one.low * _MASS[one.unit], one.high * _MASS[one.unit]
+        if not low <= taken <= high:
+            message = f"a single dose of {drug.text} comes to {taken:g} mg, outside {low:g} to {high:g} mg"
+            places = tuple(place for field in (strength, dose) if field is not None for place in field.places)
+            found.append(Check("dose_out_of_range", message, places))
+    return found
+
+
+def _milligrams(strength: Field | None, dose: Field | None) -> float | None:
+    """Mass of a single dose: as written, or strength per unit times units, or per volume times volume."""
+    given = dose.value if dose is not None else {}
+    if given.get("unit") in _MASS:
+        return float(given["value"]) * _MASS[str(given["unit"])]
+    per = strength.value if strength is not None else {}
+    if per.get("unit") not in _MASS or "value" not in given:
+        return None
+    mass = float(per["value"]) * _MASS[str(per["unit"])]
+    if "per_unit" not in per:
+        return mass * float(given["value"]) if given["unit"] in ("tablet", "capsule", "pill", "sachet") else None
+    return mass / float(per["per_value"]) * float(given["value"]) if per["per_unit"] == given["unit"] else None
