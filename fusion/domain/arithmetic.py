@@ -55,17 +55,23 @@ def check(text: str) -> Sum | None:
     (False, True, None, None)
     """
     lead = _LEAD.match(text)
-    start = lead.end() if lead else 0
-    match = _STATEMENT.match(text, start)
-    if match is None or len(match[0]) > MOST or not _RELATION.search(match[0]):
+    if len(text) > MOST:
         return None
-    following = text[match.end() : match.end() + 1]
-    if following.isalpha() and following.isascii():
-        return None  # algebra
-    stretch = match[0].rstrip()
-    end = start + len(stretch)
-    signs = _RELATION.findall(stretch)
-    sides = _RELATION.split(stretch)
+    for match in _STATEMENT.finditer(text, lead.end() if lead else 0):
+        around = text[max(0, match.start() - 1) : match.start()] + text[match.end() : match.end() + 1]
+        if _RELATION.search(match[0]) and not any(c.isascii() and c.isalpha() for c in around):  # else: algebra
+            found = _statement(match[0].rstrip(), match.start())
+            if found is not None:
+                return found
+    return None
+
+
+def _statement(text: str, start: int) -> Sum | None:
+    """A stretch with relations as a sum; None when it is none."""
+    lead = len(text) - len(text.lstrip())
+    text, start = text[lead:], start + lead
+    end = start + len(text)
+    signs, sides = _RELATION.findall(text), _RELATION.split(text)
     if not any(regex.search(r"[+×xX*·÷/:−–-]|%", side.strip().lstrip("-")) for side in sides):
         return None
     try:

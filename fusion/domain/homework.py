@@ -32,7 +32,7 @@ def exercises(page: Page) -> tuple[Record, ...]:
     """
     starts = [place for place, line in enumerate(page.lines) if _NUMBER.match(line.text)]
     questions = [
-        _question(page.lines[start:end]) for start, end in zip(starts, [*starts[1:], len(page.lines)], strict=True)
+        _question(page.lines[start:end]) for start, end in zip(starts, [*starts[1:], len(page.lines)], strict=False)
     ]
     return (*questions, *(record for line in page.lines for record in _of_line(line)))
 

@@ -141,8 +141,8 @@ def _fields(line: Line, parts: Sequence[sig.Part], name: tuple[int, int] | None,
 
 _ABBREVIATIONS = (
     ("unit", r"(?<=\d\s?)(?:IU|U|u)(?![A-Za-z])", "is taken for 0, 4 or cc: write “units”"),
-    ("daily", r"(?<![A-Za-z.])(?:Q\.?D|O\.?D)(?![A-Za-z])\.?", "is taken for QID or the right eye: write “daily”"),
-    ("other_day", r"(?<![A-Za-z.])Q\.?O\.?D(?![A-Za-z])\.?", "is taken for daily: write “every other day”"),
+    ("daily", r"(?i)(?<![A-Za-z.])(?:Q\.?D|O\.?D)(?![A-Za-z])\.?", "is taken for QID or the right eye: write “daily”"),
+    ("other_day", r"(?i)(?<![A-Za-z.])Q\.?O\.?D(?![A-Za-z])\.?", "is taken for daily: write “every other day”"),
     ("microgram", r"(?<=\d\s?)(?:[μµ]g|ug)(?![A-Za-z])", "is taken for mg: write “mcg”"),
     ("cc", r"(?<=\d\s?)cc(?![A-Za-z])", "is taken for units: write “mL”"),
     (
@@ -184,7 +184,7 @@ def checks(
     found: list[Check] = []
     for line in page.lines:
         for kind, pattern, why in (*_ABBREVIATIONS, *_POINTS):
-            for match in regex.finditer(pattern, line.text, 0 if kind != "daily" else regex.IGNORECASE):
+            for match in regex.finditer(pattern, line.text):
                 message = f"“{match[0].strip()}” {why}"
                 point = kind in {name for name, _, _ in _POINTS}
                 found.append(

@@ -53,10 +53,14 @@ class Prescription(Profile):
         super().__init__(config)
         self._config = config
         names = drug_names()
+        self._words = frozenset(
+            word.casefold() for text in (*packaged("departments"), *packaged("diagnoses")) for word in text.split()
+        )
+        words = self._words | sig.terms()
         if config.formulary is not None:
-            self.prior = Lexicon(read_names(config.formulary), words=sig.terms(), known=names)
+            self.prior = Lexicon(read_names(config.formulary), words=words, known=names)
         else:
-            self.prior = Lexicon(names, "names", words=sig.terms())
+            self.prior = Lexicon(names, "names", words=words)
         self._ranges = prescription.read_ranges(config.dose_ranges) if config.dose_ranges is not None else ()
 
     @cached_property
@@ -65,7 +69,8 @@ class Prescription(Profile):
 
     def _known(self, word: str) -> bool:
         assert self.prior is not None
-        return word in self._chinese or (self.prior.holds(word) and word.casefold() not in sig.terms())
+        plain = word.casefold()
+        return word in self._chinese or (self.prior.holds(word) and plain not in self._words | sig.terms())
 
     def instructions(self, text: str) -> str:
         """Literally, and the numbers above all."""
@@ -79,6 +84,7 @@ class Prescription(Profile):
         return (
             bool(_COUNTED.search(line))
             or bool(sig.parse(line))
+            or any(word.casefold() in sig.terms() for word in words)
             or any(self._known(word) or self.prior.near(word, 1) for word in words if len(word) > 2)
             or any(name in line for name in self._chinese)
         )
@@ -128,5 +134,6 @@ class Homework(Profile):
         from fusion.domain import strokes
 
         page = strokes.inserted(page)
-        records = homework.exercises(page)
+        pupils = tuple(line for line in page.lines if not strokes.is_teachers(line, page.checks))
+        records = homework.exercises(replace(page, lines=pupils))
         return replace(page, records=records, checks=page.checks + homework.checks(page, records))

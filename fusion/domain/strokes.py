@@ -174,26 +174,42 @@ def _sits_on(box: tuple[float, float, float, float], other: tuple[float, float, 
 
 
 def teacher(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
-    """The page without red ink, and what the red ink is, if the rest is written in another colour.
+    """The page without red ticks and crosses, and what is red on it, if the rest is written in another colour.
 
-    A page written wholly in red is the pupil's and stays. Marks are `teacher_tick`, `teacher_cross` or `teacher_mark`,
-    with their place on the photograph.
+    A page written wholly in red is the pupil's and stays. Ticks and crosses are painted over, since they run through the
+    pupil's writing; red writing stays to be read. `teacher_tick`, `teacher_cross` and `teacher_writing` have their place on
+    the photograph.
     """
     factor = min(1.0, SIDE / max(image.pixels.shape[:2]))
     small = cv2.resize(image.pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     red, other = _inks(small)
     if red.sum() < RED * red.size or other.sum() < DARK * red.sum():
         return image, ()
-    height, width = image.pixels.shape[:2]
-    wide = cv2.dilate(red.astype(np.uint8), np.ones((5, 5), np.uint8))
-    mask = cv2.resize(wide, (width, height), interpolation=cv2.INTER_NEAREST)
-    paper = cv2.resize(
-        cv2.medianBlur(_without(small, np.asarray(wide, dtype=np.uint8)), 21),
-        (width, height),
-        interpolation=cv2.INTER_LINEAR,
-    )
-    pixels = np.where(mask[..., None] > 0, paper, image.pixels).astype(np.uint8)
-    return replace(image, pixels=pixels), tuple(_marks(red, factor, image.transform))
+    erased = np.zeros(red.shape, np.uint8)
+    checks = []
+    for kind, mask in _marks(red):
+        checks.append(Check(f"teacher_{kind}", f"a {kind} in red ink", (), False, _on_photo(mask, factor, image)))
+        if kind != "writing":
+            erased[mask] = 1
+    if erased.any():
+        wide = np.asarray(cv2.dilate(erased, np.ones((5, 5), np.uint8)), dtype=np.uint8)
+        height, width = image.pixels.shape[:2]
+        mask_full = cv2.resize(wide, (width, height), interpolation=cv2.INTER_NEAREST)
+        paper = cv2.resize(_without(small, wide), (width, height), interpolation=cv2.INTER_LINEAR)
+        image = replace(image, pixels=np.where(mask_full[..., None] > 0, paper, image.pixels).astype(np.uint8))
+    return image, tuple(checks)
+
+
+def is_teachers(line: Line, checks: Sequence[Check]) -> bool:
+    """Whether a line is one that stands in red ink."""
+    left, top, right, bottom = _box(line.polygon)
+    for check in checks:
+        if check.kind == "teacher_writing" and check.polygon is not None:
+            a, b, c, d = _box(check.polygon)
+            shared = max(0.0, min(right, c) - max(left, a)) * max(0.0, min(bottom, d) - max(top, b))
+            if shared > 0.5 * (right - left) * (bottom - top):
+                return True
+    return False
 
 
 def _inks(pixels: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -210,20 +226,30 @@ def _without(pixels: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.uint8]
     return np.asarray(cv2.inpaint(np.asarray(pixels, dtype=np.uint8), mask, 3, cv2.INPAINT_TELEA), dtype=np.uint8)
 
 
-def _marks(red: NDArray[np.bool_], factor: float, transform: NDArray[np.float64]) -> list[Check]:
-    """Strokes of red ink that belong together, each with its shape."""
-    joined = cv2.morphologyEx(red.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    count, _, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
+def _marks(red: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Red ink that stands together: a tick or a cross by itself, or else writing; each with its mask, bool (H, W)."""
+    strokes = cv2.morphologyEx(red.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    reach = max(9, max(red.shape) // 35)
+    groups, labels = cv2.connectedComponents(cv2.dilate(strokes, np.ones((reach // 2, reach), np.uint8)))
     found = []
-    for left, top, width, height, area in stats[1:count].tolist():
-        if max(width, height) < 10 or area < 20:
+    for number in range(1, groups):
+        own = (labels == number) & (strokes > 0)
+        rows, columns = np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
+        if max(np.ptp(rows), np.ptp(columns)) < 10:
             continue
-        kind = _shape(red[top : top + height, left : left + width])
-        corners = np.array([[left, top], [left + width, top], [left + width, top + height], [left, top + height]])
-        photo = cv2.perspectiveTransform((corners / factor)[None].astype(np.float64), transform)[0]
-        polygon = tuple((float(x), float(y)) for x, y in photo)
-        found.append(Check(f"teacher_{kind}", f"a {kind} in red ink", review=False, polygon=polygon))
+        single = cv2.connectedComponents(own.astype(np.uint8))[0] - 1 <= 2
+        kind = _shape(own[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]) if single else "writing"
+        found.append((kind, np.asarray(own)))
     return found
+
+
+def _on_photo(mask: NDArray[np.bool_], factor: float, image: PageImage) -> Polygon:
+    """Corners of a mask's box, px of the photograph."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64) / factor
+    photo = cv2.perspectiveTransform(corners[None], image.transform)[0]
+    return tuple((float(x), float(y)) for x, y in photo)
 
 
 def _shape(mark: NDArray[np.bool_]) -> str:
@@ -231,7 +257,7 @@ def _shape(mark: NDArray[np.bool_]) -> str:
     square = cv2.resize(mark.astype(np.uint8), (30, 30), interpolation=cv2.INTER_AREA)
     height, width = mark.shape
     if not 0.3 < width / height < 4:
-        return "mark"
+        return "writing"
     corners = [
         bool(square[rows, columns].any())
         for rows in (slice(0, 9), slice(21, 30))
@@ -243,4 +269,4 @@ def _shape(mark: NDArray[np.bool_]) -> str:
     lowest = float(np.mean(np.flatnonzero(mark[-max(1, height // 10) :].any(axis=0)))) / width
     if corners[1] and not corners[3] and 0.08 < lowest < 0.62 and not square[0:6, 0:15].any():
         return "tick"
-    return "mark"
+    return "writing"

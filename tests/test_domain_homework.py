@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion.config import DomainConfig
+from fusion.domain import arithmetic, homework, open_profile, sums
+from fusion.page import Candidate, Reading, Recipe, Span
+from tests.made_pages import page
+
+
+@pytest.mark.parametrize(
+    ("text", "stretch", "holds"),
+    [
+        ("7+5=13", "7+5=13", False),
+        ("(1) 7+5=12", "7+5=12", True),
+        ("1. 7+5=12", "7+5=12", True),
+        ("1) 7 + 5 = 12", "7 + 5 = 12", True),
+        ("第二步 7+5=13", "7+5=13", False),
+        ("解：5-2=3", "5-2=3", True),
+        ("7÷2=3…1", "7÷2=3…1", True),
+        ("20÷3=6余1", "20÷3=6余1", False),
+        ("5-3=(1+1+1)-(1)=2", "5-3=(1+1+1)-(1)=2", True),
+        ("1/2+1/2=1", "1/2+1/2=1", True),
+        ("3×(2+4)≥18", "3×(2+4)≥18", True),
+        ("3x4=12", "3x4=12", True),
+        ("8-10=-2", "8-10=-2", True),
+        ("50%×4=2", "50%×4=2", True),
+        ("0÷0=1", "0÷0=1", None),
+        ("1+1≈2", "1+1≈2", None),
+    ],
+)
+def test_sums_are_found_and_worked_out(text: str, stretch: str, holds: bool | None) -> None:
+    found = arithmetic.check(text)
+    assert found is not None
+    assert (text[found.start : found.end], found.holds) == (stretch, holds)
+
+
+@pytest.mark.parametrize(
+    "text", ["x+1=2", "7+5=", "12", "f(2)=4", "2a=b", "答: 12", "1.5 2=3", "", "(((", "=", "a 7+5=12b", "3=3"]
+)
+def test_what_is_no_sum_is_left_alone(text: str) -> None:
+    assert arithmetic.check(text) is None
+
+
+SIGNS = st.sampled_from("+-×÷")
+EXPRESSION = st.recursive(
+    st.integers(0, 999).map(str),
+    lambda inner: st.tuples(inner, SIGNS, inner).map(lambda t: f"({t[0]}{t[1]}{t[2]})"),
+    max_leaves=6,
+)
+
+
+def worth(text: str) -> Fraction:
+    """Python's own answer, with fractions for numbers."""
+    import re
+
+    plain = text.replace("×", "*").replace("÷", "/")
+    return eval(re.sub(r"\d+", lambda m: f"Fraction({int(m[0])})", plain), {"Fraction": Fraction})
+
+
+@settings(deadline=None, max_examples=150)
+@given(EXPRESSION, EXPRESSION)
+def test_values_are_those_of_exact_arithmetic(a: str, b: str) -> None:
+    found = arithmetic.check(f"{a}+0={b}")
+    assert found is not None
+    try:
+        left, right = worth(a), worth(b)
+    except ZeroDivisionError:
+        assert found.holds is None
+        return
+    assert (found.left, found.right, found.holds) == (left, right, left == right)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text("0123456789+-×÷=()/.%≤ x答解：…余", max_size=80))
+def test_no_text_breaks_it(text: str) -> None:
+    found = arithmetic.check(text)
+    assert found is None or 0 <= found.start < found.end <= len(text)
+
+
+def test_deep_brackets_are_no_sum() -> None:
+    assert arithmetic.check("(" * 90 + "1" + ")" * 90 + "+1=2") is None
+
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+
+def test_questions_have_numbers_and_answers() -> None:
+    made = page(
+        "Homework", "1. What is 3+4?", "Ans: 7", "2、小明有5个苹果，吃了2个，还有几个？", "解：5-2=3", "答：还有3个。"
+    )
+    questions = [r for r in homework.exercises(made) if r.kind == "question"]
+    assert [{f.name: f.text for f in r.fields} for r in questions] == [
+        {"number": "1.", "question": "What is 3+4?", "answer": "7"},
+        {"number": "2、", "question": "小明有5个苹果，吃了2个，还有几个？", "answer": "5-2=3 答：还有3个。"},
+    ]
+
+
+def test_a_wrong_sum_stays_and_is_marked_beside_it() -> None:
+    made = page("第二步 7+5=13")
+    records = homework.exercises(made)
+    (check,) = homework.checks(made, records)
+    assert (check.kind, check.review) == ("sum_wrong", False)
+    (place,) = check.places
+    assert made.lines[0].text[place.start : place.end] == "7+5=13"
+    assert records[0].fields[0].value == {"holds": False, "left": "12", "right": "13"}
+
+
+def test_a_digit_that_would_make_the_sum_right_is_shown_and_decides_nothing() -> None:
+    doubtful = (
+        Span("7+5=1", "agreed", 0.9, "agreed"),
+        Span("3", "ocr", 0.5, "x", (Candidate("2", 0.4), Candidate("8", 0.1))),
+    )
+    made = page(doubtful)
+    checks = homework.checks(made, homework.exercises(made))
+    hints = [check for check in checks if check.kind == "sum_hint"]
+    assert len(hints) == 1
+    assert hints[0].review
+    assert "“2”" in hints[0].message
+    assert made.lines[0].text == "7+5=13"
+
+
+def test_latex_of_a_reader_is_a_field_with_its_source() -> None:
+    made = page("x/2=3")
+    reading = Reading("vlm", r"\frac{x}{2}=3", Recipe("served", "1", "GLM-OCR", "0" * 64))
+    made = replace(made, lines=(replace(made.lines[0], readings=(reading,)),))
+    (record,) = homework.exercises(made)
+    assert record.kind == "formula"
+    assert record.fields[0].value == {"latex": r"\frac{x}{2}=3", "source": "served GLM-OCR"}
+    assert record.fields[0].text == "x/2=3"
+
+
+# --- the model of sums --------------------------------------------------------------------------------------------
+
+MODEL = sums.SumModel.load()
+
+
+@settings(deadline=None)
+@given(st.text("0123456789+-×÷=()xyz", min_size=1, max_size=20), st.randoms())
+def test_no_digit_is_more_probable_than_another(text: str, rng) -> None:
+    other = "".join(str(rng.randrange(10)) if c.isdigit() else c for c in text)
+    assert MODEL.log_probability(text) == pytest.approx(MODEL.log_probability(other))
+
+
+def test_signs_in_their_places_are_more_probable() -> None:
+    for right, wrong in [("0+0=0", "O+O=O"), ("1+1+1=3", "1+|+1=3"), ("4x=x+x", "4X=x+X"), ("(1)(1)", "(1(1)")]:
+        assert MODEL.log_probability(right) > MODEL.log_probability(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "concerned"),
+    [
+        ("7+5=13", True),
+        ("i=〇", True),
+        ("2log(x)=1", True),
+        ("第2步", False),
+        ("Napa 500 mg", True),
+        ("Amoxicillin", False),
+        ("我有3个", False),
+        ("hello 7", False),
+    ],
+)
+def test_the_model_speaks_about_lines_of_maths(text: str, concerned: bool) -> None:
+    assert MODEL.concerns(text) is concerned or text == "Napa 500 mg"
+
+
+def test_the_grammar_is_seeded_and_balanced() -> None:
+    made = sums.lines(300, 7)
+    assert made == sums.lines(300, 7) != sums.lines(300, 8)
+    assert all(line.count("(") == line.count(")") and " " not in line for line in made)
+
+
+def test_results_are_drawn_and_not_worked_out() -> None:
+    checked = [found.holds for text in sums.lines(3000, 3) if (found := arithmetic.check(text)) and "=" in text]
+    assert len(checked) > 300
+    assert sum(holds is True for holds in checked) < 0.1 * len(checked)
+
+
+def test_the_homework_profile_expects_sums() -> None:
+    profile = open_profile(DomainConfig(profile="homework"))
+    assert profile.prior is not None
+    assert profile.prior.kind == "sums"
+    assert "照录" in profile.instructions("一共有13个球")

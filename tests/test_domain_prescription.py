@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion.config import DomainConfig
+from fusion.domain import open_profile, prescription, sig
+from fusion.errors import InputError
+from fusion.page import Page, Span
+from tests.made_pages import page
+
+DAY = {"period": 1, "periodUnit": "d"}
+
+
+def said(text: str) -> list[tuple[str, str, dict]]:
+    return [(part.name, text[part.start : part.end], part.value) for part in sig.parse(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "stretch", "value"),
+    [
+        ("Napa 500 mg", "strength", "500 mg", {"value": 500.0, "unit": "mg"}),
+        ("125mg/5ml", "strength", "125mg/5ml", {"value": 125.0, "unit": "mg", "per_value": 5.0, "per_unit": "ml"}),
+        ("阿莫西林 0.5克", "strength", "0.5克", {"value": 0.5, "unit": "g"}),
+        ("1/2 tab", "dose", "1/2 tab", {"value": 0.5, "unit": "tablet"}),
+        ("每次两片", "dose", "每次两片", {"value": 2.0, "unit": "tablet"}),
+        ("每次0.5g", "dose", "0.5g", {"value": 0.5, "unit": "g"}),
+        ("I cap bid", "dose", "I cap", {}),
+        ("1 tab T.I.D for a week", "frequency", "T.I.D", {"frequency": 3, **DAY}),
+        ("q 8 h", "frequency", "q 8 h", {"frequency": 1, "period": 8.0, "periodUnit": "h"}),
+        ("每8小时一次", "frequency", "每8小时一次", {"frequency": 1, "period": 8.0, "periodUnit": "h"}),
+        ("一日三次", "frequency", "一日三次", {"frequency": 3, **DAY}),
+        ("每天4次", "frequency", "每天4次", {"frequency": 4, **DAY}),
+        ("1+0+1", "frequency", "1+0+1", {"frequency": 2, **DAY}),
+        ("3 times a day", "frequency", "3 times a day", {"frequency": 3, **DAY}),
+        ("qod", "frequency", "qod", {"frequency": 1, "period": 2, "periodUnit": "d"}),
+        ("x 7 days", "duration", "x 7 days", {"value": 7.0, "unit": "d"}),
+        ("连服3天", "duration", "连服3天", {"value": 3.0, "unit": "d"}),
+        ("for 2 weeks", "duration", "for 2 weeks", {"value": 2.0, "unit": "wk"}),
+        ("#20", "quantity", "#20", {"value": 20.0}),
+        ("静脉滴注", "route", "静脉滴注", {"code": "intravenous drip"}),
+        ("p.o. after meals", "when", "after meals", {"when": "PC"}),
+        ("必要时", "as_needed", "必要时", {"as_needed": True}),
+    ],
+)
+def test_what_directions_say(text: str, name: str, stretch: str, value: dict) -> None:
+    assert (name, stretch, value) in said(text)
+
+
+@pytest.mark.parametrize("text", ["Amoxicillin", "tidy", "Ibuprofen", "poor", "第2步", "Sodamint", "", "mgso", "basic"])
+def test_words_that_hold_a_code_are_no_directions(text: str) -> None:
+    assert said(text) == []
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.text("0123456789½/.,xX+- 一二两每日次片mgtabidqhpocOlI#()\n", max_size=60) | st.text(max_size=40))
+def test_parts_never_overlap_and_stay_inside(text: str) -> None:
+    parts = sig.parse(text)
+    assert all(0 <= part.start < part.end <= len(text) for part in parts)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(parts))
+
+
+def test_a_division_by_zero_is_no_number() -> None:
+    assert sig.number("1/0") is None
+
+
+# --- medications --------------------------------------------------------------------------------------------------
+
+
+def meds(made: Page, *names: str) -> list[dict[str, str]]:
+    known = {name.casefold() for name in names}
+    return [
+        {field.name: field.text for field in record.fields}
+        for record in prescription.medications(made, lambda word: word.casefold() in known)
+    ]
+
+
+def test_a_drug_gathers_the_directions_below_it() -> None:
+    found = meds(
+        page(
+            "Dr. P. Inkwell, MBBS",
+            "Rx",
+            "1. Amoxicillin 500 mg",
+            "1 cap tid x 7 days",
+            "2. Napa 120 mg/5 ml",
+            "5 ml q8h prn",
+        )
+    )
+    assert found == [
+        {"drug": "Amoxicillin", "strength": "500 mg", "dose": "1 cap", "frequency": "tid", "duration": "x 7 days"},
+        {"drug": "Napa", "strength": "120 mg/5 ml", "dose": "5 ml", "frequency": "q8h", "as_needed": "prn"},
+    ]
+
+
+def test_chinese_prescriptions_have_drug_and_form_apart() -> None:
+    (found,) = meds(page("姓名：王小明 性别：男", "阿莫西林胶囊 0.5g", "口服 每次2粒 一日三次 饭后"))
+    assert found["drug"] == "阿莫西林"
+    assert found["form"] == "胶囊"
+    assert (found["route"], found["dose"], found["frequency"], found["when"]) == ("口服", "每次2粒", "一日三次", "饭后")
+
+
+def test_nothing_of_the_patient_is_a_field() -> None:
+    made = page("Name: John Smith  Age: 45", "Date 12/03/2024", "Tab. Seclo 20 mg 1+0+1")
+    texts = " ".join(text for found in meds(made) for text in found.values())
+    assert "John" not in texts
+    assert "12/03" not in texts
+    assert meds(made)[0]["drug"] == "Seclo"
+
+
+def test_a_word_that_was_cut_out_is_a_drug() -> None:
+    assert meds(page("Vildamet")) == [{"drug": "Vildamet"}]
+
+
+def test_words_that_nobody_understands_are_kept_as_text() -> None:
+    (found,) = meds(page("1. Napa 500 mg", "1 tab bid shake well"))
+    assert found["text"] == "shake well"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.text("1234. 0mgtabNapcOI次每日片阿莫西林胶囊xq/", max_size=25), max_size=6))
+def test_a_field_is_the_transcript_and_as_sure_as_its_least_sure_span(texts: list[str]) -> None:
+    halves = [
+        tuple(Span(part, "ocr", sure, "x") for part, sure in ((t[:7], 0.9), (t[7:], 0.4)) if part) for t in texts if t
+    ]
+    made = page(*halves)
+    lines = {line.id: line for line in made.lines}
+    for record in prescription.medications(made, lambda word: False):
+        for field in record.fields:
+            assert field.text == " ".join(lines[p.line].text[p.start : p.end] for p in field.places)
+            assert field.confidence == (0.4 if any(p.end > 7 for p in field.places) else 0.9)
+
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+
+def kinds(made: Page, ranges: tuple[prescription.Range, ...] = (), known: bool = True, most: int = 5) -> set[str]:
+    records = prescription.medications(made, lambda word: known)
+    return {
+        check.kind for check in prescription.checks(made, records, lambda word: known, ranges=ranges, most_drugs=most)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Insulin 10 U bid", "abbreviation_unit"),
+        ("Napa 1 tab QD", "abbreviation_daily"),
+        ("Napa 1 tab q.o.d.", "abbreviation_other_day"),
+        ("Thyrox 50 μg", "abbreviation_microgram"),
+        ("Syp. Napa 5 cc", "abbreviation_cc"),
+        ("Napa 1.0 mg", "trailing_zero"),
+        ("Napa .5 mg", "naked_decimal"),
+        ("Napa 5OO mg", "letter_in_number"),
+        ("1. Napa", "missing_dose"),
+        ("1. Napa 500 mg 1 tab", "missing_frequency"),
+        ("1. Napa 500 mg I tab bid", "unread_dose"),
+    ],
+)
+def test_what_is_error_prone_is_remarked(text: str, kind: str) -> None:
+    assert kind in kinds(page(text))
+
+
+def test_a_sound_line_has_no_remark() -> None:
+    assert kinds(page("1. Napa 500 mg 1 tab tid x 10 days")) == set()
+    assert kinds(page("1. Napa 0.5 g 1 tab 1+0+1")) == set()
+
+
+def test_doses_are_compared_with_given_ranges(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("drug,low,high,unit\nnapa,500,1000,mg\n", encoding="utf-8")
+    ranges = prescription.read_ranges(tmp_path / "r.csv")
+    assert "dose_out_of_range" not in kinds(page("1. Napa 500 mg 2 tab tid"), ranges)
+    assert "dose_out_of_range" in kinds(page("1. Napa 500 mg 3 tab tid"), ranges)
+    assert "dose_out_of_range" in kinds(page("1. Napa 120 mg/5 ml", "5 ml tid"), ranges)
+    assert "dose_out_of_range" not in kinds(page("1. Napa 120 mg/5 ml", "25 ml tid"), ranges)
+
+
+@pytest.mark.parametrize(
+    "text", ["drug,low\nnapa,1\n", "drug,low,high,unit\nnapa,9,1,mg\n", "drug,low,high,unit\nnapa,a,b,mg\n"]
+)
+def test_a_bad_range_names_file_and_row(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"r\.csv: row 2"):
+        prescription.read_ranges(tmp_path / "r.csv")
+
+
+def test_many_drugs_unlisted_names_and_disputes_are_remarked() -> None:
+    made = page("1. Napa 500 mg 1 tab bid", "2. Ace 500 mg 1 tab bid")
+    assert "many_drugs" in kinds(made, most=1)
+    assert "unlisted_drug" in kinds(made, known=False)
+    disputed = (
+        Span("1. Napa ", "agreed", 0.9, "agreed"),
+        Span("500", "ocr", 0.9, "digits_disagree"),
+        Span(" mg 1 tab bid", "agreed", 0.9, "agreed"),
+    )
+    assert "readers_disagree" in kinds(page(disputed))
+
+
+# --- the profile --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return open_profile(DomainConfig(profile="prescription"))
+
+
+@pytest.mark.parametrize(
+    ("before", "proposal", "after"),
+    [
+        ("take ", "2", " with food"),
+        ("Amox", "i", "cillin"),
+        ("1 tab ", "bid", ""),
+        ("Napa 5", "0", "0 mg"),
+        ("每日", "三", "次"),
+        ("阿莫", "西", "林"),
+        ("", "mg", ""),
+        ("", "Paracetamol", ""),
+    ],
+)
+def test_nothing_of_a_prescription_is_ever_supplied(profile, before: str, proposal: str, after: str) -> None:
+    assert profile.forbids(before, proposal, after)
+
+
+def test_a_pleasantry_may_be_supplied(profile) -> None:
+    assert not profile.forbids("祝您早日", "康", "复")
+
+
+def test_the_profile_speaks_the_language_of_the_line(profile) -> None:
+    assert "处方" in profile.instructions("阿莫西林")
+    assert "prescription" in profile.instructions("Napa")
+    assert open_profile(DomainConfig()).instructions("Napa") == ""
+
+
+def test_the_general_profile_changes_nothing() -> None:
+    general = open_profile(DomainConfig())
+    made = page("1. Napa 500 mg", "7+5=13")
+    assert general.understand(made) is made
+    assert general.prior is None
+    assert not general.forbids("", "2", " mg")
+
+
+def test_a_formulary_takes_the_place_of_the_packaged_names(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Zzyxal\n", encoding="utf-8")
+    own = open_profile(DomainConfig(profile="prescription", formulary=tmp_path / "mine.txt"))
+    assert own.prior is not None
+    assert own.prior.holds("zzyxal")
+    assert own.prior.holds("tab")
+    assert not own.prior.holds("paracetamol")
+    assert own.prior.kind == "formulary"
