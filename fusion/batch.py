@@ -132,9 +132,9 @@ def as_text(page: Page, name: str, *, diplomatic: bool = False) -> str:
     """A page in one of the formats that are text, without a line break at its end."""
     writers: dict[str, Callable[[Page], str]] = {
         "json": output.dump_page,
-        "csv": lambda one: output.table([one]),
-        "fhir": output.fhir,
-        "tei": output.tei,
+        "csv": lambda one: output.records_csv([one]),
+        "fhir": output.medication_requests,
+        "tei": output.tei_document,
     }
     text = writers[name](page) if name in writers else output.plain(page, diplomatic=diplomatic)
     return text.rstrip("\r\n")

@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fusion.output.compare import Comparison, cer, compare_page, page_cer
     from fusion.output.console import terminal
-    from fusion.output.fhir import fhir
+    from fusion.output.fhir import medication_requests
     from fusion.output.overlay import draw_overlay
     from fusion.output.records import dump_page, load_page, page_schema
     from fusion.output.report import html
     from fusion.output.review import ReviewItem, review_items, write_review
-    from fusion.output.table import table
-    from fusion.output.tei import tei
+    from fusion.output.table import records_csv
+    from fusion.output.tei import tei_document
     from fusion.output.text import plain
 
 __all__ = [
@@ -44,15 +44,15 @@ __all__ = [
     "compare_page",
     "draw_overlay",
     "dump_page",
-    "fhir",
     "html",
     "load_page",
+    "medication_requests",
     "page_cer",
     "page_schema",
     "plain",
+    "records_csv",
     "review_items",
-    "table",
-    "tei",
+    "tei_document",
     "terminal",
     "write_review",
 ]
@@ -64,15 +64,15 @@ _HOMES = {
     "compare_page": "compare",
     "draw_overlay": "overlay",
     "dump_page": "records",
-    "fhir": "fhir",
     "html": "report",
     "load_page": "records",
+    "medication_requests": "fhir",
     "page_cer": "compare",
     "page_schema": "records",
     "plain": "text",
+    "records_csv": "table",
     "review_items": "review",
-    "table": "table",
-    "tei": "tei",
+    "tei_document": "tei",
     "terminal": "console",
     "write_review": "review",
 }

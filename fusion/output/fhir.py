@@ -19,7 +19,7 @@ CHECK = "urn:fusion:check"
 _DIRECTIONS = ("form", "dose", "route", "frequency", "when", "as_needed", "duration", "text")
 
 
-def fhir(page: Page) -> str:
+def medication_requests(page: Page) -> str:
     """The medications of a page as one JSON Bundle; a page without any gives an empty collection."""
     requests = [_request(page, record, number) for number, record in enumerate(_medications(page), 1)]
     bundle: dict[str, Any] = {"resourceType": "Bundle", "type": "collection"}

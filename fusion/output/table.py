@@ -33,7 +33,7 @@ COLUMNS = {
 """Fields of each kind of record, in the order of the columns."""
 
 
-def table(pages: Iterable[Page]) -> str:
+def records_csv(pages: Iterable[Page]) -> str:
     """All records of some pages as one CSV text with a header; kinds that do not occur have no columns.
 
     Each row has page, kind, number on the page, the fields of its kind, the lowest confidence (empty when unknown), and

@@ -15,7 +15,7 @@ UNCLEAR = 0.5
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|[\ud800-\udfff]")
 
 
-def tei(page: Page) -> str:
+def tei_document(page: Page) -> str:
     """One TEI document: a line of writing is `<lb/>` and its text.
 
     `<del>` struck out, `<add>` put in between, `<gap>` read by nobody, `<supplied>` completed, `<unclear>` doubtful.

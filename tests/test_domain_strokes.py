@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from fusion.domain import strokes
+from fusion.domain.places import pieces
+from fusion.ink import InkLine, PageImage
+from fusion.page import Span
+from tests.made_pages import line, page
+
+WIDE = 40
+"""Px per letter of a drawn word."""
+
+
+class Spread:
+    """Ink that only knows where letters stand: one after the other, equally wide."""
+
+    quality = 1.0
+
+    def place(self, text: str) -> tuple[tuple[float, float], ...]:
+        return tuple((20.0 + WIDE * n + 12, 20.0 + WIDE * n + 28) for n in range(len(text)))
+
+
+def drawn(text: str, *lines: tuple[tuple[int, int], tuple[int, int]], height: int = 80) -> InkLine:
+    """A word in block letters on paper, with strokes over it."""
+    crop = np.full((height, WIDE * len(text) + 40, 3), 235, np.uint8)
+    for number, letter in enumerate(text):
+        cv2.putText(crop, letter, (24 + WIDE * number, 58), cv2.FONT_HERSHEY_SIMPLEX, 1.4, (40, 40, 60), 4)
+    for start, end in lines:
+        cv2.line(crop, start, end, (40, 40, 60), 3)
+    return InkLine("l000", ((0, 0),) * 4, crop, None, Spread())  # type: ignore[arg-type]
+
+
+def deleted(made: InkLine, *texts: str) -> list[str]:
+    spans = strokes.struck(made, [Span(text, "ocr", 0.9, "x") for text in texts])
+    assert "".join(span.text for span in spans) == "".join(texts)
+    return [span.text for span in spans if span.mark == "deleted"]
+
+
+def test_a_word_that_is_crossed_out_is_kept_and_marked() -> None:
+    assert "".join(deleted(drawn("HOUSE", ((10, 42), (228, 46))), "HOUSE")) == "HOUSE"
+
+
+def test_the_span_is_cut_where_the_stroke_ends() -> None:
+    found = "".join(deleted(drawn("HOUSEWARE", ((12, 44), (222, 44))), "HOUSEWARE"))
+    assert found in ("HOUS", "HOUSE", "HOUSEW")
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("nothing", drawn("HOUSE")),
+        ("underline", drawn("HOUSE", ((18, 68), (222, 68)))),
+        ("ruled line", drawn("HOUSE", ((0, 44), (240, 44)))),
+        ("one letter", drawn("HOUSE", ((24, 42), (58, 42)))),
+        ("blank", drawn("     ")),
+    ],
+)
+def test_what_is_not_crossed_out_stays(name: str, made: InkLine) -> None:
+    assert deleted(made, "HOUSE") == []
+
+
+def test_signs_that_are_strokes_are_not_crossed_out() -> None:
+    made = drawn("---", ((10, 44), (150, 44)))
+    assert deleted(made, "---") == []
+
+
+def test_a_line_without_ink_or_with_a_tiny_crop_stays() -> None:
+    made = drawn("HOUSE", ((10, 42), (228, 46)))
+    for odd in (
+        InkLine("l", made.polygon, made.crop, None, None),
+        InkLine("l", made.polygon, made.crop[:4], None, made.ink),
+    ):
+        assert deleted(odd, "HOUSE") == []
+
+
+def test_a_change_in_the_middle_of_a_span_keeps_the_text() -> None:
+    spans = [Span("abc", "ocr", 0.9, "x"), Span("□□", "gap", None, "y", extent=2), Span("def", "vlm", 0.5, "z")]
+    assert [s.text for s in pieces(spans, [(1, 7)], lambda s: s)] == ["a", "bc", "□□", "de", "f"]
+
+
+# --- inserted lines -----------------------------------------------------------------------------------------------
+
+
+def test_a_small_line_on_a_large_ones_edge_is_added() -> None:
+    made = page("the cat sat")
+    low = line("the cat sat", 1, (0, 50, 300, 90))
+    high = line("black", 0, (100, 32, 160, 54))
+    both = strokes.inserted(type(made)("x", "0" * 64, 300, 300, lines=(high, low)))
+    assert [[span.mark for span in one.spans] for one in both.lines] == [["added"], [""]]
+
+
+def test_ordinary_lines_are_not_added() -> None:
+    made = page("one line", "another line", "short")
+    assert strokes.inserted(made) is made
+
+
+# --- a teacher's ink ----------------------------------------------------------------------------------------------
+
+
+def paper(*marks: str, pupil: bool = True) -> PageImage:
+    pixels = np.full((600, 800, 3), 240, np.uint8)
+    red, dark = (200, 30, 40), (40, 45, 110)
+    if pupil:
+        for y in range(80, 560, 80):
+            cv2.putText(pixels, "7 + 5 = 12  abc", (60, y), cv2.FONT_HERSHEY_SIMPLEX, 1.2, dark, 3)
+    if "tick" in marks:
+        cv2.polylines(pixels, [np.array([[560, 110], [580, 140], [650, 60]])], False, red, 4)
+    if "cross" in marks:
+        cv2.line(pixels, (570, 220), (630, 280), red, 4)
+        cv2.line(pixels, (630, 220), (570, 280), red, 4)
+    if "writing" in marks:
+        cv2.putText(pixels, "see me after class", (60, 590), cv2.FONT_HERSHEY_SIMPLEX, 1.0, red, 3)
+    return PageImage("p", "0" * 64, pixels, 800, 600, np.eye(3))
+
+
+def kinds(image: PageImage) -> list[str]:
+    return sorted(check.kind for check in strokes.teacher(image)[1])
+
+
+def test_ticks_and_crosses_are_told_apart_and_painted_over() -> None:
+    image = paper("tick", "cross")
+    clean, checks = strokes.teacher(image)
+    assert sorted(check.kind for check in checks) == ["teacher_cross", "teacher_tick"]
+    red = (clean.pixels[..., 0].astype(int) - clean.pixels[..., 2]) > 60
+    assert red.sum() == 0
+    assert (clean.pixels[:, :540] == image.pixels[:, :540]).all()  # the pupil's ink is untouched
+    tick = next(check for check in checks if check.kind == "teacher_tick")
+    assert tick.polygon is not None
+    assert 550 <= tick.polygon[0][0] <= 565
+    assert 50 <= tick.polygon[0][1] <= 65
+
+
+def test_red_writing_stays_to_be_read() -> None:
+    image = paper("writing")
+    clean, checks = strokes.teacher(image)
+    assert {check.kind for check in checks} == {"teacher_writing"}
+    assert (clean.pixels == image.pixels).all()
+    assert strokes.is_teachers(line("see me after class", 0, (60, 565, 380, 598)), checks)
+    assert not strokes.is_teachers(line("7 + 5 = 12", 0, (60, 55, 380, 85)), checks)
+
+
+def test_a_page_in_red_is_the_pupils() -> None:
+    image = paper("writing", "tick", pupil=False)
+    assert strokes.teacher(image) == (image, ())
+
+
+def test_a_page_without_red_is_the_same_page() -> None:
+    image = paper()
+    assert strokes.teacher(image)[0] is image
