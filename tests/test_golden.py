@@ -18,7 +18,8 @@ from fusion.config import load_config
 from fusion.engine import Engine
 
 HERE = Path(__file__).parent / "golden"
-SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "eval" / "samples"
 NAMES = [row.split("\t")[0] for row in (HERE / "readings.tsv").read_text(encoding="utf-8").splitlines()[1:]]
 pytestmark = pytest.mark.live
 
@@ -41,6 +42,50 @@ def decisions(engine: Engine, name: str) -> list[dict[str, Any]]:
         }
         for line in page.lines
     ]
+
+
+def understood(engine: Engine, name: str) -> dict[str, Any]:
+    (page,) = engine.read(SAMPLES / name)
+    return {
+        "text": page.text,
+        "marks": [[span.text, span.mark] for line in page.lines for span in line.spans if span.mark],
+        "records": [[record.kind, [[field.name, field.text] for field in record.fields]] for record in page.records],
+        "checks": [[check.kind, check.message] for check in page.checks],
+    }
+
+
+PROFILED = [
+    ("prescription", "prescription.jpg"),
+    ("prescription", "prescription_zh.jpg"),
+    ("homework", "homework_zh.jpg"),
+    ("homework", "homework_marks.jpg"),
+]
+
+
+@pytest.mark.parametrize(("profile", "name"), PROFILED)
+def test_what_a_profile_understands_is_as_kept(profile: str, name: str) -> None:
+    """With the configuration that ships, the small reader included."""
+    path = HERE / "profiles" / f"{name}.json"
+    with Engine(load_config(ROOT / "configs" / f"{profile}.yaml")) as engine:
+        found = understood(engine, name)
+    if os.environ.get("FUSION_GOLDEN") == "write":
+        path.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    assert found == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_what_is_kept_of_the_profiles_is_what_stands_there() -> None:
+    kept = {name: json.loads((HERE / "profiles" / f"{name}.json").read_text(encoding="utf-8")) for _, name in PROFILED}
+    drugs = {
+        name: [field for _, fields in one["records"] for key, field in fields if key == "drug"]
+        for name, one in kept.items()
+    }
+    assert drugs["prescription.jpg"] == ["Amoxicillin", "Paracetamol", "Napa"]
+    assert drugs["prescription_zh.jpg"] == ["阿莫西林", "布洛芬"]
+    assert [kind for kind, _ in kept["homework_zh.jpg"]["checks"]] == ["teacher_writing", "sum_wrong"]
+    assert {kind for kind, _ in kept["homework_marks.jpg"]["checks"]} == {"teacher_tick", "teacher_cross", "sum_wrong"}
+    marks = kept["homework_marks.jpg"]["marks"]
+    assert "".join(text for text, mark in marks if mark == "deleted").startswith("see")
+    assert [text for text, mark in marks if mark == "added"] == ["red"]
 
 
 @pytest.mark.parametrize("name", NAMES)

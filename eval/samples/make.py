@@ -1,10 +1,10 @@
-"""Draw the eight synthetic handwriting samples of this folder, and samples.tsv beside them.
+"""Draw the ten synthetic handwriting samples of this folder, and samples.tsv beside them.
 
 Each word (each character, in Chinese) is drawn with a handwriting font, bent at random, thinned to its centreline
 and written again with a round pen whose width and ink vary; the ink then goes onto noisy paper that is scanned or
 photographed. In two samples ink hides characters from everybody: there the text has one U+25A1 (□) for each.
 
-It copies no real handwriting, does not say how hard real pages are and is no training data: eight images are for
+It copies no real handwriting, does not say how hard real pages are and is no training data: ten images are for
 demonstrations and tests of the whole path. The same seed, fonts and library versions give the same bytes.
 
 The fonts are not kept here. Get them, and point to the folder that holds the families:
@@ -185,6 +185,13 @@ class Desk:
             cv2.line(line, (0, y), (page.shape[1], y + 2), (1.0,), 1)
             press(page, smooth(line, 0.5) * cloud(self.rng, page.shape[:2], 50, 0.6, 1.2), colour, 0, 0)
 
+    def strokes(self, page: Array, paths: list[list[tuple[int, int]]], hand: Hand) -> None:
+        """Draw strokes, each through its points in px, in place, bent like the hand's writing."""
+        drawn = blank(page)
+        for path in paths:
+            cv2.polylines(drawn, [np.array(path, np.int32)], False, (1.0,), round(2 * hand.pen), cv2.LINE_AA)
+        press(page, smooth(bend(self.rng, drawn, hand.size // 2, hand.wobble), 0.5), hand.ink, 0, 0)
+
     def blot(self, page: Array, box: Box, ink: Colour) -> None:
         """Drop ink over the box, in place: nothing under it stays."""
         (x0, y0, x1, y1), drop = box, blank(page)
@@ -232,6 +239,8 @@ FLATMATE = Hand(family="zhi-mang-xing", size=76, pen=2.0, ink=BLUE, slant=2, wob
 CLERK = replace(TEACHER, size=66, pen=1.9, ink=BLACK, slant=2, wobble=2.6, pressure=0.3, loose=0.14)
 FRIEND = Hand(family="homemade-apple", size=35, pen=1.25, slant=1, wobble=1.4, pressure=0.4, space=0.6)
 PHARMACIST = Hand(family="nothing-you-could-do", size=92, pen=2.3, wobble=3.0)
+PHYSICIAN = Hand(family="zhi-mang-xing", size=70, pen=1.8, ink=BLUE, slant=1, wobble=2.0, loose=0.05, by_character=True)
+SCHOOLGIRL = Hand(family="shadows-into-light", size=64, pen=1.9, ink=BLUE, slant=1, wobble=2.2, loose=0.02)
 CHILD = Hand(family="shadows-into-light", size=62, pen=1.9, slant=-1, wobble=2.4, loose=0.09, by_character=True)
 
 
@@ -306,13 +315,54 @@ def columns(desk: Desk, lines: list[str]) -> Array:
     return desk.expose(page, 0.6, 0.008, 0.06)
 
 
+def prescription_zh(desk: Desk, lines: list[str]) -> Array:
+    page = desk.paper(820, 1150, (0.95, 0.95, 0.93))
+    for number, line in enumerate(lines):
+        indent = 150 if number > 1 and number % 2 else 80
+        desk.write(page, line, PHYSICIAN, indent + desk.rng.uniform(-10, 10), 110 + 116 * number, 0.008)
+    return desk.expose(page, 0.7, 0.012, 0.14)
+
+
+def exercise(desk: Desk, lines: list[str]) -> Array:
+    page = desk.paper(900, 1150, (0.97, 0.97, 0.93))
+    desk.rule(page, 150, 140)
+    ends, places = [], {}
+    for number, line in enumerate(line for line in lines if line != INSERTED):
+        boxes = desk.write(page, line, SCHOOLGIRL, 110 + desk.rng.uniform(-8, 12), 136 + 140 * number, 0.003)
+        ends.append((boxes[-1][2] + 70, boxes[-1][3]))
+        places |= {word: box for word, box in zip(line.split(" "), boxes, strict=False)}
+    x0, y0, x1, y1 = places[STRUCK]
+    desk.strokes(page, [[(x0 - 8, (y0 + y1) // 2 + 6), (x1 + 8, (y0 + y1) // 2 - 3)]], SCHOOLGIRL)
+    left, top = places["apples."][0] - 14, places["apples."][3]
+    desk.strokes(page, [[(left - 12, top + 12), (left, top - 14), (left + 12, top + 10)]], SCHOOLGIRL)
+    desk.write(page, INSERTED, replace(SCHOOLGIRL, size=44, pen=1.5), left - 30, places["apples."][1] - 12)
+    for (x, y), right in zip(ends, (True, False), strict=False):
+        tick, cross = (
+            [[(x, y - 30), (x + 20, y), (x + 68, y - 72)]],
+            [[(x, y), (x + 56, y - 60)], [(x + 4, y - 56), (x + 52, y + 2)]],
+        )
+        desk.strokes(page, tick if right else cross, replace(TEACHER, pen=2.2))
+    return desk.expose(page, 0.7, 0.01, 0.1)
+
+
 RX = r"Dr. P. Inkwell, MBBS\nRx\n1. Amoxicillin 500 mg\n1 cap tid x 7 days\n2. Paracetamol 500 mg\n1 tab qid prn\n3. Napa 120 mg/5 ml"
 TASK = r"红球4个白球3个黑球5个\n第一步 4+3=7\n第二步 7+5=13\n答 一共有13个球\n我写完在检查一遍\n解题思路正确但计算过程有误请检查第二步"
 LETTER = r"Dear Anna, I am back in town and\nfound your notes on my desk.\nCould we meet on Friday at 4 pm\nto finish the garden plan?\nYours, Ben"
+RX_ZH = r"内科\n处方\n1. 阿莫西林胶囊 0.5g\n每次1粒 一日三次 口服\n2. 布洛芬缓释胶囊 0.3g\n每次1粒 必要时 口服"
+STRUCK, INSERTED = "seen", "red"
+EXERCISE = r"1. 12+30=42\n2. 7×8=54\n3. We seen saw two dogs.\nred\n4. Tom has 9 apples. He eats 4.\nAns: 9-4=5"
 SUMS = r"8+7=15\n14-6=8\n9×3=27\n36÷4=9\n25+17=42\n50-28=22\n7×8=54\n63÷9=7"
 SAMPLES = [
     Sample("prescription.jpg", RX, "doctor", "invented doctor; no patient", prescription),
     Sample("homework_zh.jpg", TASK, "pupil, teacher", "7+5=13 and 在 for 再 are written so", homework),
+    Sample(
+        "homework_marks.jpg",
+        EXERCISE,
+        "schoolgirl, teacher",
+        "seen is struck out, red put in; a tick, a cross",
+        exercise,
+    ),
+    Sample("prescription_zh.jpg", RX_ZH, "physician", "no patient, no doctor", prescription_zh),
     Sample("note_zh.jpg", r"记得买牛奶和面包\n开会时间改到三点半", "flatmate", "running hand", note),
     Sample("forecast_gap.png", f"明天气温会降到{GAP}度", "clerk", "one digit under an ink blot", forecast),
     Sample("report_gap.png", f"请于{GAP}月{GAP}{GAP}日前提交报告", "clerk", "both numbers smudged away", report),

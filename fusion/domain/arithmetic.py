@@ -48,17 +48,20 @@ class _NoSum(Exception):
     """The text is no expression."""
 
 
-def check(text: str) -> Sum | None:
+def check(text: str, start: int = 0) -> Sum | None:
     """The statement in a line, if it holds one: at least one operation and one relation, and nothing but arithmetic.
+
+    It begins at `start` or later, and behind a number that can only be that of an exercise.
 
     >>> check("(1) 7+5=13").holds, check("7÷2=3…1").holds, check("x+1=2"), check("7+5=")
     (False, True, None, None)
     """
     lead = _LEAD.match(text)
+    begin = max(start, lead.end() if lead else 0)
     if len(text) > MOST:
         return None
-    for match in _STATEMENT.finditer(text, lead.end() if lead else 0):
-        around = text[max(0, match.start() - 1) : match.start()] + text[match.end() : match.end() + 1]
+    for match in _STATEMENT.finditer(text, begin):
+        around = text[max(begin, match.start() - 1) : match.start()] + text[match.end() : match.end() + 1]
         if _RELATION.search(match[0]) and not any(c.isascii() and c.isalpha() for c in around):  # else: algebra
             found = _statement(match[0].rstrip(), match.start())
             if found is not None:

@@ -18,6 +18,8 @@ _NUMBER = regex.compile(
     r"^\s*(?P<number>[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?(?!\w)"
     r"|[一二三四五六七八九十]{1,3}[、．.])\s*"
 )
+_MAYBE = regex.compile(r"^\s*(?P<number>(?P<value>\d{1,3})\.)(?=\d)")
+"""`1.12+30=42`: a number and its point, if the lines around go on counting; else a decimal."""
 _ANSWER = regex.compile(r"(?:^|(?<=\s))(?P<mark>答案?\s*[:：]?|解\s*[:：]|[Aa]ns(?:wer)?\s*[.:：]|A\s*[:：])\s*")
 _LATEX = regex.compile(r"\\[a-zA-Z]{2,}|\^\{|_\{|\$[^$]+\$")
 _LINEAR = regex.compile(r"[\d\p{Latin})）]\s*[=＝≤≥≠±×÷]|[≤≥≠±×÷]\s*[\d\p{Latin}(（]")
@@ -30,16 +32,46 @@ def exercises(page: Page) -> tuple[Record, ...]:
     A numbered line begins a question, which goes on to the next number; what follows 答, 解 or Ans. is its answer, and so
     is everything below where a line with such a mark stands. Lines before the first number belong to no question.
     """
-    starts = [place for place, line in enumerate(page.lines) if _NUMBER.match(line.text)]
+    leads = _numbering(page.lines)
+    starts = sorted(leads)
     questions = [
-        _question(page.lines[start:end]) for start, end in zip(starts, [*starts[1:], len(page.lines)], strict=False)
+        _question(page.lines[start:end], leads[start])
+        for start, end in zip(starts, [*starts[1:], len(page.lines)], strict=False)
     ]
-    return (*questions, *(record for line in page.lines for record in _of_line(line)))
+    return (*questions, *(record for n, line in enumerate(page.lines) for record in _of_line(line, leads.get(n))))
 
 
-def _question(lines: Sequence[Line]) -> Record:
-    first = _NUMBER.match(lines[0].text)
-    assert first is not None
+def _numbering(lines: Sequence[Line]) -> dict[int, regex.Match[str]]:
+    """Which lines begin with a number of their own, and the match.
+
+    What may also be a decimal counts if the numbered line before is one less or the one after one more, unless the line
+    is a true sum as a whole and none without its number.
+    """
+    sure = {n: match for n, line in enumerate(lines) if (match := _NUMBER.match(line.text))}
+    maybe = {n: match for n, line in enumerate(lines) if n not in sure and (match := _MAYBE.match(line.text))}
+    values = {n: _count(match["number"]) for n, match in (sure | maybe).items()}
+    order = sorted(values)
+    for place, n in enumerate(order):
+        if n in sure:
+            continue
+        before = values[order[place - 1]] if place else None
+        after = values[order[place + 1]] if place + 1 < len(order) else None
+        own = values[n]
+        counts = own is not None and (before == own - 1 or after == own + 1)
+        whole, rest = arithmetic.check(lines[n].text), arithmetic.check(lines[n].text, maybe[n].end())
+        decimal = whole is not None and whole.holds is True and not (rest is not None and rest.holds is True)
+        if counts and not decimal:
+            sure[n] = maybe[n]
+    return sure
+
+
+def _count(text: str) -> int | None:
+    """The value of a number that is written in digits."""
+    digits = regex.search(r"\d+", text)
+    return int(digits[0]) if digits else None
+
+
+def _question(lines: Sequence[Line], first: regex.Match[str]) -> Record:
     asked: list[tuple[Line, int, int]] = []
     answered: list[tuple[Line, int, int]] = []
     into = asked
@@ -70,9 +102,11 @@ def _put(
     return answered
 
 
-def _of_line(line: Line) -> list[Record]:
+def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
     found = []
-    done = arithmetic.check(line.text)
+    start = lead.end() if lead is not None else 0
+    answer = _ANSWER.search(line.text, start)
+    done = arithmetic.check(line.text, answer.end() if answer is not None else start)
     if done is not None:
         value: dict[str, float | str | bool] = {} if done.holds is None else {"holds": done.holds}
         value |= {name: str(side) for name, side in (("left", done.left), ("right", done.right)) if side is not None}
@@ -82,7 +116,7 @@ def _of_line(line: Line) -> list[Record]:
         written is not None or (done is None and _LINEAR.search(line.text) and not _HAN.search(line.text))
     ):
         latex = {"latex": written.text, "source": f"{written.recipe.engine} {written.recipe.model}"} if written else {}
-        found.append(Record("formula", (field_at("formula", [(line, 0, len(line.text))], dict(latex)),)))
+        found.append(Record("formula", (field_at("formula", [(line, start, len(line.text))], dict(latex)),)))
     return found
 
 
@@ -114,7 +148,7 @@ def _hints(line: Line, place: Place, holds: object) -> list[Check]:
         right = left + len(span.text)
         if left >= place.start and right <= place.end:
             for other in span.alternatives:
-                changed = arithmetic.check(line.text[:left] + other.text + line.text[right:])
+                changed = arithmetic.check(line.text[:left] + other.text + line.text[right:], place.start)
                 digits = any(character.isdigit() for character in other.text + span.text)
                 if digits and changed is not None and changed.holds is not None and changed.holds is not holds:
                     verdict = "right" if changed.holds else "wrong"

@@ -23,7 +23,7 @@ _CHINESE = {**{c: n for n, c in enumerate("零一二三四五六七八九十")},
 _VULGAR = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4), "⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
 _NUMBER = r"(?:\d{1,6}\s?/\s?[2-9](?!\d)|\d{0,6}[.]\d{1,4}|\d{1,6}(?:,\d{3})*|[½¼¾⅓⅔]|[一二两三四五六七八九十半])"
 _UNSURE = r"(?:[A-Za-z|]|[0-9OolI|]{1,5})"
-"""What may stand for a number and can't be read as one: `I cap`, `1O ml`."""
+"""What may stand for a number and can't be read as one: `I cap`, `1O ml`; in `每次粒` none is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ def _any(kind: str) -> str:
     found = sorted(_terms()[kind], key=lambda term: (-len(term), term))
     latin = [regex.escape(t.rstrip(".")) + r"\.?" for t in found if t[0].isascii() and t[0].isalpha()]
     others = [regex.escape(t) for t in found if not (t[0].isascii() and t[0].isalpha())]
-    return "(?:" + "|".join([*([rf"(?:{'|'.join(latin)})(?![A-Za-z])"] if latin else []), *others]) + ")"
+    end = r"(?![A-Za-z]|(?<=[.]\w)[.][A-Za-z])"  # p.r.n. is not p.r.
+    return "(?:" + "|".join([*([rf"(?:{'|'.join(latin)}){end}"] if latin else []), *others]) + ")"
 
 
 @cache
@@ -92,7 +93,7 @@ def _patterns() -> tuple[tuple[str, regex.Pattern[str]], ...]:
         "frequency": rf"(?:{border}{_any('frequency')}|{border}q\.?\s?(?P<every>\d{{1,2}})\s?h(?:rs?|ourly)?(?![A-Za-z])\.?|{border}every\s(?P<every2>\d{{1,2}})\s(?:hours?|hrs?)|每\s?(?P<every3>\d{{1,2}}|[一二两三四六八])\s?(?:个)?小时(?:一次|1次)?|{border}(?P<times>\d|two|three|four)\stimes\s(?:a\sday|daily|per\sday)|[每一][日天]\s?(?P<times2>\d|[一二两三四])\s?次|{border}(?P<morning>[0-3½])\s?[+\-–]\s?(?P<noon>[0-3½])\s?[+\-–]\s?(?P<night>[0-3½])(?![\d+\-–]))",
         "strength": rf"{border}{amount}(?:\s?/\s?(?P<per>{_NUMBER})?\s?(?P<perunit>{unit}|{form}))?",
         "dose": rf"(?:每次|一次|take\s|sig[:.]?\s)?{border}(?P<amount>{_NUMBER})\s?(?P<unit>{form})",
-        "unread": rf"(?<![A-Za-z\d])(?P<unread>{_UNSURE})\s(?P<unit>{form})",
+        "unread": rf"(?:(?<![A-Za-z\d])(?P<unread>{_UNSURE})\s|(?:每次|一次)\s?)(?P<unit>{form})",
         "route": rf"{border}{_any('route')}",
         "when": rf"{border}{_any('when')}",
         "as_needed": rf"{border}{_any('as_needed')}",

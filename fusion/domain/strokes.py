@@ -26,6 +26,8 @@ COVERED = 0.6
 """Share of a character's width that must be crossed."""
 THROUGH = 0.35
 """Share of the crossing's columns that must have ink above it, and below it."""
+SOLID = 0.95
+"""Share of its columns that must have ink on the stroke itself: letters in a row line up, but with paper between them."""
 SLOPE = 0.3
 """Steepest strike-out, rise over run."""
 SIDE = 1200
@@ -99,17 +101,19 @@ def _ruled(ink: NDArray[np.bool_], x1: float, x2: float) -> bool:
 
 
 def _through(ink: NDArray[np.bool_], stroke: tuple[float, float, float, float], tall: int) -> bool:
-    """Whether a good part of the columns of a stroke has ink clearly above and clearly below it."""
+    """Whether a stroke is one, and a good part of its columns has ink clearly above and clearly below it."""
     x1, y1, x2, y2 = stroke
     columns = np.arange(int(min(x1, x2)), int(max(x1, x2)) + 1)
     middle = y1 + (columns - x1) * (y2 - y1) / (x2 - x1)
     near, far = max(3.0, 0.12 * tall), 0.6 * tall
-    above = below = 0
+    beside = max(1, round(0.02 * tall))
+    on = above = below = 0
     for column, y in zip(columns, middle, strict=True):
         strip = ink[:, min(column, ink.shape[1] - 1)]
+        on += bool(strip[max(0, round(y) - beside) : round(y) + beside + 1].any())
         above += bool(strip[max(0, int(y - far)) : max(0, int(y - near))].any())
         below += bool(strip[int(y + near) + 1 : int(y + far) + 1].any())
-    return bool(min(above, below) >= THROUGH * len(columns))
+    return on >= SOLID * len(columns) and min(above, below) >= THROUGH * len(columns)
 
 
 def _joined(strokes: list[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
@@ -142,15 +146,18 @@ def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
 
 
 def inserted(page: Page) -> Page:
-    """The page with small lines that sit on the upper edge of a larger one marked `added`."""
+    """The page with small lines that sit on the upper edge of a larger one marked `added`, each behind that one."""
     boxes = [_box(line.polygon) for line in page.lines]
-    lines = [
-        _marked(line, "added") if any(_sits_on(box, other) for other in boxes if other is not box) else line
-        for line, box in zip(page.lines, boxes, strict=True)
-    ]
-    return (
-        replace(page, lines=tuple(lines)) if any(a is not b for a, b in zip(lines, page.lines, strict=True)) else page
-    )
+    hosts = {
+        number: host
+        for number, box in enumerate(boxes)
+        for host, other in enumerate(boxes)
+        if host != number and _sits_on(box, other)
+    }
+    if not hosts:
+        return page
+    order = sorted(range(len(boxes)), key=lambda number: (hosts.get(number, number), number in hosts, number))
+    return replace(page, lines=tuple(_marked(page.lines[n], "added") if n in hosts else page.lines[n] for n in order))
 
 
 def _marked(line: Line, mark: Mark) -> Line:

@@ -28,7 +28,7 @@ COLUMNS = {
     ),
     "question": ("number", "question", "answer"),
     "sum": ("sum", "holds", "left", "right"),
-    "formula": ("latex",),
+    "formula": ("formula", "latex"),
 }
 """Fields of each kind of record, in the order of the columns."""
 

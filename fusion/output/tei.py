@@ -5,6 +5,7 @@ Knows spans and their marks; knows no picture.
 
 from __future__ import annotations
 
+import itertools
 import re
 from xml.sax.saxutils import escape, quoteattr
 
@@ -12,6 +13,7 @@ from fusion.page import Line, Page, Span
 
 UNCLEAR = 0.5
 """A span less sure than this is `<unclear>`, with its confidence as `cert`."""
+_MARKED = {"": "{}", "deleted": "<del>{}</del>", "added": '<add place="above">{}</add>'}
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|[\ud800-\udfff]")
 
 
@@ -32,18 +34,22 @@ def tei_document(page: Page) -> str:
 
 
 def _line(line: Line) -> str:
-    return f"<lb n={quoteattr(_FORBIDDEN.sub('�', line.id))}/>" + "".join(_span(span) for span in line.spans)
+    parts = [
+        _MARKED[mark].format("".join(map(_span, spans)))
+        for mark, spans in itertools.groupby(line.spans, key=lambda span: span.mark)
+    ]
+    return f"<lb n={quoteattr(_FORBIDDEN.sub('�', line.id))}/>" + "".join(parts)
 
 
 def _span(span: Span) -> str:
     text = _text(span.text)
     if span.source == "gap":
-        text = f'<gap reason="illegible" unit="character" extent="{span.extent}"/>'
-    elif span.source == "supplied":
-        text = f'<supplied reason="illegible">{text}</supplied>'
-    elif span.confidence is not None and span.confidence < UNCLEAR:
-        text = f'<unclear cert="{span.confidence:.2f}">{text}</unclear>'
-    return {"": text, "deleted": f"<del>{text}</del>", "added": f"<add>{text}</add>"}[span.mark]
+        return f'<gap reason="illegible" unit="character" extent="{span.extent}"/>'
+    if span.source == "supplied":
+        return f'<supplied reason="illegible">{text}</supplied>'
+    if span.confidence is not None and span.confidence < UNCLEAR:
+        return f'<unclear cert="{span.confidence:.2f}">{text}</unclear>'
+    return text
 
 
 def _text(text: str) -> str:
