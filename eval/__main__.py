@@ -1,4 +1,4 @@
-"""Command line of the evaluation: `python -m eval run | predict | fit | bench`."""
+"""Command line of the evaluation: `python -m eval run | predict | fit | bench | …`."""
 
 from __future__ import annotations
 
@@ -86,6 +86,18 @@ def rendered(
     from eval.rendered import write_split
 
     print(write_split(recipe, out, count))
+
+
+@app.command()
+def overcorrection(
+    fonts: Annotated[Path, typer.Option(help="Folder with the font families; see eval/samples/make.py.")],
+    out: Annotated[Path, typer.Option(help="Folder to draw into.")] = Path("build/overcorrection"),
+) -> None:
+    """Draw lines with mistakes made on purpose and count how often they are read as they stand (synthetic)."""
+    from eval.overcorrection import draw, measure
+
+    draw(fonts, out)
+    print(measure(out, _say))
 
 
 @app.command()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from eval.cases import Bench, Case, FitConfig, Source, read_cases
 from fusion.errors import ConfigError
 from fusion.fuse import decide, evidence
-from fusion.fuse.align import clusters, key
+from fusion.fuse.align import clusters, key, keys
 
 CAREFUL: tuple[evidence.Support, ...] = ("witnessed", "sums")
 """Kinds of support under which the OCR's reading is only replaced by a margin."""
@@ -84,6 +84,7 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
         name: platt(*_pairs(trusty if name == "alone" else [d for d in decided if d.case.support == name]))
         for name in evidence.SUPPORT
     }
+    doubt = doubts(decided, confidence)
     features = {
         name: {
             feature: round(float(w), 4)
@@ -101,7 +102,8 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
         "gate": gate,
         "sure": round(_sure(judged, vectors["witnessed"], config.idle), 4),
         "confidence": {name: _rounded(pair) for name, pair in confidence.items()},
-        "accept": thresholds([d.word(confidence[d.case.support]) for d in decided], config.shares),
+        "doubt": dict(zip(evidence.DOUBT, _rounded(doubt), strict=True)),
+        "accept": thresholds([d.word(confidence, doubt) for d in decided if not d.doubts[0]], config.shares),
     }
     content = {
         "version": 3,
@@ -156,7 +158,7 @@ def _sure(cases: Sequence[Case], vector: NDArray[np.float64], idle: float) -> fl
     return ranked[count - 1].quality[0] if count else 1.0
 
 
-def _rounded(pair: tuple[float, float]) -> list[float]:
+def _rounded(pair: Sequence[float]) -> list[float]:
     return [round(value, 4) for value in pair]
 
 
@@ -204,11 +206,48 @@ class Decided:
             chosen, _ = decide.choose(case.texts, probabilities, case.table[:, 0], case.others, case.prior, margin)
         return cls(case, chosen, decide.marginals(case.texts, probabilities, chosen)[0])
 
-    def word(self, pair: tuple[float, float]) -> tuple[float, bool]:
-        """Its least confidence, and whether the text is right."""
+    @property
+    def doubts(self) -> tuple[bool, bool]:
+        """Which of `DOUBT` the fuse room has about it."""
+        case, text = self.case, self.case.texts[self.chosen]
+        if case.prior is None or case.prior.kind == "sums":
+            return False, False
+        held = case.prior.holds(text)
+        read = any(keys(text) == keys(other) for other in (case.texts[0], *case.others))
+        return held and not read and bool(case.prior.rivals(text)), not held and len(text.split()) == 1
+
+    def word(self, maps: Mapping[evidence.Support, tuple[float, float]], doubt: Sequence[float]) -> tuple[float, bool]:
+        """Its least confidence, and whether the text is right.
+
+        Args:
+            maps: (slope, offset) for each support.
+            doubt: log-odds that each of `DOUBT` takes away.
+        """
+        slope, offset = maps[self.case.support]
         least = float(np.clip(self.agreement.min() if len(self.agreement) else 0.0, 1e-6, 1 - 1e-6))
-        confidence = 1 / (1 + math.exp(-(pair[0] * math.log(least / (1 - least)) + pair[1])))
-        return confidence, bool(self.case.errors[self.chosen] == 0)
+        odds = slope * math.log(least / (1 - least)) + offset
+        odds -= sum(value for value, has in zip(doubt, self.doubts, strict=True) if has)
+        return 1 / (1 + math.exp(-odds)), bool(self.case.errors[self.chosen] == 0)
+
+
+def doubts(decided: Sequence[Decided], maps: Mapping[evidence.Support, tuple[float, float]]) -> tuple[float, ...]:
+    """Log-odds that each of `DOUBT` takes from a word's confidence, by maximum likelihood; never below 0."""
+    about = [d for d in decided if d.case.prior is not None and d.case.prior.kind != "sums"]
+    words = [d.word(maps, (0.0, 0.0)) for d in about]
+    base = torch.tensor([math.log(c / (1 - c)) for c, _ in words], dtype=torch.float64)
+    right = torch.tensor([float(ok) for _, ok in words], dtype=torch.float64)
+    flags = torch.tensor([[float(has) for has in d.doubts] for d in about], dtype=torch.float64)
+    taken = torch.zeros(len(evidence.DOUBT) + 1, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([taken], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Any:
+        optimiser.zero_grad()
+        value = torch.nn.functional.binary_cross_entropy_with_logits(base - flags @ taken[:-1] - taken[-1], right)
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    return tuple(max(0.0, float(value)) for value in taken.detach()[:-1])
 
 
 def thresholds(words: Sequence[tuple[float, bool]], shares: Sequence[float]) -> list[list[float]]:

@@ -19,8 +19,10 @@ from eval import datasets, metrics
 from eval.blind import BlindReader, Sight
 from eval.cases import WITNESS, Case
 from eval.fit import _sure, minimum_risk, platt
+from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
 from eval.report import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
+from fusion.domain import arithmetic
 from fusion.errors import ConfigError, InputError
 from fusion.fuse import evidence
 from fusion.ink import Ink
@@ -47,6 +49,26 @@ def test_edits_are_a_metric(a: str, b: str) -> None:
 
 def test_a_grapheme_cluster_is_one_character() -> None:
     assert metrics.edits("e\u0301x", "ex") == (1, 2)
+
+
+def test_mistakes_on_purpose_are_mistakes() -> None:
+    made = mistakes()
+    assert len({mistake.text for mistake in made}) == len(made)
+    assert {mistake.kind for mistake in made} == set(HANDS) == set(NORMAL)
+    for mistake in made:
+        assert mistake.wrong in mistake.text
+        assert mistake.wrong != mistake.right
+        if mistake.kind == "wrong sum":
+            wrong, right = arithmetic.check(mistake.wrong), arithmetic.check(mistake.right)
+            assert wrong is not None
+            assert right is not None
+            assert (wrong.holds, right.holds) == (False, True)
+
+
+def test_what_is_as_written_and_what_was_mended() -> None:
+    made = [Mistake("wrong sum", "7+5=13", "7+5=13", "7+5=12")] * 3 + [Mistake("misspelling", "a peir", "peir", "pair")]
+    kept, mended = outcomes(["7 + 5 = 13", "7+5=12", "1+5=13", "A Pair"], made)
+    assert (kept.tolist(), mended.tolist()) == ([True, False, False, False], [False, True, False, True])
 
 
 def test_a_paired_difference_of_equal_systems_is_zero() -> None:

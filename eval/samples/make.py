@@ -326,11 +326,12 @@ def prescription_zh(desk: Desk, lines: list[str]) -> Array:
 def exercise(desk: Desk, lines: list[str]) -> Array:
     page = desk.paper(900, 1150, (0.97, 0.97, 0.93))
     desk.rule(page, 150, 140)
-    ends, places = [], {}
+    ends: list[tuple[int, int]] = []
+    places: dict[str, Box] = {}
     for number, line in enumerate(line for line in lines if line != INSERTED):
         boxes = desk.write(page, line, SCHOOLGIRL, 110 + desk.rng.uniform(-8, 12), 136 + 140 * number, 0.003)
         ends.append((boxes[-1][2] + 70, boxes[-1][3]))
-        places |= {word: box for word, box in zip(line.split(" "), boxes, strict=False)}
+        places |= zip(line.split(" "), boxes, strict=False)
     x0, y0, x1, y1 = places[STRUCK]
     desk.strokes(page, [[(x0 - 8, (y0 + y1) // 2 + 6), (x1 + 8, (y0 + y1) // 2 - 3)]], SCHOOLGIRL)
     left, top = places["apples."][0] - 14, places["apples."][3]
