@@ -72,7 +72,7 @@ def transcribe(
         Path | None, typer.Option("--review", help="Folder for review.csv, review.json and crops of what to look at.")
     ] = None,
 ) -> None:
-    """Transcribe handwriting. Supplied text stands in [brackets], what nobody can read as □."""
+    """Transcribe handwriting. Supplied text stands in square brackets, what nobody can read as □."""
     from fusion.batch import as_text, write_page, write_review_list
 
     loaded = load_config(config, set_ or [])

@@ -164,6 +164,28 @@ def test_what_is_error_prone_is_remarked(text: str, kind: str) -> None:
     assert kind in kinds(page(text))
 
 
+def test_what_is_missing_points_at_the_drug_and_a_word_by_itself_misses_nothing() -> None:
+    made = page("1. Napa", "2. Seclo 20 mg 1 cap bd")
+    records = prescription.medications(made, lambda word: True)
+    found = prescription.checks(made, records, lambda word: True, ranges=(), most_drugs=5)
+    assert {(c.kind, c.places[0].line, c.review) for c in found if c.kind.startswith("missing")} == {
+        ("missing_dose", "l000", True),
+        ("missing_frequency", "l000", True),
+    }
+    assert kinds(page("Napa")) == set()
+
+
+def test_a_dose_whose_number_is_gone_is_an_unread_one() -> None:
+    made = page("2. 布洛芬缓释胶囊 0.3g", "每次粒 必要时 口服")
+    (record,) = prescription.medications(made, lambda word: word == "布洛芬")
+    assert {f.name: f.text for f in record.fields if f.name in ("drug", "form", "dose")} == {
+        "drug": "布洛芬",
+        "form": "缓释胶囊",
+        "dose": "每次粒",
+    }
+    assert "unread_dose" in kinds(made)
+
+
 def test_a_sound_line_has_no_remark() -> None:
     assert kinds(page("1. Napa 500 mg 1 tab tid x 10 days")) == set()
     assert kinds(page("1. Napa 0.5 g 1 tab 1+0+1")) == set()

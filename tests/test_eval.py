@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from eval import datasets, metrics
 from eval.blind import BlindReader, Sight
+from eval.calibrate import platt, sure_from, thresholds
 from eval.cases import WITNESS, Case
-from eval.fit import _sure, minimum_risk, platt
+from eval.fit import minimum_risk
 from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
 from eval.report import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
@@ -49,6 +50,18 @@ def test_edits_are_a_metric(a: str, b: str) -> None:
 
 def test_a_grapheme_cluster_is_one_character() -> None:
     assert metrics.edits("e\u0301x", "ex") == (1, 2)
+
+
+def test_a_threshold_keeps_its_share_of_wrong_words() -> None:
+    rng = random.Random(5)
+    words = [(p, rng.random() < p) for p in (rng.random() for _ in range(4000))]
+    found = thresholds(words, (0.01, 0.05, 0.2))
+    assert [share for share, _ in found] == [0.05, 0.2] or found[0][0] == 0.01
+    for share, bound in found:
+        kept = [right for p, right in words if p >= bound]
+        assert sum(not right for right in kept) <= share * (len(kept) + 1)
+    assert [bound for _, bound in found] == sorted((bound for _, bound in found), reverse=True)
+    assert thresholds([(0.9, False)] * 30, (0.1,)) == []
 
 
 def test_mistakes_on_purpose_are_mistakes() -> None:
@@ -217,7 +230,7 @@ def test_the_limit_of_what_the_ocr_is_sure_of_spares_only_idle_questions(
 ) -> None:
     cases = [witnessed(0.9 - 0.1 * number, gain) for number, gain in enumerate(gains)]
     random.Random(1).shuffle(cases)
-    assert _sure(cases, VECTOR, idle) == pytest.approx(limit)
+    assert sure_from(cases, VECTOR, idle) == pytest.approx(limit)
 
 
 # --- sight --------------------------------------------------------------------------------------------------------

@@ -337,12 +337,9 @@ def exercise(desk: Desk, lines: list[str]) -> Array:
     left, top = places["apples."][0] - 14, places["apples."][3]
     desk.strokes(page, [[(left - 12, top + 12), (left, top - 14), (left + 12, top + 10)]], SCHOOLGIRL)
     desk.write(page, INSERTED, replace(SCHOOLGIRL, size=44, pen=1.5), left - 30, places["apples."][1] - 12)
-    for (x, y), right in zip(ends, (True, False), strict=False):
-        tick, cross = (
-            [[(x, y - 30), (x + 20, y), (x + 68, y - 72)]],
-            [[(x, y), (x + 56, y - 60)], [(x + 4, y - 56), (x + 52, y + 2)]],
-        )
-        desk.strokes(page, tick if right else cross, replace(TEACHER, pen=2.2))
+    tick, cross = [[(0, -30), (20, 0), (68, -72)]], [[(0, 0), (56, -60)], [(4, -56), (52, 2)]]
+    for (x, y), mark in zip(ends, (tick, cross), strict=False):
+        desk.strokes(page, [[(x + a, y + b) for a, b in path] for path in mark], replace(TEACHER, pen=2.2))
     return desk.expose(page, 0.7, 0.01, 0.1)
 
 

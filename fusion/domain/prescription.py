@@ -191,8 +191,9 @@ def checks(
                     Check(kind if point else f"abbreviation_{kind}", message, (Place(line.id, *match.span()),))
                 )
     lines = {line.id: line for line in page.lines}
+    word = [len(line.text.split()) for line in page.lines] == [1]  # a word that was cut out has no dose beside it
     for record in records:
-        found += _incomplete(record) + _unsure(record, known, lines) + _out_of_range(record, ranges)
+        found += ([] if word else _incomplete(record)) + _unsure(record, known, lines) + _out_of_range(record, ranges)
     if len(records) > most_drugs:
         found.append(Check("many_drugs", f"{len(records)} drugs, more than {most_drugs}", review=False))
     return tuple(found)
@@ -207,7 +208,7 @@ def _incomplete(record: Record) -> list[Check]:
         if name == "frequency" and field is None:
             field = record.get("when") or record.get("as_needed")
         if field is None:
-            found.append(Check(f"missing_{name}", f"no {name} is written for {drug.text}"))
+            found.append(Check(f"missing_{name}", f"no {name} is written for {drug.text}", drug.places))
         elif not field.value:
             found.append(Check(f"unread_{name}", f"“{field.text}” could not be understood as a {name}", field.places))
     return found
