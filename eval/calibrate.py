@@ -65,12 +65,11 @@ class Decided:
 
 
 def doubts(decided: Sequence[Decided], maps: Maps) -> tuple[float, ...]:
-    """Log-odds that each of `DOUBT` takes from a word's confidence, by maximum likelihood; never below 0."""
-    about = [d for d in decided if d.case.prior is not None and d.case.prior.kind != "sums"]
-    words = [d.word(maps, (0.0, 0.0)) for d in about]
+    """Log-odds that each of `DOUBT` takes from the confidence of words under a list, by maximum likelihood; never below 0."""
+    words = [d.word(maps, (0.0, 0.0)) for d in decided]
     base = torch.tensor([math.log(c / (1 - c)) for c, _ in words], dtype=torch.float64)
     right = torch.tensor([float(ok) for _, ok in words], dtype=torch.float64)
-    flags = torch.tensor([[float(has) for has in d.doubts] for d in about], dtype=torch.float64)
+    flags = torch.tensor([[float(has) for has in d.doubts] for d in decided], dtype=torch.float64)
     taken = torch.zeros(len(evidence.DOUBT) + 1, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([taken], max_iter=100, line_search_fn="strong_wolfe")
 

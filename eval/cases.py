@@ -64,7 +64,8 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     weights_from: tuple[Source, ...] = Field(min_length=1, description="Lines that the weights are fitted on.")
-    calibrate_on: tuple[Source, ...] = Field(min_length=1, description="Lines with trusted labels: calibration only.")
+    calibrate_on: tuple[Source, ...] = Field((), description="Lines with trusted labels: calibration only.")
+    reader: str = Field("small", description="Checkpoint of the second reader `small`: its name, or a folder.")
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
     mend: float = Field(0.4, ge=0, le=1, description="See `simulate.SimulatedReader`.")
     invent: float = Field(0.06, ge=0, le=1, description="See `simulate.SimulatedReader`.")
@@ -109,9 +110,9 @@ class Case:
 class Bench:
     """The engine's own parts, opened once: OCR and small reader."""
 
-    def __init__(self) -> None:
-        """One thread each."""
-        self.config = load_config(overrides=["ocr.threads=1", "vlm.threads=1"])
+    def __init__(self, checkpoint: str) -> None:
+        """One thread each; `checkpoint` is a name or folder as in `vlm.model`."""
+        self.config = load_config(overrides=["ocr.threads=1", "vlm.threads=1", f"vlm.model={checkpoint}"])
         self.ocr = OcrReader(self.config.ocr)
         reader = open_reader(self.config.vlm)
         assert reader is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,18 @@ def load_fit(path: Path) -> FitConfig:
 
 
 def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str:
-    """Fit, write the weights file, and return a summary."""
+    """Fit, write the weights file, and return a summary; a kind of support without lines keeps the packaged numbers."""
     torch.set_num_threads(1)
     rng = random.Random(config.seed)
-    bench = Bench()
+    bench = Bench(config.reader)
     drawn, counts = _gathered(config.weights_from, config, bench, rng, progress)
     trusted, more = _gathered(config.calibrate_on, config, bench, rng, progress)
     images = sorted({case.image for case in drawn})  # a line's conditions stay in one half
     first = set(rng.sample(images, len(images) // 2))
     gate = _gate(drawn, first, config, progress)
     halves = [case.gated(gate) for case in drawn if case.image in first]
-    vectors = {name: _fitted(halves, name, config.l2) for name in evidence.SUPPORT}
+    kinds = {case.support for case in halves} - {"alone"}
+    vectors = {name: _fitted(halves, name, config.l2) for name in evidence.SUPPORT if name in kinds}
     vectors["alone"] = vectors["witnessed"]  # nothing is chosen then; for the confidences
     unseen = [case.gated(gate) for case in drawn if case.image not in first]
     fitted, decided = _calibrated(vectors, unseen, [case.gated(gate) for case in trusted], config)
@@ -100,41 +102,51 @@ def _gate(drawn: Sequence[Case], first: set[str], config: FitConfig, progress: C
 
 def _written(vectors: Vectors) -> dict[str, Any]:
     """The weights as they stand in the file."""
-    features = {
+    features: dict[str, dict[str, float]] = {
         name: {
             feature: round(float(w), 4) for feature, w in zip(evidence.FEATURES, vector, strict=True) if abs(w) >= 5e-4
         }
         for name, vector in vectors.items()
         if name != "alone"
     }
-    # No training reader gives scores: its log-probability is taken to be worth a quarter of an edit per nat.
-    features["supported"]["vlm_score"] = round(features["supported"]["vlm_distance"] / 4, 4)
-    return {"features": features}
+    if "supported" in features:  # no training reader gives scores: one nat is taken for a quarter of an edit
+        features["supported"]["vlm_score"] = round(features["supported"]["vlm_distance"] / 4, 4)
+    return {"features": _packaged()["features"] | features}
+
+
+def _packaged() -> dict[str, Any]:
+    """The weights that ship."""
+    content = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
+    return dict(content["weights"])
 
 
 def _calibrated(
     vectors: Vectors, unseen: Sequence[Case], trusted: Sequence[Case], config: FitConfig
 ) -> tuple[dict[str, Any], list[Decided]]:
     """Everything but the weights, and what was decided about the lines that no weight was fitted on."""
-    cases = [*unseen, *trusted]
-    own = {name: [case for case in cases if case.support == name] for name in evidence.SUPPORT}
+    base = _packaged()
+    cases = [case for case in (*unseen, *trusted) if case.support in vectors]
+    own = {name: [case for case in cases if case.support == name] for name in vectors}
     # Where no list is given, nobody asked for a change of the text: there it must do no harm.
-    margins = {name: margin_for(own[name], vectors[name], config.harm) for name in CAREFUL}
-    decided = [Decided.of(case, vectors[case.support], margins.get(case.support, 0.0)) for case in cases]
-    trusty = [d for d in decided[len(unseen) :] if d.case.support == "alone"]
-    confidence = {
-        name: platt(*pairs(trusty if name == "alone" else [d for d in decided if d.case.support == name]))
-        for name in evidence.SUPPORT
+    margins = base["margin"] | {
+        name: margin_for(own[name], vectors[name], config.harm) for name in CAREFUL if name in vectors
     }
-    doubt = doubts(decided, confidence)
+    decided = [Decided.of(case, vectors[case.support], margins.get(case.support, 0.0)) for case in cases]
+    labelled = {id(case) for case in trusted or unseen}
+    judged = {name: [d for d in decided if d.case.support == name] for name in vectors}
+    judged["alone"] = [d for d in judged["alone"] if id(d.case) in labelled]
+    confidence = base["confidence"] | {name: _rounded(platt(*pairs(about))) for name, about in judged.items() if about}
+    names = [d for d in decided if d.case.prior is not None and d.case.prior.kind != "sums"]
+    doubt = _rounded(doubts(names, confidence)) if names else [base["doubt"][name] for name in evidence.DOUBT]
     fitted = {
         "margin": margins,
         "sure": round(sure_from(own["witnessed"], vectors["witnessed"], config.idle), 4),
-        "confidence": {name: _rounded(pair) for name, pair in confidence.items()},
-        "doubt": dict(zip(evidence.DOUBT, _rounded(doubt), strict=True)),
+        "confidence": confidence,
+        "doubt": dict(zip(evidence.DOUBT, doubt, strict=True)),
         "accept": thresholds([d.word(confidence, doubt) for d in decided if not d.doubts[0]], config.shares),
     }
-    return fitted, decided[: len(unseen)]
+    fresh = {id(case) for case in unseen}
+    return fitted, [d for d in decided if id(d.case) in fresh]
 
 
 def _summary(name: str, tested: Sequence[Decided]) -> str:

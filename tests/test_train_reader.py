@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from eval.datasets import load_split
 from fusion.config import LocalVlm
 from fusion.ctc import Views
 from fusion.errors import ConfigError, InputError
@@ -640,6 +641,10 @@ def test_adapting_writes_a_checkpoint_that_opens_as_a_model(stirred: tuple[Learn
     reader.close()
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     assert "5 steps on 27 corrected crops" in card
+    kept = load_split(tmp_path / "mine" / adapting.KEPT_OUT)
+    assert len(kept) == 3
+    assert {item.reference for item in kept} <= set(WORDS)
+    assert all(item.path.is_file() for item in kept)
     mine = Learner(make_recipe(tmp_path / "again"))
     mine.start_from(tmp_path / "mine")
     assert not same(mine, stirred[0])
@@ -692,8 +697,9 @@ def test_a_correction_may_be_stretched(tmp_path: Path) -> None:
     row = json.dumps({"image": "0.png", "text": " bad ", "stretch": 2})
     loaded, strange = adapting.load_corrections(write_corrections(tmp_path, WORDS, extra=row), SIZE.alphabet)
     assert strange == 0
-    assert loaded[-1].text == "bad"
-    assert loaded[-1].pixels.shape[1] == pytest.approx(2 * loaded[0].pixels.shape[1], abs=1)
+    (image, last), (_, first) = loaded[-1], loaded[0]
+    assert (image, last.text) == (tmp_path / "0.png", "bad")
+    assert last.pixels.shape[1] == pytest.approx(2 * first.pixels.shape[1], abs=1)
 
 
 @pytest.mark.parametrize("harm", ["no config.json", "no witness.json", "broken witness.json", "no folder"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fusion.errors import InputError
@@ -21,10 +21,12 @@ from fusion.train.recipe import Recipe, Size, Stage, Synthetic
 from fusion.vlm.witness import SETTINGS
 
 FEWEST = 20
+KEPT_OUT = "kept_out.tsv"
+"""Beside the checkpoint: the corrections it was not shown, as a split on which weights for it can be fitted."""
 
 
-def load_corrections(path: Path, alphabet: str) -> tuple[list[Sample], int]:
-    """Corrections of a JSONL file, and how many were left out for a character that the checkpoint lacks.
+def load_corrections(path: Path, alphabet: str) -> tuple[list[tuple[Path, Sample]], int]:
+    """Corrections of a JSONL file with their images, and how many were left out for a character that the checkpoint lacks.
 
     Raises:
         InputError: names the row and what is wrong with it.
@@ -34,7 +36,7 @@ def load_corrections(path: Path, alphabet: str) -> tuple[list[Sample], int]:
         if not text or not set(text) <= set(alphabet):
             strange += 1
             continue
-        samples.append(Sample(read_crop(image, stretch), text))
+        samples.append((image, Sample(read_crop(image, stretch), text)))
     if len(samples) < FEWEST:
         way = f"Give at least {FEWEST} corrected crops; some hundreds are worth the time."
         raise InputError(path, f"holds {len(samples)} usable corrections", way)
@@ -71,10 +73,10 @@ def adapt(
         InputError: corrections or checkpoint can't be used.
     """
     size = _size(start)
-    samples, strange = load_corrections(data, size.alphabet)
-    random.Random(1).shuffle(samples)
-    kept = max(1, round(len(samples) * HELD_OUT))
-    unseen, seen = samples[:kept], samples[kept:]
+    rows, strange = load_corrections(data, size.alphabet)
+    random.Random(1).shuffle(rows)
+    kept = max(1, round(len(rows) * HELD_OUT))
+    unseen, seen = ([sample for _, sample in part] for part in (rows[:kept], rows[kept:]))
     log(f"{len(seen)} corrections to learn from, {kept} kept out, {strange} left out for characters it does not know")
     with tempfile.TemporaryDirectory() as work:
         recipe = Recipe(
@@ -98,7 +100,13 @@ def adapt(
         f"error rate of its own best path on {kept} crops kept out: {before:.3f} before, {after:.3f} after.\n"
     )
     export(learner, output, card, calibrate(learner, unseen))
+    _write_split(output / KEPT_OUT, rows[:kept])
     return {"before": before, "after": after}
+
+
+def _write_split(path: Path, rows: Sequence[tuple[Path, Sample]]) -> None:
+    table = "".join(f"{image.resolve()}\t{sample.text}\t\t\n" for image, sample in rows)
+    path.write_text("image\ttext\twriter\tnote\n" + table, encoding="utf-8")
 
 
 def _size(folder: Path) -> Size:
