@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from eval.cases import Case
 from fusion.fuse import decide, evidence
-from fusion.fuse.align import clusters, key, keys
+from fusion.fuse.align import clusters, key
 
 Maps = Mapping[evidence.Support, tuple[float, float]]
 """(slope, offset) for each support."""
@@ -40,47 +40,12 @@ class Decided:
             chosen, _ = decide.choose(case.texts, probabilities, case.table[:, 0], case.others, case.prior, margin)
         return cls(case, chosen, decide.marginals(case.texts, probabilities, chosen)[0])
 
-    @property
-    def doubts(self) -> tuple[bool, bool]:
-        """Which of `DOUBT` the fuse room has about it."""
-        case, text = self.case, self.case.texts[self.chosen]
-        if case.prior is None or case.prior.kind == "sums":
-            return False, False
-        held = case.prior.holds(text)
-        read = any(keys(text) == keys(other) for other in (case.texts[0], *case.others))
-        return held and not read and bool(case.prior.rivals(text)), not held and len(text.split()) == 1
-
-    def word(self, maps: Maps, doubt: Sequence[float]) -> tuple[float, bool]:
-        """Its least confidence, and whether the text is right.
-
-        Args:
-            maps: see `Maps`.
-            doubt: log-odds that each of `DOUBT` takes away.
-        """
+    def word(self, maps: Maps) -> tuple[float, bool]:
+        """Its least confidence, and whether the text is right."""
         slope, offset = maps[self.case.support]
         least = float(np.clip(self.agreement.min() if len(self.agreement) else 0.0, 1e-6, 1 - 1e-6))
         odds = slope * math.log(least / (1 - least)) + offset
-        odds -= sum(value for value, has in zip(doubt, self.doubts, strict=True) if has)
         return 1 / (1 + math.exp(-odds)), bool(self.case.errors[self.chosen] == 0)
-
-
-def doubts(decided: Sequence[Decided], maps: Maps) -> tuple[float, ...]:
-    """Log-odds that each of `DOUBT` takes from the confidence of words under a list, by maximum likelihood; never below 0."""
-    words = [d.word(maps, (0.0, 0.0)) for d in decided]
-    base = torch.tensor([math.log(c / (1 - c)) for c, _ in words], dtype=torch.float64)
-    right = torch.tensor([float(ok) for _, ok in words], dtype=torch.float64)
-    flags = torch.tensor([[float(has) for has in d.doubts] for d in decided], dtype=torch.float64)
-    taken = torch.zeros(len(evidence.DOUBT) + 1, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([taken], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Any:
-        optimiser.zero_grad()
-        value = torch.nn.functional.binary_cross_entropy_with_logits(base - flags @ taken[:-1] - taken[-1], right)
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    return tuple(max(0.0, float(value)) for value in taken.detach()[:-1])
 
 
 def thresholds(words: Sequence[tuple[float, bool]], shares: Sequence[float]) -> list[list[float]]:

@@ -21,7 +21,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from eval.calibrate import Decided, doubts, margin_for, pairs, platt, sure_from, thresholds
+from eval.calibrate import Decided, margin_for, pairs, platt, sure_from, thresholds
 from eval.cases import Bench, Case, FitConfig, Source, read_cases
 from fusion.errors import ConfigError
 from fusion.fuse import evidence
@@ -136,14 +136,11 @@ def _calibrated(
     judged = {name: [d for d in decided if d.case.support == name] for name in vectors}
     judged["alone"] = [d for d in judged["alone"] if id(d.case) in labelled]
     confidence = base["confidence"] | {name: _rounded(platt(*pairs(about))) for name, about in judged.items() if about}
-    names = [d for d in decided if d.case.prior is not None and d.case.prior.kind != "sums"]
-    doubt = _rounded(doubts(names, confidence)) if names else [base["doubt"][name] for name in evidence.DOUBT]
     fitted = {
         "margin": margins,
         "sure": round(sure_from(own["witnessed"], vectors["witnessed"], config.idle), 4),
         "confidence": confidence,
-        "doubt": dict(zip(evidence.DOUBT, doubt, strict=True)),
-        "accept": thresholds([d.word(confidence, doubt) for d in decided if not d.doubts[0]], config.shares),
+        "accept": thresholds([d.word(confidence) for d in decided], config.shares),
     }
     fresh = {id(case) for case in unseen}
     return fitted, [d for d in decided if id(d.case) in fresh]

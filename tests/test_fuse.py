@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -219,7 +218,6 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
         "gate": 1,
         "sure": 0.9,
         "confidence": {name: [1, 0] for name in evidence.SUPPORT},
-        "doubt": {"lookalike": 2, "unlisted": 1},
         "accept": [[0.01, 0.9], [0.1, 0.5]],
     }
     path.write_text(json.dumps({"weights": good}))
@@ -231,7 +229,6 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
         1.0,
         0.9,
         maps,
-        {"lookalike": 2.0, "unlisted": 1.0},
         ((0.01, 0.9), (0.1, 0.5)),
     )
     assert [loaded.accepts(share) for share in (0.2, 0.1, 0.05, 0.001)] == [0.5, 0.5, 0.9, float("inf")]
@@ -247,8 +244,6 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
         good | {"features": {"witnessed": {"ink": nan}}},
         good | {"accept": [[0.01, nan]]},
         good | {"accept": [0.01]},
-        good | {"doubt": {"lookalike": 2}},
-        good | {"doubt": {"lookalike": nan, "unlisted": 1}},
         good | {"gate": nan},
         good | {"sure": "very"},
     ):
@@ -364,7 +359,6 @@ def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Witnessed:
         "gate": 1.0,
         "sure": 0.9,
         "confidence": {name: [1.0, 0.0] for name in evidence.SUPPORT},
-        "doubt": {"lookalike": 2.0, "unlisted": 1.0},
         "accept": [],
     }
     path = tmp_path_factory.mktemp("weights") / "weights.json"
@@ -549,34 +543,6 @@ def test_confidence_is_mapped_by_who_speaks() -> None:
     assert support_of([vlm_reading("ab")], prior, None) == "supported"
     packaged = Lexicon(["ab"], "names")
     assert [support_of([], packaged, w) for w in (None, seen)] == ["names", "names_witnessed"]
-
-
-@given(st.floats(0, 1), st.floats(0, 5))
-def test_doubt_takes_from_a_confidence_and_keeps_the_order(confidence: float, taken: float) -> None:
-    weights = replace(evidence.load_weights(), doubt={"lookalike": taken, "unlisted": 0.0})
-    assert weights.doubted(None, "lookalike") is None
-    assert weights.doubted(confidence, "unlisted") == pytest.approx(min(max(confidence, 1e-6), 1 - 1e-6))
-    lower, higher = weights.doubted(confidence, "lookalike"), weights.doubted(min(1.0, confidence + 0.1), "lookalike")
-    assert lower <= higher
-    assert lower <= max(confidence, 1e-6) + 1e-12
-
-
-def test_a_name_with_rivals_and_a_word_in_no_list_are_less_sure(tmp_path) -> None:
-    content = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
-    means = {}
-    for taken in (0.0, 2.0):
-        content["weights"]["doubt"] = {"lookalike": taken, "unlisted": taken}
-        path = tmp_path / f"{taken}.json"
-        path.write_text(json.dumps(content), encoding="utf-8")
-        fuser = Fuser(FuseConfig(weights=path))
-        for name, views in (("rivals", ink("Zyme", {"1": 0.6, "t": 0.4})), ("stranger", ink("Qwopp"))):
-            spans, _ = fuser.fuse(ocr_reading(views), views, prior=Lexicon(["Zymet", "Zymex"]))
-            means[name, taken] = ("".join(s.text for s in spans), min(s.confidence for s in spans), spans[-1].because)
-    assert means["rivals", 0.0][0] == "Zymet"
-    assert means["rivals", 0.0][2] == "lexicon_lookalike"
-    assert means["stranger", 0.0][0] == "Qwopp"
-    assert means["rivals", 2.0][1] < means["rivals", 0.0][1]
-    assert means["stranger", 2.0][1] < means["stranger", 0.0][1]
 
 
 def test_a_second_look_is_wanted_where_the_ocr_is_not_sure() -> None:

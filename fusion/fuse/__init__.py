@@ -102,21 +102,8 @@ class Fuser:
         calibrated = partial(self._weights.calibrated, support=support)
         decided = decide.spans(verdict, versions, calibrated, self._config.alternatives)
         if prior is not None and prior.kind != "sums":
-            decided = self._doubted(mark_names(decided, [ocr, *others], prior, ink), prior)
+            decided = mark_names(decided, [ocr, *others], prior, ink)
         return decided, failures
-
-    def _doubted(self, spans: Sequence[Span], prior: Prior) -> tuple[Span, ...]:
-        """Names with rivals, and single words that are in no list, are less sure than their strokes say."""
-        text = "".join(span.text for span in spans)
-        stranger = len(text.split()) == 1 and not prior.holds(text)
-        return tuple(
-            replace(span, confidence=self._weights.doubted(span.confidence, "lookalike"))
-            if span.because == "lexicon_lookalike"
-            else replace(span, confidence=self._weights.doubted(span.confidence, "unlisted"))
-            if stranger
-            else span
-            for span in spans
-        )
 
     def _choose(
         self,

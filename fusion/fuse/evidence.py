@@ -50,8 +50,6 @@ Support = Literal[
 """Who speaks besides the OCR: nobody; the ink's second witness; a list of names, alone or with that witness; a model of
 sums; a reader that writes, with or without a list. How far to trust what depends on it, so each has its own weights."""
 SUPPORT: tuple[Support, ...] = get_args(Support)
-Doubt = Literal["lookalike", "unlisted"]
-DOUBT: tuple[Doubt, ...] = get_args(Doubt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,6 @@ class Weights:
         gate: how fast the witness loses its say as its quality falls; 0 would trust it everywhere alike.
         sure: quality of the OCR's look from which a second look has nothing to add.
         confidence: (slope, offset) of the logistic map from a marginal's log-odds to a confidence, for each of `SUPPORT`.
-        doubt: log-odds that a word under a list of names loses when it is a name that has rivals and that nobody read
-            (`lookalike`), and when it is a single word that is not in the list (`unlisted`).
         accept: (share wrong, confidence) pairs, rising shares: accepting words from that confidence on kept the share of
             wrong ones among the calibration words under it.
     """
@@ -76,7 +72,6 @@ class Weights:
     gate: float
     sure: float
     confidence: Mapping[Support, tuple[float, float]]
-    doubt: Mapping[Doubt, float]
     accept: tuple[tuple[float, float], ...]
 
     def vector(self, support: Support) -> NDArray[np.float64]:
@@ -95,13 +90,6 @@ class Weights:
         slope, offset = self.confidence[support]
         p = min(max(probability, 1e-6), 1 - 1e-6)
         return 1 / (1 + math.exp(-(slope * math.log(p / (1 - p)) + offset)))
-
-    def doubted(self, confidence: float | None, doubt: Doubt) -> float | None:
-        """A confidence in [0, 1] once a word is doubted; an unknown one stays unknown."""
-        if confidence is None:
-            return None
-        p = min(max(confidence, 1e-6), 1 - 1e-6)
-        return 1 / (1 + (1 - p) / p * math.exp(self.doubt[doubt]))
 
     def accepts(self, max_error: float) -> float:
         """Confidence from which words are accepted if at most this share of them may be wrong; infinite if none is."""
@@ -123,10 +111,9 @@ def load_weights(path: Path | None = None) -> Weights:
             support: {str(name): float(value) for name, value in own.items()}
             for support, own in fitted["features"].items()
         }
-        doubt = {name: float(fitted["doubt"][name]) for name in DOUBT}
         accept = tuple((float(share), float(bound)) for share, bound in fitted["accept"])
         margin = {support: float(value) for support, value in fitted["margin"].items()}
-        weights = Weights(named, margin, float(fitted["gate"]), float(fitted["sure"]), maps, doubt, accept)
+        weights = Weights(named, margin, float(fitted["gate"]), float(fitted["sure"]), maps, accept)
         unknown = sorted(
             {name for own in named.values() for name in own} - set(FEATURES)
             | (named.keys() | margin.keys()) - set(SUPPORT)
@@ -136,7 +123,7 @@ def load_weights(path: Path | None = None) -> Weights:
             *margin.values(),
             weights.gate,
             weights.sure,
-            *itertools.chain.from_iterable([*maps.values(), *accept, doubt.values()]),
+            *itertools.chain.from_iterable([*maps.values(), *accept]),
         ]
         if unknown or not np.isfinite(numbers).all():
             raise ValueError(f"unknown features {unknown}" if unknown else "a number is not finite")
