@@ -9,8 +9,8 @@ from pathlib import Path
 
 import cv2
 
-from fusion.train.crops import load_ink
 from fusion.train.fonts import fetch
+from fusion.train.reader import names_of
 from fusion.train.recipe import load_recipe
 from fusion.train.render import pool
 from fusion.train.texts import Texts
@@ -23,8 +23,7 @@ def write_split(recipe: Path, folder: Path, count: int) -> Path:
     """Draw, write images and TSV, and return the TSV's path."""
     plan = load_recipe(recipe)
     materials = fetch(plan.synthetic.fonts, plan.work / "materials")
-    names = [sample.text for ink in plan.ink for sample in load_ink(ink, plan.size.alphabet)]
-    texts = Texts(materials.words, names, plan.seed)
+    texts = Texts(materials.words, names_of(plan), plan.seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows = ["image\ttext\twriter\tnote"]
     for number, (pixels, text) in enumerate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import subprocess
@@ -24,7 +25,7 @@ from fusion.page import Reading
 from fusion.train import adapt as adapting
 from fusion.train import learn
 from fusion.train.__main__ import main
-from fusion.train.crops import ROOM, Deck, Sample, distort, held_out_names, join, load_ink, read_crop
+from fusion.train.crops import ROOM, Deck, Sample, cuts, distort, held_out_names, join, load_ink, read_crop, splice
 from fusion.train.export import SHARES, calibrate, export
 from fusion.train.learn import Batch, Decks, Learner, draw
 from fusion.train.muon import Muon, orthogonal
@@ -312,6 +313,28 @@ def test_a_broken_run_goes_on_to_the_same_weights(tmp_path: Path, unbroken: Lear
     assert same(unbroken, learner)
 
 
+@pytest.mark.parametrize("broken_at", [3, 9])
+def test_a_broken_run_goes_on_with_the_words_that_it_had_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_at: int
+) -> None:
+    monkeypatch.setattr(learn, "BELIEVED", 1e3)
+    spliced = [stage.model_copy(update={"ink": 1.0, "splice": 0.5}) for stage in BOTH]
+
+    def breaks(line: str) -> None:
+        if json.loads(line)["step"] >= broken_at:
+            raise KeyboardInterrupt
+
+    whole = train(Learner(make_recipe(tmp_path / "whole", *spliced, report_every=3)))
+    plan = make_recipe(tmp_path / "broken", *spliced, report_every=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(Learner(plan), breaks)
+    learner = Learner(plan)
+    learner.restore()
+    assert same(whole, train(learner))
+    plain = train(Learner(make_recipe(tmp_path / "plain", *spliced, report_every=3, seed=2)))
+    assert not same(whole, plain)
+
+
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
     plan = make_recipe(tmp_path, Stage(name="look", steps=3, batch=4))
     done = train(Learner(plan))
@@ -541,6 +564,74 @@ def test_words_are_joined_to_a_line_with_white_between(tmp_path: Path) -> None:
     assert np.array_equal(line.pixels, again.pixels)
     assert join(words[:1], random.Random(1)).text == "bad"
     assert join([Sample(np.full((ROOM, 40), 9, np.uint8), "a")] * 2, random.Random(1)).text == "a a"
+
+
+def places_of(text: str) -> list[tuple[float, float]]:
+    """Where `picture` puts each letter, px."""
+    factor = ROOM / 40
+    edges = [6 + cv2.getTextSize(text[:n], cv2.FONT_HERSHEY_SIMPLEX, 0.8, 2)[0][0] for n in range(len(text) + 1)]
+    return [(a * factor, b * factor) for a, b in itertools.pairwise(edges)]
+
+
+def test_a_word_is_cut_where_there_is_no_ink() -> None:
+    pixels = picture("bad egg")
+    columns = cuts(pixels, places_of("bad egg"))
+    assert len(columns) == 6
+    assert list(columns) == sorted(columns)
+    assert (pixels[:, list(columns)] > 200).all()
+    assert cuts(pixels, places_of("b")) == ()
+    # Places outside of the crop, all in one column, and a crop without ink are cut somewhere inside.
+    for places in ([(-9.0, -5.0), (500.0, 510.0)], [(3.0, 4.0)] * 3):
+        assert all(0 <= column < pixels.shape[1] for column in cuts(pixels, places))
+    assert len(cuts(np.full((ROOM, 40), 255, np.uint8), [(0.0, 20.0), (20.0, 40.0)])) == 1
+
+
+def test_a_spliced_word_has_the_ink_of_both() -> None:
+    one, two = samples(["bad", "egg"])
+    left, right = cuts(one.pixels, places_of("bad")), cuts(two.pixels, places_of("egg"))
+    made = splice(one, two, 2, 1, (left[1], right[0]))
+    assert made.text == "bagg"
+    assert made.pixels.dtype == np.uint8
+    assert made.pixels.shape == (ROOM, left[1] + two.pixels.shape[1] - right[0])
+    inked = (made.pixels < 60).any(axis=0)
+    assert inked[: left[1]].sum() == pytest.approx((one.pixels[:, : left[1]] < 60).any(axis=0).sum(), abs=3)
+    assert splice(one, two, 3, 1, (one.pixels.shape[1], right[0])).text == "badgg"
+
+
+def test_spliced_words_are_new_words_of_about_the_same_length() -> None:
+    deck = Deck(samples(WORDS[:15]))
+    like = deck.samples[7]
+    deck.cuts = {n: cuts(sample.pixels, places_of(sample.text)) for n, sample in enumerate(deck.samples) if n % 2}
+    drawn = [deck.draw_spliced(like, random.Random(seed)) for seed in range(40)]
+    assert all(abs(len(sample.text) - len(like.text)) <= 1 for sample in drawn)
+    assert len({sample.text for sample in drawn} - set(WORDS)) > 10
+    alone = Deck(samples(["a", "cabbage", "be"]))
+    alone.cuts = {1: cuts(alone.samples[1].pixels, places_of(alone.samples[1].text))}
+    assert alone.draw_spliced(Sample(picture("gaffebeach"), "gaffebeach"), random.Random(1)).text == "gaffebeach"
+
+
+def test_only_words_whose_label_the_head_believes_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = stir(Learner(make_recipe(tmp_path)))
+    words = samples(["bad", "a", "egg", "face"])
+    assert learner.cut(words) == {}
+    monkeypatch.setattr(learn, "BELIEVED", 1e3)
+    found = learner.cut(words)
+    assert set(found) == {0, 2, 3}  # one letter can't be cut
+    assert {n: len(columns) for n, columns in found.items()} == {0: 2, 2: 2, 3: 3}
+
+
+def test_a_batch_holds_the_share_of_spliced_words() -> None:
+    found = decks()
+    for deck in found.ink:
+        deck.cuts = {n: cuts(s.pixels, places_of(s.text)) for n, s in enumerate(deck.samples) if len(s.text) > 1}
+
+    def strange(share: float) -> float:
+        stage = Stage(name="x", steps=1, batch=24, ink=1, lines=0, splice=share)
+        texts = [t for seed in range(12) for t in draw(found, stage, (SIZE.height, UNIT), *randomness(seed)).texts]
+        return sum(text not in WORDS for text in texts) / len(texts)
+
+    assert strange(0.0) == 0.0
+    assert 0.1 < strange(0.4) < 0.5 < strange(1.0)
 
 
 @pytest.mark.parametrize("size", [(16, 72), (48, 144), (16, 16), (48, 480)])

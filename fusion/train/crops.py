@@ -8,6 +8,7 @@ Taylor, "Improved regularization of convolutional neural networks with cutout", 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,6 +101,42 @@ def join(words: Sequence[Sample], rng: random.Random) -> Sample:
     return Sample(np.asarray((strip + 1) * 127.5, dtype=np.uint8), " ".join(word.text for word in words))
 
 
+def cuts(pixels: NDArray[np.uint8], places: Sequence[tuple[float, float]]) -> tuple[int, ...]:
+    """Where a word may be cut between its letters: the column with the least ink between two letters' middles.
+
+    Args:
+        pixels: uint8 (h, w), grey.
+        places: (left, right) px of each letter.
+
+    Returns:
+        One column, px, between each two neighbours.
+    """
+    ink = (1 - level(pixels)).sum(axis=0)
+    middles = [(left + right) / 2 for left, right in places]
+    found = []
+    for before, after in itertools.pairwise(middles):
+        first = min(max(0, round(before)), len(ink) - 1)
+        last = max(first + 1, min(len(ink), round(after) + 1))
+        found.append(first + int(ink[first:last].argmin()))
+    return tuple(found)
+
+
+def splice(first: Sample, second: Sample, at: int, since: int, columns: tuple[int, int]) -> Sample:
+    """The beginning of one real word and the end of another: real ink of a word that nobody wrote.
+
+    No reader can know such a word by heart; it has to look at the letters.
+
+    Args:
+        first: gives its first `at` letters; both are equally high.
+        second: gives its letters from `since` on.
+        at: letters taken.
+        since: letters left out.
+        columns: where the two are cut, px.
+    """
+    strip = np.hstack([level(first.pixels)[:, : columns[0]], level(second.pixels)[:, columns[1] :]])
+    return Sample(np.asarray((strip + 1) * 127.5, dtype=np.uint8), first.text[:at] + second.text[since:])
+
+
 def distort(
     sample: Sample, height: int, width: int, rng: random.Random, noise: np.random.Generator
 ) -> NDArray[np.float32]:
@@ -164,9 +201,22 @@ class Deck:
     def __init__(self, samples: Sequence[Sample]) -> None:
         """Sort by natural width once; a draw takes neighbours."""
         self.samples = sorted(samples, key=lambda sample: sample.pixels.shape[1] / sample.pixels.shape[0])
+        self.cuts: dict[int, tuple[int, ...]] = {}
+        """Number of a sample → columns between its letters, for those of which it is known where the letters stand."""
 
     def draw(self, count: int, rng: random.Random) -> list[Sample]:
         """`count` samples whose widths are near each other."""
         window = min(len(self.samples), 6 * count)
         start = rng.randint(0, len(self.samples) - window)
         return [self.samples[start + rng.randrange(window)] for _ in range(count)]
+
+    def draw_spliced(self, like: Sample, rng: random.Random) -> Sample:
+        """A word put together from two, about as long as `like`; `like` itself where that can't be done."""
+        numbers = list(self.cuts)
+        for _ in range(8):
+            one, two = rng.choice(numbers), rng.choice(numbers)
+            first, second = self.samples[one], self.samples[two]
+            at, since = rng.randint(1, len(first.text) - 1), rng.randint(1, len(second.text) - 1)
+            if abs(at + len(second.text) - since - len(like.text)) <= 1:
+                return splice(first, second, at, since, (self.cuts[one][at - 1], self.cuts[two][since - 1]))
+        return like

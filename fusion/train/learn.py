@@ -26,10 +26,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from fusion.ctc import fold
+from fusion.ctc import Posterior, fold
 from fusion.errors import InputError
 from fusion.train import network
-from fusion.train.crops import Deck, Sample, distort, join
+from fusion.train.crops import Deck, Sample, cuts, distort, join
 from fusion.train.muon import Muon
 from fusion.train.recipe import Recipe, Stage
 from fusion.vlm.witness import WEIGHTS, CtcHead, columns_of, grey, pad, tower, tower_block
@@ -40,6 +40,8 @@ WIDTHS = (72, 72, 96, 96, 96, 120, 120, 144)
 """Widths of a batch of words, px: a word of seven letters is squashed to 10 px a letter or spread to 24."""
 LINE_PX = 240
 """Mean natural width from which a batch of real crops is one of lines, px."""
+BELIEVED = 0.7
+"""Most nats per letter that a label may cost for its word to be cut into letters."""
 LINE_SHARE = 3
 """A batch of lines is so many times smaller than one of words."""
 
@@ -99,6 +101,9 @@ def draw(decks: Decks, stage: Stage, size: tuple[int, int], rng: random.Random, 
             width = _line_width(samples, height, unit, rng)
         else:
             width = rng.choice(WIDTHS)
+            if real and stage.splice and decks.ink[source].cuts:
+                deck = decks.ink[source]
+                samples = [deck.draw_spliced(s, rng) if rng.random() < stage.splice else s for s in samples]
     if real:
         trust = decks.trust[source]
     crops = np.stack([distort(sample, height, width, rng, noise) for sample in samples])
@@ -224,7 +229,7 @@ class Learner:
             outer = [p for name, p in named if p.ndim != 2 or "outer" in name or "embed" in name]
             matrices.append({"params": inner, "lr": stage.rate * factor})
             others.append({"params": outer, "lr": stage.rate * factor * 0.1})
-        muon = Muon(matrices)
+        muon = Muon(matrices, dtype=torch.bfloat16 if self.recipe.bf16 else torch.float32)
         adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)
         for optimiser in (muon, adam):
             for group in optimiser.param_groups:
@@ -261,10 +266,14 @@ class Learner:
         log: Callable[[str], None],
     ) -> None:
         optimisers = self.optimisers(stage)
-        if self._saved is not None:
+        if self._saved is None:
+            self._cuts = [self.cut(deck.samples) if stage.splice else {} for deck in decks.ink]
+        else:
             for optimiser, state in zip(optimisers, self._saved, strict=True):
                 optimiser.load_state_dict(state)
             self._saved = None
+        for deck, found in zip(decks.ink, self._cuts, strict=True):
+            deck.cuts = found
         parameters = [p for o in optimisers for g in o.param_groups for p in g["params"]]
         drawer = ThreadPoolExecutor(1)  # the next batch is drawn while this one is learnt
         waiting = drawer.submit(self._draw, decks, stage, self.done)
@@ -300,6 +309,7 @@ class Learner:
     # --- state ----------------------------------------------------------------------------------------------------
 
     _saved: list[dict[str, Any]] | None = None
+    _cuts: Sequence[dict[int, tuple[int, ...]]] = ()
 
     @property
     def _state_file(self) -> Path:
@@ -311,6 +321,7 @@ class Learner:
             "model": self.model.state_dict(),
             "head": self.head.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+            "cuts": list(self._cuts),
             "done": self.done,
         }
         unfinished = self._state_file.with_suffix(".new")
@@ -325,6 +336,7 @@ class Learner:
         self.model.load_state_dict(content["model"])
         self.head.load_state_dict(content["head"])
         self._saved = content["optimisers"] or None
+        self._cuts = content["cuts"]
         self.done = content["done"]
         return True
 
@@ -361,6 +373,22 @@ class Learner:
                     runs = [c for k, c in enumerate(path) if k == 0 or c != path[k - 1]]
                     texts[n] = "".join(alphabet[c] for c in runs)
         return [texts[n] for n in range(len(samples))]
+
+    def cut(self, samples: Sequence[Sample]) -> dict[int, tuple[int, ...]]:
+        """Columns between the letters of those samples whose label the head believes; see `crops.cuts`."""
+        found: dict[int, tuple[int, ...]] = {}
+        alphabet = ("", *self.size.alphabet)
+        for number, sample in enumerate(samples):
+            view = grey(sample.pixels, self.size.height)
+            with torch.inference_mode():
+                features = tower(self.model.model.visual, pad([view], 2 * self.size.patch).to(self.device))
+                table = self.frames(features)[0, : self.frames_of(view.shape[1])].exp().cpu().numpy()
+            look = Posterior.compact(
+                table, alphabet, sample.pixels.shape[1] / view.shape[1] * self.size.patch / self.size.frames
+            )
+            if len(sample.text) > 1 and look.score([sample.text])[0] > -BELIEVED * len(sample.text):
+                found[number] = cuts(sample.pixels, look.place(sample.text))
+        return found
 
     def error_rate(self, samples: Sequence[Sample]) -> float:
         """Pooled character error rate of the head's best path, case aside."""

@@ -1,8 +1,8 @@
 """Muon: momentum whose every matrix is made nearly orthogonal before it is stepped.
 
-Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. torch.optim.Muon does the
-orthogonalisation in bfloat16, one matrix at a time; on a processor without bfloat16 that takes half of a step, so here
-it is done in the matrices' own type, all of one shape together.
+Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. torch.optim.Muon always does the
+orthogonalisation in bfloat16, one matrix at a time. On a processor without bfloat16 that takes half of a step, so here
+the caller says in which type, and all matrices of one shape go together.
 """
 
 from __future__ import annotations
@@ -32,9 +32,17 @@ def orthogonal(matrices: torch.Tensor, steps: int) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """For the matrices inside a network; embeddings, norms and the last layer belong to AdamW."""
 
-    def __init__(self, groups: Any, momentum: float = 0.95, weight_decay: float = 0.02, steps: int = 4) -> None:
-        """Parameter groups with their own `lr`; `steps` of the iteration."""
+    def __init__(
+        self,
+        groups: Any,
+        momentum: float = 0.95,
+        weight_decay: float = 0.02,
+        steps: int = 4,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Parameter groups with their own `lr`; `steps` of the iteration, done in `dtype`."""
         super().__init__(groups, {"lr": 0.02, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -52,5 +60,6 @@ class Muon(torch.optim.Optimizer):
                     kept.lerp_(p.grad, 1 - group["momentum"])
                     steps.append(p.grad.lerp(kept, group["momentum"]))  # Nesterov
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                for p, update in zip(parameters, orthogonal(torch.stack(steps), group["steps"]), strict=True):
+                updates = orthogonal(torch.stack(steps).to(self._dtype), group["steps"])
+                for p, update in zip(parameters, updates, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import yaml
 
+from fusion.errors import InputError
 from fusion.train.crops import Deck, Sample, load_ink
 from fusion.train.export import calibrate, export
 from fusion.train.fonts import Materials, fetch
@@ -34,7 +35,7 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> dict[str, float]:
     alphabet = recipe.size.alphabet
     ink = [load_ink(source, alphabet) for source in recipe.ink]
     unseen = [sample for source in recipe.ink for sample in load_ink(source, alphabet, held_out=True)]
-    rendered = _rendered(recipe, [sample.text for source in ink for sample in source])
+    rendered = _rendered(recipe)
     short = recipe.synthetic.longest_word
     judged = rendered["judged"]
     decks = Decks(
@@ -75,6 +76,7 @@ def _card(recipe: Recipe, learner: Learner, figures: dict[str, float], words: in
         unseen=unseen,
         lines=recipe.synthetic.lines,
         fonts=", ".join(f"{n} under {licence}" for licence, n in sorted(fonts.items())),
+        names=", ".join(f"`{path.name}`" for path in recipe.synthetic.names) or "no list",
         package=f"{listing['words']['package']} {listing['words']['version']}",
         steps=", ".join(f"{stage.name} {stage.steps} steps of {stage.batch}" for stage in recipe.stages),
         rates="\n".join(f"| {name} | {rate:.3f} |" for name, rate in figures.items()),
@@ -97,9 +99,11 @@ Made by `python -m fusion.train reader --config configs/train/small_reader.yaml`
 ## Data
 
 - {words} words of RxHandBD's training part (Zenodo 10.5281/zenodo.18478741, MIT as stated by its publisher; labels are
-  noisy); {unseen} more were kept out. No other real handwriting.
+  noisy); {unseen} more were kept out. A part of them is shown as words put together from two, cut between letters where
+  the network itself finds them. No other real handwriting.
 - {lines} rendered texts: handwriting fonts from npm `@fontsource` packages ({fonts}; each is named in
-  `configs/train/fonts.yaml`), English words of {package} (SCOWL), phrases and sums written for this project.
+  `configs/train/fonts.yaml`), English words of {package} (SCOWL), names of the real words' labels and of {names} (see
+  the project's `fusion/domain/lists/SOURCE.md`), phrases and sums written for this project.
 
 ## Character error rates of the head alone (best path, case aside, nothing of it trained on)
 
@@ -117,11 +121,27 @@ writes text that looks right and is not there: the project never lets it write.
 """
 
 
-def _rendered(recipe: Recipe, names: list[str]) -> dict[str, list[Sample]]:
+def names_of(recipe: Recipe) -> list[str]:
+    """Names that rendered texts are drawn from: the labels of the real words, and the recipe's lists.
+
+    Raises:
+        InputError: a split or a list can't be read.
+    """
+    names = [sample.text for source in recipe.ink for sample in load_ink(source, recipe.size.alphabet)]
+    try:
+        lists = [path.read_text(encoding="utf-8").splitlines() for path in recipe.synthetic.names]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            "synthetic.names", f"a list can't be read ({error})", "Check the paths in the recipe."
+        ) from error
+    return names + [name for listed in lists for name in listed if name]
+
+
+def _rendered(recipe: Recipe) -> dict[str, list[Sample]]:
     """Rendered training lines, and lines in held-out fonts and words; kept in the work folder once made."""
     path = recipe.work / "rendered.pkl"
     if not path.is_file():
-        materials = fetch(recipe.synthetic.fonts, recipe.work / "materials")
+        names, materials = names_of(recipe), fetch(recipe.synthetic.fonts, recipe.work / "materials")
         made = {
             "train": _render(recipe, materials, names, recipe.synthetic.lines, held_out=False),
             "judged": _render(recipe, materials, names, JUDGED, held_out=True),

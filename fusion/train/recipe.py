@@ -60,6 +60,9 @@ class Synthetic(Part):
     """Rendered lines."""
 
     fonts: Path = Field(description="Listing of fonts and word lists.")
+    names: tuple[Path, ...] = Field(
+        (), description="Lists of names to draw texts from beside the real words' own, one a line."
+    )
     lines: int = Field(30_000, ge=1, description="Texts rendered.")
     longest_word: int = Field(12, ge=1, description="Most characters of a short text, batched with words.")
 
@@ -79,6 +82,9 @@ class Stage(Part):
     )
     ink: float = Field(0.5, ge=0, le=1, description="Share of steps on real words.")
     lines: float = Field(0.15, ge=0, le=1, description="Share of steps on lines.")
+    splice: float = Field(
+        0.0, ge=0, le=1, description="Share of the real words of a batch that are put together from two."
+    )
     decoder: bool = Field(False, description="Train the decoder too; otherwise tower and head alone.")
     slower: float = Field(1.0, gt=0, description="Step length of tower and head relative to the decoder's.")
 
