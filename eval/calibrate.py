@@ -1,12 +1,12 @@
 """What decisions are worth: margin, thresholds, and confidences that are as often right as they say.
 
 Knows cases and weights; fits no weight. Maps after Platt ("Probabilistic outputs for support vector machines", 1999),
-thresholds after conformal risk control (Angelopoulos et al. 2022).
+thresholds after conformal risk control (Angelopoulos et al. 2022). The unit is a word, since a word is what a person
+accepts; it is as sure as the least sure of its characters.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,10 @@ from eval.cases import Case
 from fusion.fuse import decide, evidence
 from fusion.fuse.align import clusters, key
 
-Maps = Mapping[evidence.Support, tuple[float, float]]
-"""(slope, offset) for each support."""
+Maps = Mapping[evidence.Support, Mapping[str, float]]
+"""The numbers of `evidence.CONFIDENCE` for each support."""
+SOFT = 4.0
+"""How sharply the least sure character stands for its word while the map is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,35 @@ class Decided:
             chosen, _ = decide.choose(case.texts, probabilities, case.table[:, 0], case.others, case.prior, margin)
         return cls(case, chosen, decide.marginals(case.texts, probabilities, chosen)[0])
 
-    def word(self, maps: Maps) -> tuple[float, bool]:
-        """Its least confidence, and whether the text is right."""
-        slope, offset = maps[self.case.support]
-        least = float(np.clip(self.agreement.min() if len(self.agreement) else 0.0, 1e-6, 1 - 1e-6))
-        odds = slope * math.log(least / (1 - least)) + offset
-        return 1 / (1 + math.exp(-odds)), bool(self.case.errors[self.chosen] == 0)
+    def words(self) -> list[tuple[NDArray[np.float64], bool]]:
+        """Each word of the decision: what its characters' confidences rest on, and whether it is right.
+
+        Returns:
+            float64 (n, 5), in the order of `evidence.CONFIDENCE`; in a line of several words one is right if all its
+            characters are, and nothing is missing beside them.
+        """
+        case, text = self.case, self.case.texts[self.chosen]
+        ocr = decide.counterpart(text, case.texts[0])
+        vlm = decide.counterpart(text, case.others[0]) if case.others else None
+        who = decide.voices(text, ocr, vlm, case.prior)
+        rows = np.array([evidence.grounds(float(p), one) for p, one in zip(self.agreement, who, strict=True)])
+        own = clusters(text)
+        if len(text.split()) == 1:
+            return [(rows, bool(case.errors[self.chosen] == 0))]
+        truth = decide.counterpart(text, case.reference)
+        same = [key(a) == key(b) for a, b in zip(own, truth, strict=True)]
+        inked = [not cluster.isspace() for cluster in own]
+        edges = np.flatnonzero(np.diff([False, *inked, False])).reshape(-1, 2).tolist()
+        return [(rows[a:b], all(same[a:b])) for a, b in edges]
+
+
+def confidences(decided: Sequence[Decided], maps: Maps) -> list[tuple[float, bool]]:
+    """Least confidence of every word, and whether the word is right."""
+    found = []
+    for one in decided:
+        vector = np.array([maps[one.case.support][name] for name in evidence.CONFIDENCE])
+        found += [(float(1 / (1 + np.exp(-(rows @ vector).min()))), right) for rows, right in one.words()]
+    return found
 
 
 def thresholds(words: Sequence[tuple[float, bool]], shares: Sequence[float]) -> list[list[float]]:
@@ -69,34 +94,35 @@ def thresholds(words: Sequence[tuple[float, bool]], shares: Sequence[float]) -> 
     return found
 
 
-def pairs(decided: Sequence[Decided]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Marginals of all decided characters, and whether each was right: float64 (n,), float64 (n,)."""
-    marginals: list[float] = []
-    right: list[float] = []
-    for one in decided:
-        text = one.case.texts[one.chosen]
-        truth = decide.counterpart(text, one.case.reference)
-        marginals += one.agreement.tolist()
-        right += [float(key(a) == key(b)) for a, b in zip(clusters(text), truth, strict=True)]
-    return np.array(marginals), np.array(right)
+def calibration(decided: Sequence[Decided], l2: float = 1e-3) -> dict[str, float]:
+    """The numbers of `evidence.CONFIDENCE` under which the words are most probably as right or wrong as they are.
 
+    A voice more never makes less sure: what the three voices add is kept from falling below 0.
+    """
+    words = [word for one in decided for word in one.words()]
+    widest = max(len(rows) for rows, _ in words)
+    table = torch.zeros(len(words), widest, len(evidence.CONFIDENCE), dtype=torch.float64)
+    absent = torch.full((len(words), widest), 1e9, dtype=torch.float64)
+    for n, (rows, _) in enumerate(words):
+        table[n, : len(rows)] = torch.from_numpy(rows)
+        absent[n, : len(rows)] = 0.0
+    right = torch.tensor([float(ok) for _, ok in words], dtype=torch.float64)
+    free = torch.tensor([0.4, 0.0, 0.5, 0.5, 0.5], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe")
 
-def platt(marginals: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and offset of the logistic map from the marginal's log-odds to the share that is right."""
-    p = np.clip(marginals, 1e-6, 1 - 1e-6)
-    x, y = torch.from_numpy(np.log(p / (1 - p))), torch.from_numpy(right)
-    both = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([both], max_iter=100, line_search_fn="strong_wolfe")
+    def bounded() -> torch.Tensor:
+        return torch.cat([free[:2], free[2:].relu()])
 
     def loss() -> Any:
         optimiser.zero_grad()
-        value = torch.nn.functional.binary_cross_entropy_with_logits(both[0] * x + both[1], y)
+        numbers = bounded()
+        least = -torch.logsumexp(-SOFT * (table @ numbers + absent), dim=1) / SOFT
+        value = torch.nn.functional.binary_cross_entropy_with_logits(least, right) + l2 * (numbers**2).sum()
         value.backward()
         return value
 
     optimiser.step(loss)
-    slope, offset = both.detach().tolist()
-    return slope, offset
+    return dict(zip(evidence.CONFIDENCE, (round(value, 4) for value in bounded().detach().tolist()), strict=True))
 
 
 def margin_for(cases: Sequence[Case], vector: NDArray[np.float64], harm: float) -> float:

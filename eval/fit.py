@@ -21,7 +21,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from eval.calibrate import Decided, margin_for, pairs, platt, sure_from, thresholds
+from eval.calibrate import Decided, calibration, confidences, margin_for, sure_from, thresholds
 from eval.cases import Bench, Case, FitConfig, Source, read_cases
 from fusion.errors import ConfigError
 from fusion.fuse import evidence
@@ -59,7 +59,7 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
     unseen = [case.gated(gate) for case in drawn if case.image not in first]
     fitted, decided = _calibrated(vectors, unseen, [case.gated(gate) for case in trusted], config)
     content = {
-        "version": 3,
+        "version": 4,
         "command": command,
         "fitted_on": {
             "cases": counts | more,
@@ -135,12 +135,12 @@ def _calibrated(
     labelled = {id(case) for case in trusted or unseen}
     judged = {name: [d for d in decided if d.case.support == name] for name in vectors}
     judged["alone"] = [d for d in judged["alone"] if id(d.case) in labelled]
-    confidence = base["confidence"] | {name: _rounded(platt(*pairs(about))) for name, about in judged.items() if about}
+    maps = base["confidence"] | {name: calibration(about) for name, about in judged.items() if about}
     fitted = {
         "margin": margins,
         "sure": round(sure_from(own["witnessed"], vectors["witnessed"], config.idle), 4),
-        "confidence": confidence,
-        "accept": thresholds([d.word(confidence) for d in decided], config.shares),
+        "confidence": maps,
+        "accept": thresholds(confidences(decided, maps), config.shares),
     }
     fresh = {id(case) for case in unseen}
     return fitted, [d for d in decided if id(d.case) in fresh]
@@ -158,10 +158,6 @@ def _summary(name: str, tested: Sequence[Decided]) -> str:
 
 def _fitted(cases: Sequence[Case], support: evidence.Support, l2: float) -> NDArray[np.float64]:
     return minimum_risk([case for case in cases if case.support == support], l2)
-
-
-def _rounded(pair: Sequence[float]) -> list[float]:
-    return [round(value, 4) for value in pair]
 
 
 def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from eval import datasets, metrics
 from eval.blind import BlindReader, Sight
-from eval.calibrate import platt, sure_from, thresholds
+from eval.calibrate import Decided, calibration, confidences, sure_from, thresholds
 from eval.cases import WITNESS, Case
 from eval.fit import load_fit, minimum_risk
 from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
@@ -134,9 +134,11 @@ def case(
     support: evidence.Support = "witnessed",
     quality: tuple[float, float, float] = (0.5, 0.5, 0.5),
     length: int = 1,
+    others: tuple[str, ...] = ("a",),
+    reference: str = "a",
 ) -> Case:
     """A training line whose truth and second reading are "a"."""
-    return Case(texts, ("a",), support, quality, table, errors, length, "a", "a.png", None)
+    return Case(texts, others, support, quality, table, errors, length, reference, "a.png", None)
 
 
 def test_minimum_risk_learns_which_feature_tells_the_truth() -> None:
@@ -155,13 +157,44 @@ def test_minimum_risk_learns_which_feature_tells_the_truth() -> None:
     assert abs(weights["length"]) < 0.5
 
 
-def test_platt_recovers_the_map() -> None:
+def decided(probability: float, *, second: bool, right: bool) -> Decided:
+    """A word of one letter, decided with a probability and read so by the second reader or not."""
+    table = np.zeros((2, len(evidence.FEATURES)))
+    table[1, 0] = np.log((1 - probability) / probability)
+    texts, errors = ("a", "b"), np.array([0.0, 1.0] if right else [1.0, 0.0])
+    own = case(texts, table, errors, others=("a" if second else "c",), reference="a" if right else "b")
+    return Decided.of(own, np.array([float(name == "ink") for name in evidence.FEATURES]), 0.0)
+
+
+def test_calibration_recovers_the_map() -> None:
     rng = np.random.default_rng(1)
-    p = rng.uniform(0.02, 0.98, 4000)
-    odds = np.log(p / (1 - p))
-    right = (rng.uniform(size=4000) < 1 / (1 + np.exp(-(0.5 * odds + 1)))).astype(float)
-    slope, offset = platt(p, right)
-    assert (slope, offset) == (pytest.approx(0.5, abs=0.1), pytest.approx(1.0, abs=0.15))
+    words = []
+    for p in rng.uniform(0.55, 0.98, 3000):
+        second = bool(rng.random() < 0.5)
+        odds = 0.5 * np.log(p / (1 - p)) + 0.2 + 1.5 * second
+        words.append(decided(float(p), second=second, right=bool(rng.random() < 1 / (1 + np.exp(-odds)))))
+    found = calibration(words, l2=1e-5)
+    assert found["slope"] == pytest.approx(0.5, abs=0.15)
+    assert found["second"] == pytest.approx(1.5, abs=0.25)
+    assert found["offset"] + found["ocr"] == pytest.approx(0.2, abs=0.3)
+    sure = confidences(words, {words[0].case.support: found})
+    assert np.mean([value for value, _ in sure]) == pytest.approx(np.mean([ok for _, ok in sure]), abs=0.01)
+    # The second reader's word counts for nothing where it is as often wrong as right, and never against.
+    harmful = [decided(0.9, second=second, right=not second) for second in (True, False)] * 40
+    assert calibration(harmful)["second"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_words_of_a_line_are_judged_one_by_one() -> None:
+    table = np.zeros((2, len(evidence.FEATURES)))
+    table[1, 0] = -3.0
+    line = case(
+        ("bad egg 12", "bad egg 17"), table, np.array([1.0, 1.0]), others=("bad egg 12",), reference="bad eggs 12"
+    )
+    one = Decided.of(line, np.array([float(name == "ink") for name in evidence.FEATURES]), 0.0)
+    words = one.words()
+    assert [right for _, right in words] == [True, False, True]
+    assert [len(rows) for rows, _ in words] == [3, 3, 2]
+    assert words[2][0][1, 0] < words[0][0][0, 0]  # the digit that another hypothesis has otherwise
 
 
 def test_a_simulated_reader_errs_where_the_ink_is_hard() -> None:

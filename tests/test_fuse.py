@@ -16,7 +16,7 @@ from fusion.config import FuseConfig
 from fusion.domain.lexicon import Lexicon
 from fusion.errors import ConfigError
 from fusion.fuse import WEIGHED, Fuser, decide, evidence, support_of
-from fusion.fuse.align import align, clusters, keys
+from fusion.fuse.align import align, clusters, key, keys
 from fusion.fuse.hypotheses import gather, mixes
 from fusion.ink import Ink
 from fusion.page import Span
@@ -217,12 +217,12 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
         "margin": {"sums": 2},
         "gate": 1,
         "sure": 0.9,
-        "confidence": {name: [1, 0] for name in evidence.SUPPORT},
+        "confidence": {name: dict.fromkeys(evidence.CONFIDENCE, 1) for name in evidence.SUPPORT},
         "accept": [[0.01, 0.9], [0.1, 0.5]],
     }
     path.write_text(json.dumps({"weights": good}))
     loaded = evidence.load_weights(path)
-    maps = dict.fromkeys(evidence.SUPPORT, (1.0, 0.0))
+    maps = dict.fromkeys(evidence.SUPPORT, dict.fromkeys(evidence.CONFIDENCE, 1.0))
     assert loaded == evidence.Weights(
         {"witnessed": {"ink": 1.0}},
         {"sums": 2.0},
@@ -235,10 +235,11 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
     maps, nan = good["confidence"], float("nan")
     for bad in (
         {},
-        *({key: value for key, value in good.items() if key != missing} for missing in good),
+        *({name: value for name, value in good.items() if name != missing} for missing in good),
         good | {"confidence": {name: pair for name, pair in maps.items() if name != "witnessed"}},
         good | {"confidence": maps | {"alone": 1}},
-        good | {"confidence": maps | {"supported": [nan, 0]}},
+        good | {"confidence": maps | {"alone": {"slope": 1, "offset": 0}}},
+        good | {"confidence": maps | {"supported": maps["supported"] | {"second": nan}}},
         good | {"features": {"witnessed": {"inc": 1}}},
         good | {"features": {"watched": {"ink": 1}}},
         good | {"features": {"witnessed": {"ink": nan}}},
@@ -259,6 +260,35 @@ def test_a_confidence_map_of_one_number_is_a_clear_error(tmp_path) -> None:
     (tmp_path / "weights.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"weights.json.*eval fit"):
         Fuser(FuseConfig(weights=tmp_path / "weights.json"))
+
+
+@given(st.text("abN 5.é", max_size=9), st.text("abN 5.é", max_size=9))
+def test_every_character_has_its_voices(text: str, other: str) -> None:
+    prior = Lexicon([text, "Napa"])
+    own, theirs = decide.counterpart(text, text), decide.counterpart(text, other)
+    found = decide.voices(text, own, theirs, prior)
+    assert len(found) == len(clusters(text))
+    assert all(one.ocr for one in found)
+    assert [one.second for one in found] == [key(a) == key(b) for a, b in zip(theirs, clusters(text), strict=True)]
+    assert all(one.listed for one in found) == (prior.holds(text) or all(map(prior.holds, text.split())))
+    assert not any(one.second for one in decide.voices(text, own, None, None))
+
+
+def test_a_list_speaks_for_its_words_only() -> None:
+    who = decide.voices("Napa 5", decide.counterpart("Napa 5", "Nape 5"), None, Lexicon(["napa"]))
+    assert [one.listed for one in who] == [True] * 5 + [False]  # white space is no word
+    assert [one.ocr for one in who] == [True, True, True, False, True, True]
+
+
+@given(st.floats(0, 1), st.sampled_from(evidence.SUPPORT))
+def test_a_voice_more_never_makes_less_sure(probability: float, support: evidence.Support) -> None:
+    weights = evidence.load_weights()
+    sure = [
+        weights.calibrated(probability, support, evidence.Voices(*voices))
+        for voices in [(False, False, False), (True, False, False), (True, True, False), (True, True, True)]
+    ]
+    assert sure == sorted(sure)
+    assert all(0 <= value <= 1 for value in sure)
 
 
 def test_counterpart_gives_every_character_of_the_other_text_a_place() -> None:
@@ -358,7 +388,7 @@ def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Witnessed:
         "margin": {},
         "gate": 1.0,
         "sure": 0.9,
-        "confidence": {name: [1.0, 0.0] for name in evidence.SUPPORT},
+        "confidence": {name: dict.fromkeys(evidence.CONFIDENCE, 0.0) | {"slope": 1.0} for name in evidence.SUPPORT},
         "accept": [],
     }
     path = tmp_path_factory.mktemp("weights") / "weights.json"

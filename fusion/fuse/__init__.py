@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,16 +90,19 @@ class Fuser:
         texts[chosen] = text = _cased(texts[chosen], [ocr, *others], ink, prior, lean)
         agreement, versions = decide.marginals(texts, probabilities, chosen)
         nearest = min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
+        own = decide.counterpart(text, ocr.text)
+        theirs = decide.counterpart(text, nearest.text) if nearest is not None else None
+        speakers = decide.voices(text, own, theirs, prior)
         verdict = decide.Verdict(
             text,
-            decide.counterpart(text, ocr.text),
-            decide.counterpart(text, nearest.text) if nearest is not None else None,
-            agreement,
+            own,
+            theirs,
+            [self._weights.calibrated(float(p), support, who) for p, who in zip(agreement, speakers, strict=True)],
+            agreement >= decide.SETTLED,
             bool(table[chosen, evidence.FEATURES.index("ink")] >= -decide.TOLERATED),
             numbers_kept,
         )
-        calibrated = partial(self._weights.calibrated, support=support)
-        decided = decide.spans(verdict, versions, calibrated, self._config.alternatives)
+        decided = decide.spans(verdict, versions, self._config.alternatives)
         if prior is not None and prior.kind != "sums":
             decided = mark_names(decided, [ocr, *others], prior, ink)
         return decided, failures

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import regex
 from numpy.typing import NDArray
 
 from fusion.fuse.align import align, clusters, key, keys
+from fusion.fuse.evidence import Voices
 from fusion.ink import Prior
 from fusion.page import Candidate, Source, Span
 
@@ -50,7 +51,8 @@ class Verdict:
         text: the decided text.
         ocr: what the OCR has for each cluster of `text`.
         vlm: the same for the second reader's reading that is nearest to `text`; None when there is none.
-        agreement: float64 (n,), marginal probability of each cluster.
+        confidences: one per cluster, in [0, 1].
+        settled: bool (n,), whether hardly any probable text has another character there.
         supported: the ink prefers no other text by more than `TOLERATED`.
         numbers_kept: a text with other numbers was more probable but was refused.
     """
@@ -58,7 +60,8 @@ class Verdict:
     text: str
     ocr: tuple[str, ...]
     vlm: tuple[str, ...] | None
-    agreement: NDArray[np.float64]
+    confidences: Sequence[float]
+    settled: NDArray[np.bool_]
     supported: bool
     numbers_kept: bool
 
@@ -163,6 +166,27 @@ def counterpart(text: str, other: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def voices(text: str, ocr: Sequence[str], vlm: Sequence[str] | None, prior: Prior | None) -> list[Voices]:
+    """Who has each cluster of a text.
+
+    Args:
+        text: the decided text.
+        ocr: what the OCR has for each of its clusters; see `counterpart`.
+        vlm: the same for the second reader; None when there is none.
+        prior: names to expect, or None.
+    """
+    listed: list[bool] = []
+    if prior is not None:
+        whole = prior.holds(text)
+        for word in regex.findall(r"\s+|\S+", text):
+            listed += [whole or word.isspace() or prior.holds(word)] * len(clusters(word))
+    own = keys(text)
+    return [
+        Voices(key(ocr[n]) == own[n], vlm is not None and key(vlm[n]) == own[n], prior is not None and listed[n])
+        for n in range(len(own))
+    ]
+
+
 def marginals(
     texts: Sequence[str], probabilities: NDArray[np.float64], chosen: int
 ) -> tuple[NDArray[np.float64], list[tuple[float, tuple[str, ...]]]]:
@@ -182,16 +206,11 @@ def marginals(
     return np.clip(agreement, 0.0, 1.0), versions
 
 
-def spans(
-    verdict: Verdict,
-    versions: list[tuple[float, tuple[str, ...]]],
-    calibrated: Callable[[float], float],
-    alternatives: int,
-) -> tuple[Span, ...]:
+def spans(verdict: Verdict, versions: list[tuple[float, tuple[str, ...]]], alternatives: int) -> tuple[Span, ...]:
     """Runs of clusters with one source, one rule and one state of doubt; together they are the verdict's text."""
     own = clusters(verdict.text)
     # A doubtful stretch is a span of its own: its alternatives are then characters, not whole lines.
-    labels = [(*_rule(verdict, own, n), verdict.agreement[n] >= SETTLED) for n in range(len(own))]
+    labels = [(*_rule(verdict, own, n), verdict.settled[n]) for n in range(len(own))]
     result = []
     start = 0
     for end in range(1, len(own) + 1):
@@ -199,7 +218,7 @@ def spans(
             continue
         source, because, _ = labels[start]
         text = "".join(own[start:end])
-        confidence = calibrated(float(verdict.agreement[start:end].min()))
+        confidence = min(verdict.confidences[start:end])
         result.append(Span(text, source, confidence, because, _alternatives(text, versions, start, end, alternatives)))
         start = end
     return tuple(result)

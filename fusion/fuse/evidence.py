@@ -53,6 +53,21 @@ SUPPORT: tuple[Support, ...] = get_args(Support)
 
 
 @dataclass(frozen=True, slots=True)
+class Voices:
+    """Who has a character as it was decided: the OCR's reading, the second reader's, and a list that holds its word."""
+
+    ocr: bool
+    second: bool
+    listed: bool
+
+
+CONFIDENCE = ("slope", "offset", "ocr", "second", "listed")
+"""Numbers of the logistic map from a character's marginal probability to its confidence: what the marginal's log-odds are
+worth, log-odds of its own, and log-odds more where the OCR's reading has the character, the second reader's has it, and a
+list holds its word."""
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
     """The fitted numbers.
 
@@ -62,7 +77,7 @@ class Weights:
             Fitted so that at most one line is broken for every twenty mended.
         gate: how fast the witness loses its say as its quality falls; 0 would trust it everywhere alike.
         sure: quality of the OCR's look from which a second look has nothing to add.
-        confidence: (slope, offset) of the logistic map from a marginal's log-odds to a confidence, for each of `SUPPORT`.
+        confidence: for each of `SUPPORT`, the numbers named in `CONFIDENCE`.
         accept: (share wrong, confidence) pairs, rising shares: accepting words from that confidence on kept the share of
             wrong ones among the calibration words under it.
     """
@@ -71,7 +86,7 @@ class Weights:
     margin: Mapping[Support, float]
     gate: float
     sure: float
-    confidence: Mapping[Support, tuple[float, float]]
+    confidence: Mapping[Support, Mapping[str, float]]
     accept: tuple[tuple[float, float], ...]
 
     def vector(self, support: Support) -> NDArray[np.float64]:
@@ -85,15 +100,25 @@ class Weights:
         own = self.features.get("sums", {})
         return own.get("sums", 0.0) / max(own.get("ink", 1.0), 1e-6)
 
-    def calibrated(self, probability: float, support: Support) -> float:
-        """Confidence for a marginal probability, both in [0, 1]."""
-        slope, offset = self.confidence[support]
-        p = min(max(probability, 1e-6), 1 - 1e-6)
-        return 1 / (1 + math.exp(-(slope * math.log(p / (1 - p)) + offset)))
+    def calibrated(self, probability: float, support: Support, voices: Voices) -> float:
+        """Confidence for a character's marginal probability, both in [0, 1]."""
+        numbers = self.confidence[support]
+        return 1 / (
+            1
+            + math.exp(
+                -sum(numbers[name] * x for name, x in zip(CONFIDENCE, grounds(probability, voices), strict=True))
+            )
+        )
 
     def accepts(self, max_error: float) -> float:
         """Confidence from which words are accepted if at most this share of them may be wrong; infinite if none is."""
         return next((bound for share, bound in reversed(self.accept) if share <= max_error), math.inf)
+
+
+def grounds(probability: float, voices: Voices) -> tuple[float, ...]:
+    """What a confidence rests on, in the order of `CONFIDENCE`."""
+    p = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(p / (1 - p)), 1.0, float(voices.ocr), float(voices.second), float(voices.listed)
 
 
 @cache
@@ -106,7 +131,7 @@ def load_weights(path: Path | None = None) -> Weights:
     source = path if path is not None else files("fusion.fuse") / "weights.json"
     try:
         fitted = json.loads(source.read_text(encoding="utf-8"))["weights"]
-        maps = {name: (float(fitted["confidence"][name][0]), float(fitted["confidence"][name][1])) for name in SUPPORT}
+        maps = {name: {part: float(fitted["confidence"][name][part]) for part in CONFIDENCE} for name in SUPPORT}
         named = {
             support: {str(name): float(value) for name, value in own.items()}
             for support, own in fitted["features"].items()
@@ -123,7 +148,7 @@ def load_weights(path: Path | None = None) -> Weights:
             *margin.values(),
             weights.gate,
             weights.sure,
-            *itertools.chain.from_iterable([*maps.values(), *accept]),
+            *itertools.chain.from_iterable([*(own.values() for own in maps.values()), *accept]),
         ]
         if unknown or not np.isfinite(numbers).all():
             raise ValueError(f"unknown features {unknown}" if unknown else "a number is not finite")

@@ -47,6 +47,7 @@ def adapt(
     batch: Annotated[int, typer.Option(min=4, help="Words per step; of lines proportionally fewer.")] = 48,
     rate: Annotated[float, typer.Option(min=1e-6, help="Peak step length of the matrices.")] = 0.01,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    bf16: Annotated[bool, typer.Option(help="bfloat16 arithmetic: faster where the processor has it.")] = False,
 ) -> None:
     """Go on from a checkpoint with corrected crops of one's own hand."""
     from importlib.resources import files
@@ -54,7 +55,9 @@ def adapt(
     from fusion.train import adapt as adapting
 
     folder = Path(str(files("fusion.vlm") / "small")) if start == "small" else Path(start)
-    rates = adapting.adapt(data, folder, output, steps=steps, batch=batch, rate=rate, threads=threads, log=typer.echo)
+    rates = adapting.adapt(
+        data, folder, output, steps=steps, batch=batch, rate=rate, threads=threads, bf16=bf16, log=typer.echo
+    )
     typer.echo(
         f"character error rate on corrections kept out: {rates['before']:.3f} before, {rates['after']:.3f} after"
     )

@@ -52,6 +52,7 @@ def adapt(
     batch: int,
     rate: float,
     threads: int,
+    bf16: bool,
     log: Callable[[str], None],
 ) -> dict[str, float]:
     """Train on corrections and export the result.
@@ -64,6 +65,7 @@ def adapt(
         batch: words per step; of lines proportionally fewer.
         rate: peak step length of the matrices.
         threads: CPU threads.
+        bf16: see `Recipe.bf16`.
         log: takes progress lines.
 
     Returns:
@@ -84,6 +86,7 @@ def adapt(
             output=output,
             size=size,
             threads=threads,
+            bf16=bf16,
             compile=False,  # needs a compiler, and a short run does not earn back its time
             synthetic=Synthetic(fonts=Path("-")),
             stages=(Stage(name="adapt", steps=steps, batch=batch, rate=rate, ink=1.0, lines=0.0, decoder=True),),
