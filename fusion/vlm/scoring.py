@@ -86,8 +86,6 @@ class ScoringReader:
         text = line.reading.text if line.reading is not None else ""
         if not self._witness.knows(text):
             return Failure("vlm", "not_suited", "the small reader knows Latin script only; other scripts are the OCR's")
-        if _is_sum(text):
-            return Failure("vlm", "not_suited", "the small reader knows words; numbers and sums are the OCR's")
         try:
             look, stretch = self._witness.look(line.crop, len(text))
         except (RuntimeError, ValueError) as error:
@@ -106,12 +104,6 @@ class ScoringReader:
             score=look.score([text])[0],
             raw=text,
         )
-
-
-def _is_sum(text: str) -> bool:
-    """Whether most of a text is digits and signs, which rendered fonts have not taught it to tell apart on real ink."""
-    inked = [character for character in text if not character.isspace()]
-    return 2 * sum(character.isalpha() for character in inked) < len(inked)
 
 
 def _key(line: InkLine) -> str:
