@@ -25,19 +25,7 @@ from fusion.page import Reading
 from fusion.train import adapt as adapting
 from fusion.train import learn
 from fusion.train.__main__ import main
-from fusion.train.crops import (
-    ROOM,
-    Deck,
-    Sample,
-    cuts,
-    distort,
-    held_out_names,
-    join,
-    load_ink,
-    read_crop,
-    splice,
-    spread,
-)
+from fusion.train.crops import ROOM, Deck, Sample, cuts, distort, held_out_names, join, load_ink, read_crop, splice
 from fusion.train.export import SHARES, calibrate, export
 from fusion.train.learn import Batch, Decks, Learner, draw
 from fusion.train.muon import Muon, orthogonal
@@ -608,36 +596,6 @@ def test_a_spliced_word_has_the_ink_of_both() -> None:
     inked = (made.pixels < 60).any(axis=0)
     assert inked[: left[1]].sum() == pytest.approx((one.pixels[:, : left[1]] < 60).any(axis=0).sum(), abs=3)
     assert splice(one, two, 3, 1, (one.pixels.shape[1], right[0])).text == "badgg"
-
-
-def test_letters_set_apart_are_the_same_ink_with_paper_between() -> None:
-    word = samples(["badge"])[0]
-    columns = cuts(word.pixels, places_of("badge"))
-    apart = spread(word, columns, random.Random(3))
-    assert apart.text == "badge"
-    assert apart.pixels.shape[0] == ROOM
-    assert apart.pixels.shape[1] > word.pixels.shape[1] + 4
-
-    def runs(pixels: np.ndarray) -> int:
-        inked = (pixels < 60).any(axis=0).astype(int)
-        return int((np.diff([0, *inked]) == 1).sum())
-
-    assert runs(apart.pixels) >= 5 > 0
-    deck = Deck([word, *samples(["a", "cabbage"])])
-    deck.cuts = {next(n for n, sample in enumerate(deck.samples) if sample is word): columns}
-    assert deck.draw_spread(Sample(word.pixels, "fades"), random.Random(1)).text == "badge"
-    assert deck.draw_spread(Sample(word.pixels, "gaffebeach"), random.Random(1)).text == "gaffebeach"
-
-
-def test_a_tight_cut_and_a_loose_one_keep_the_writing_inside() -> None:
-    wide = np.full((100, 240), 255, np.uint8)
-    cv2.putText(wide, "bad", (40, 70), cv2.FONT_HERSHEY_SIMPLEX, 2, (0,), 3)
-    heights = []
-    for seed in range(60):
-        crop = distort(Sample(wide, "bad"), 48, 96, *randomness(seed))
-        rows = np.flatnonzero((crop < -0.3).sum(axis=1) > 1)
-        heights.append(len(rows) and int(rows[-1] - rows[0] + 1))
-    assert min(heights) < 22 < 36 < max(heights)
 
 
 def test_spliced_words_are_new_words_of_about_the_same_length() -> None:

@@ -27,10 +27,6 @@ ROOM = 64
 """Height at which real crops are kept, px: more than the tower sees, so that zooming in stays sharp."""
 
 
-COARSE = 0.2
-"""Share of crops that are seen as a poor scan would have them."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A crop and what is written on it.
@@ -141,22 +137,6 @@ def splice(first: Sample, second: Sample, at: int, since: int, columns: tuple[in
     return Sample(np.asarray((strip + 1) * 127.5, dtype=np.uint8), first.text[:at] + second.text[since:])
 
 
-def spread(sample: Sample, columns: Sequence[int], rng: random.Random) -> Sample:
-    """A real word with its letters set apart, as people fill in forms.
-
-    Args:
-        sample: the word.
-        columns: where it may be cut; see `cuts`.
-        rng: advanced.
-    """
-    plain = level(sample.pixels)
-    wide = rng.uniform(0.05, 0.5) * len(plain)
-    pieces: list[NDArray[np.float32]] = []
-    for left, right in itertools.pairwise([0, *columns, plain.shape[1]]):
-        pieces += [plain[:, left:right], np.ones((len(plain), round(wide * rng.uniform(0.6, 1.4))), np.float32)]
-    return Sample(np.asarray((np.hstack(pieces[:-1]) + 1) * 127.5, dtype=np.uint8), sample.text)
-
-
 def distort(
     sample: Sample, height: int, width: int, rng: random.Random, noise: np.random.Generator
 ) -> NDArray[np.float32]:
@@ -169,18 +149,14 @@ def distort(
         rng: randomness of the pen and the cut, advanced.
         noise: randomness of whole fields, advanced.
     """
-    pixels = _coarse(sample.pixels, rng) if rng.random() < COARSE else sample.pixels
+    pixels = sample.pixels
     rows, columns = pixels.shape
     filled = width * rng.uniform(0.82, 1.0)
-    tall, down_by = height * rng.uniform(0.8, 1.12), 0.0
-    if rng.random() < 0.5:  # cut out tightly, or with much paper around
-        top, bottom = _written(pixels)
-        tall = min(1.8, max(0.7, rng.uniform(0.5, 1.02) * rows / (bottom - top))) * height
-        down_by = (rows - top - bottom) / 2 * tall / rows
+    tall = height * rng.uniform(0.8, 1.12)
     shear, turn = rng.gauss(0, 0.18), rng.gauss(0, 0.02)
     # From a place on the result back to a place on the crop.
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    x, y = x - np.float32(rng.uniform(0, width - filled)), y - np.float32(height / 2 + down_by + rng.gauss(0, 1.5))
+    x, y = x - np.float32(rng.uniform(0, width - filled)), y - np.float32(height / 2 + rng.gauss(0, 1.5))
     if rng.random() < 0.7:
         strength = rng.uniform(0.4, 2.4)
         cells = (3, max(3, width // rng.choice((12, 18, 30))))
@@ -192,22 +168,6 @@ def distort(
     paper = int(np.percentile(pixels, 85))
     grey = cv2.remap(pixels, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=[paper])
     return _wear(grey, rng, noise)
-
-
-def _written(pixels: NDArray[np.uint8]) -> tuple[int, int]:
-    """First row with ink and the row behind the last; all rows where there is hardly any."""
-    rows = np.flatnonzero((level(pixels) < -0.2).sum(axis=1) > 1)
-    found = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, len(pixels))
-    return found if found[1] - found[0] >= len(pixels) // 5 else (0, len(pixels))
-
-
-def _coarse(pixels: NDArray[np.uint8], rng: random.Random) -> NDArray[np.uint8]:
-    """The crop as a poor scan has it: few pixels, blown up again."""
-    rows, columns = pixels.shape
-    few = rng.uniform(15, 34) / rows
-    small = cv2.resize(pixels, (max(4, round(columns * few)), max(4, round(rows * few))), interpolation=cv2.INTER_AREA)
-    way = rng.choice((cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LINEAR))
-    return np.asarray(cv2.resize(small, (columns, rows), interpolation=way), dtype=np.uint8)
 
 
 def _wear(grey: NDArray[Any], rng: random.Random, noise: np.random.Generator) -> NDArray[np.float32]:
@@ -259,13 +219,4 @@ class Deck:
             at, since = rng.randint(1, len(first.text) - 1), rng.randint(1, len(second.text) - 1)
             if abs(at + len(second.text) - since - len(like.text)) <= 1:
                 return splice(first, second, at, since, (self.cuts[one][at - 1], self.cuts[two][since - 1]))
-        return like
-
-    def draw_spread(self, like: Sample, rng: random.Random) -> Sample:
-        """A word with its letters set apart, about as long as `like`; `like` itself where none is found."""
-        numbers = list(self.cuts)
-        for _ in range(8):
-            number = rng.choice(numbers)
-            if abs(len(self.samples[number].text) - len(like.text)) <= 1:
-                return spread(self.samples[number], self.cuts[number], rng)
         return like

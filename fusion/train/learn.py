@@ -36,8 +36,8 @@ from fusion.vlm.witness import WEIGHTS, CtcHead, columns_of, grey, pad, tower, t
 
 WARM = 100
 """Steps until the full step length."""
-WIDTHS = (72, 72, 96, 96, 96, 120, 120, 144, 168, 216)
-"""Widths of a batch of words, px: a word of seven letters is squashed to 10 px a letter or spread to 31."""
+WIDTHS = (72, 72, 96, 96, 96, 120, 120, 144)
+"""Widths of a batch of words, px: a word of seven letters is squashed to 10 px a letter or spread to 24."""
 LINE_PX = 240
 """Mean natural width from which a batch of real crops is one of lines, px."""
 BELIEVED = 0.7
@@ -101,19 +101,13 @@ def draw(decks: Decks, stage: Stage, size: tuple[int, int], rng: random.Random, 
             width = _line_width(samples, height, unit, rng)
         else:
             width = rng.choice(WIDTHS)
-            if real and decks.ink[source].cuts:
-                samples = [_remade(sample, decks.ink[source], stage, rng) for sample in samples]
+            if real and stage.splice and decks.ink[source].cuts:
+                deck = decks.ink[source]
+                samples = [deck.draw_spliced(s, rng) if rng.random() < stage.splice else s for s in samples]
     if real:
         trust = decks.trust[source]
     crops = np.stack([distort(sample, height, width, rng, noise) for sample in samples])
     return Batch(torch.from_numpy(crops), [sample.text for sample in samples], trust)
-
-
-def _remade(sample: Sample, deck: Deck, stage: Stage, rng: random.Random) -> Sample:
-    """A word as it is, or in its place one that nobody wrote so, as often as the stage says."""
-    if rng.random() < stage.splice:
-        return deck.draw_spliced(sample, rng)
-    return deck.draw_spread(sample, rng) if rng.random() < stage.spread else sample
 
 
 def _natural(samples: Sequence[Sample], height: int) -> float:
@@ -273,7 +267,7 @@ class Learner:
     ) -> None:
         optimisers = self.optimisers(stage)
         if self._saved is None:
-            self._cuts = [self.cut(deck.samples) if stage.splice or stage.spread else {} for deck in decks.ink]
+            self._cuts = [self.cut(deck.samples) if stage.splice else {} for deck in decks.ink]
         else:
             for optimiser, state in zip(optimisers, self._saved, strict=True):
                 optimiser.load_state_dict(state)

@@ -85,7 +85,6 @@ class Stage(Part):
     splice: float = Field(
         0.0, ge=0, le=1, description="Share of the real words of a batch that are put together from two."
     )
-    spread: float = Field(0.0, ge=0, le=1, description="Share of the other real words whose letters are set apart.")
     decoder: bool = Field(False, description="Train the decoder too; otherwise tower and head alone.")
     slower: float = Field(1.0, gt=0, description="Step length of tower and head relative to the decoder's.")
 

@@ -22,7 +22,7 @@ KINDS = {
     "pseudo": 20,
     "strength": 12,
     "sig": 8,
-    "sum": 26,
+    "sum": 16,
     "homework": 5,
     "english": 15,
     "letter": 6,
