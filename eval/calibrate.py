@@ -7,7 +7,8 @@ accepts; it is as sure as the least sure of its characters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,10 @@ from fusion.fuse.align import clusters, key
 
 Maps = Mapping[evidence.Support, Mapping[str, float]]
 """The numbers of `evidence.CONFIDENCE` for each support."""
+Judge = Callable[[Case], NDArray[np.float64]]
+"""The weights for a case: float64 (F,)."""
+WIDEST_MARGIN = 6.0
+"""Nats; the widest margin that is tried."""
 SOFT = 4.0
 """How sharply the least sure character stands for its word while the map is fitted."""
 
@@ -107,11 +112,11 @@ def calibration(decided: Sequence[Decided], l2: float = 1e-3) -> dict[str, float
         table[n, : len(rows)] = torch.from_numpy(rows)
         absent[n, : len(rows)] = 0.0
     right = torch.tensor([float(ok) for _, ok in words], dtype=torch.float64)
-    free = torch.tensor([0.4, 0.0, 0.5, 0.5, 0.5], dtype=torch.float64, requires_grad=True)
+    free = torch.tensor([0.4, 0.0, 0.0, 0.0, 0.0], dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe")
 
     def bounded() -> torch.Tensor:
-        return torch.cat([free[:2], free[2:].relu()])
+        return torch.cat([free[:2], torch.nn.functional.softplus(free[2:])])
 
     def loss() -> Any:
         optimiser.zero_grad()
@@ -125,21 +130,31 @@ def calibration(decided: Sequence[Decided], l2: float = 1e-3) -> dict[str, float
     return dict(zip(evidence.CONFIDENCE, (round(value, 4) for value in bounded().detach().tolist()), strict=True))
 
 
-def margin_for(cases: Sequence[Case], vector: NDArray[np.float64], harm: float) -> float:
-    """Least margin, nats, with which at most `harm` lines are broken per line mended."""
-    for margin in np.arange(0.0, 6.01, 0.25):
-        chosen = [Decided.of(case, vector, float(margin)).chosen for case in cases]
+def margin_for(cases: Sequence[Case], weights: Judge, harm: float) -> float:
+    """Least margin, nats, with which at most `harm` lines are broken per line mended.
+
+    If there is none, the least whose harm is within a standard error of the least harm (Breiman et al., "Classification
+    and regression trees", 1984, for the rule); counts are taken as Poisson.
+    """
+    tried = []
+    for margin in np.arange(0.0, WIDEST_MARGIN + 0.01, 0.25).tolist():
+        chosen = [Decided.of(case, weights(case), margin).chosen for case in cases]
         mended = sum(c.errors[0] > 0 == c.errors[n] for c, n in zip(cases, chosen, strict=True))
         broken = sum(c.errors[0] == 0 < c.errors[n] for c, n in zip(cases, chosen, strict=True))
         if broken <= harm * mended:
-            break
-    return float(margin)
+            return margin
+        rate = broken / mended if mended else math.inf
+        tried.append((rate, rate * math.sqrt(1 / broken + 1 / max(mended, 1)), margin))
+    least, error, _ = min(tried)
+    if least == math.inf:  # nothing is mended, whatever the margin
+        return WIDEST_MARGIN
+    return next(margin for rate, _, margin in tried if rate <= least + error)
 
 
-def sure_from(cases: Sequence[Case], vector: NDArray[np.float64], idle: float) -> float:
+def sure_from(cases: Sequence[Case], weights: Judge, idle: float) -> float:
     """Quality of the OCR's look from which asking the witness is worth at most `idle` of what it is worth in all."""
     ranked = sorted(cases, key=lambda case: -case.quality[0])
-    gains = np.array([(c.errors[0] - c.errors[Decided.of(c, vector, 0.0).chosen]) / c.length for c in ranked])
+    gains = np.array([(c.errors[0] - c.errors[Decided.of(c, weights(c), 0.0).chosen]) / c.length for c in ranked])
     spared = np.cumsum(gains) <= idle * max(float(gains.sum()), 0.0)
     count = int(np.argmin(spared)) if not spared.all() else len(spared)
     return ranked[count - 1].quality[0] if count else 1.0

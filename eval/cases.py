@@ -56,6 +56,7 @@ class Source(BaseModel):
     readers: tuple[Literal["simulated", "small"], ...] = Field(
         ("simulated", "small"), description="Second readers that look at these lines."
     )
+    noise: float = Field(0.34, ge=0, description="A line whose best hypothesis is further off is taken as mislabelled.")
     unseen_by: Path | None = Field(None, description="Recipe of the small reader: only rows it was not trained on.")
 
 
@@ -67,9 +68,10 @@ class FitConfig(BaseModel):
     calibrate_on: tuple[Source, ...] = Field((), description="Lines with trusted labels: calibration only.")
     reader: str = Field("small", description="Checkpoint of the second reader `small`: its name, or a folder.")
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
-    mend: float = Field(0.4, ge=0, le=1, description="See `simulate.SimulatedReader`.")
+    mend: tuple[float, ...] = Field(
+        (0.4, 0.0), min_length=1, description="See `simulate.SimulatedReader`; one is drawn per line: readers differ."
+    )
     invent: float = Field(0.06, ge=0, le=1, description="See `simulate.SimulatedReader`.")
-    noise: float = Field(0.34, ge=0, description="A line whose best hypothesis is further off is taken as mislabelled.")
     harm: float = Field(
         0.05, ge=0, le=1, description="Most lines broken per line mended under a witness: sets the margin."
     )
@@ -122,7 +124,7 @@ class Bench:
 def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Random) -> list[Case]:
     """Lines of a source, each once per second reader and prior; lines without a close hypothesis are left out."""
     normal = NORMALISATIONS[source.normalise]
-    simulated = SimulatedReader(config.mend, config.invent)
+    simulated = [SimulatedReader(mend, config.invent) for mend in config.mend]
     unseen = _unseen(source)
     priors = _priors(source, config, rng)
     items = [
@@ -140,7 +142,7 @@ def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Rand
             continue
         conditions: list[tuple[list[Reading], Ink | None]] = [([], None)]
         if "simulated" in source.readers:
-            seen = unicodedata.normalize("NFC", simulated.read(line.ink, item.reference, texts, rng))
+            seen = unicodedata.normalize("NFC", rng.choice(simulated).read(line.ink, item.reference, texts, rng))
             conditions.append(([Reading("vlm", seen, Recipe("simulated", "1", "simulated", ""))], None))
         query = Query(item.image, line)
         if "small" in source.readers:
@@ -150,7 +152,7 @@ def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Rand
             for prior in priors(item.image):
                 score = partial(bench.small.score, query) if witness is not None else None
                 case = _case(item, line, others, witness, score, prior, source, bench.config.fuse.hypotheses)
-                if case.errors.min() <= config.noise * case.length:
+                if case.errors.min() <= source.noise * case.length:
                     cases.append(case)
     return cases
 
@@ -219,7 +221,7 @@ def _case(
     return Case(
         tuple(texts),
         tuple(other.text for other in others),
-        support_of(others, prior, witness),
+        support_of(line.reading.text, others, prior, witness),
         (line.ink.quality, witness.quality if witness is not None else 0.0, trust),
         table,
         errors,

@@ -2,15 +2,16 @@
 
 Knows the OCR, the fuse room's features and a simulated second reader. The loss is the expected error rate of a line
 under the model's own distribution (minimum risk: Och 2003; Smith and Eisner 2006) with an L2 penalty, for each kind of
-support by itself: a closed list of names deserves another trust than a large one. One half of the lines fits the weights;
-the other half and lines with trusted labels fit margin, calibration (Platt 1999) and thresholds.
+support by itself: a closed list of names deserves another trust than a large one. Margin, calibration (Platt 1999) and
+thresholds are fitted on decisions by weights that had not seen the line (cross-fitting), noisy labels and trusted ones.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from fusion.fuse import evidence
 
 Vectors = dict[evidence.Support, NDArray[np.float64]]
 """Weights, float64 (F,), for each support."""
-CAREFUL: tuple[evidence.Support, ...] = ("witnessed", "sums")
+CAREFUL: tuple[evidence.Support, ...] = ("witnessed", "witnessed_signs", "sums")
 """Kinds of support under which the OCR's reading is only replaced by a margin."""
+PARTS = 4
+"""Parts of the lines, each decided about by weights from the others."""
 FLOOR = -40.0
 """Ink log-probabilities are cut here while fitting: beyond it a hypothesis is simply impossible."""
 
@@ -49,27 +52,26 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
     bench = Bench(config.reader)
     drawn, counts = _gathered(config.weights_from, config, bench, rng, progress)
     trusted, more = _gathered(config.calibrate_on, config, bench, rng, progress)
-    images = sorted({case.image for case in drawn})  # a line's conditions stay in one half
-    first = set(rng.sample(images, len(images) // 2))
-    gate = _gate(drawn, first, config, progress)
-    halves = [case.gated(gate) for case in drawn if case.image in first]
-    kinds = {case.support for case in halves} - {"alone"}
-    vectors = {name: _fitted(halves, name, config.l2) for name in evidence.SUPPORT if name in kinds}
-    vectors["alone"] = vectors["witnessed"]  # nothing is chosen then; for the confidences
-    unseen = [case.gated(gate) for case in drawn if case.image not in first]
-    fitted, decided = _calibrated(vectors, unseen, [case.gated(gate) for case in trusted], config)
+    images = sorted({case.image for case in drawn})  # a line's conditions stay in one part
+    rng.shuffle(images)
+    part = {image: number % PARTS for number, image in enumerate(images)}
+    gate = _gate(drawn, part, config, progress)
+    cases, trusted = [case.gated(gate) for case in drawn], [case.gated(gate) for case in trusted]
+    fitted = Fitted.on(cases, part, config.l2)
+    rest, decided = _calibrated(fitted, cases, trusted, config)
     content = {
         "version": 4,
         "command": command,
         "fitted_on": {
-            "cases": counts | more,
+            "cases": counts,
+            "calibration_cases": more,
             "simulated_reader": {"mend": config.mend, "invent": config.invent},
             "seed": config.seed,
         },
-        "weights": _written(vectors) | {"gate": gate} | fitted,
+        "weights": _written(fitted.vectors) | {"gate": gate} | rest,
     }
     config.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    rows = [_summary(name, own) for name in vectors if (own := [d for d in decided if d.case.support == name])]
+    rows = [_summary(name, own) for name in fitted.vectors if (own := [d for d in decided if d.case.support == name])]
     return "\n".join([json.dumps(content["weights"], indent=1), *rows])
 
 
@@ -89,14 +91,55 @@ def _gathered(
     return cases, counts
 
 
-def _gate(drawn: Sequence[Case], first: set[str], config: FitConfig, progress: Callable[[str], None]) -> float:
-    """The gate with which the half that nothing is fitted on comes out best."""
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Weights from all lines, and for each part of the lines those from the others.
+
+    Attributes:
+        vectors: from all lines.
+        without: from all lines but those of a part.
+        part: image → its part.
+    """
+
+    vectors: Vectors
+    without: tuple[Vectors, ...]
+    part: Mapping[str, int]
+
+    @classmethod
+    def on(cls, cases: Sequence[Case], part: Mapping[str, int], l2: float) -> Fitted:
+        """Fit every kind of support that the cases have."""
+        return cls(
+            _vectors(cases, l2),
+            tuple(_vectors([case for case in cases if part[case.image] != number], l2) for number in range(PARTS)),
+            part,
+        )
+
+    def unseen(self, case: Case) -> NDArray[np.float64]:
+        """The weights for a case that its line had no part in: float64 (F,)."""
+        own = self.without[self.part[case.image]] if case.image in self.part else self.vectors
+        return own.get(case.support, self.vectors[case.support])
+
+
+def _vectors(cases: Sequence[Case], l2: float) -> Vectors:
+    kinds = {case.support for case in cases} - {"alone"}
+    vectors = {name: minimum_risk([case for case in cases if case.support == name], l2) for name in kinds}
+    if "witnessed" in vectors:
+        vectors["alone"] = vectors["witnessed"]  # nothing is chosen then; for the confidences
+    return vectors
+
+
+def _gate(drawn: Sequence[Case], part: Mapping[str, int], config: FitConfig, progress: Callable[[str], None]) -> float:
+    """The gate under which lines come out best by weights that had not seen them."""
+    witnessed = [case for case in drawn if case.support == "witnessed"]
+    if not witnessed:
+        return float(_packaged()["gate"])
     tried = []
     for gate in config.gates:
-        vector = _fitted([case.gated(gate) for case in drawn if case.image in first], "witnessed", config.l2)
-        tested = [case.gated(gate) for case in drawn if case.image not in first and case.support == "witnessed"]
-        tried.append((error_rate(tested, vector), gate))
-        progress(f"gate {gate}: held-out half, witnessed: CER {tried[-1][0]:.4f}")
+        cases = [case.gated(gate) for case in witnessed]
+        fitted = Fitted.on(cases, part, config.l2)
+        edits = sum(float(case.errors[int((case.table @ fitted.unseen(case)).argmax())]) for case in cases)
+        tried.append((edits / sum(case.length for case in cases), gate))
+        progress(f"gate {gate}: cross-validated, witnessed: CER {tried[-1][0]:.4f}")
     return min(tried)[1]
 
 
@@ -104,7 +147,7 @@ def _written(vectors: Vectors) -> dict[str, Any]:
     """The weights as they stand in the file."""
     features: dict[str, dict[str, float]] = {
         name: {
-            feature: round(float(w), 4) for feature, w in zip(evidence.FEATURES, vector, strict=True) if abs(w) >= 5e-4
+            feature: round(float(w), 4) for feature, w in zip(evidence.FEATURES, vector, strict=True) if abs(w) >= 5e-3
         }
         for name, vector in vectors.items()
         if name != "alone"
@@ -121,29 +164,30 @@ def _packaged() -> dict[str, Any]:
 
 
 def _calibrated(
-    vectors: Vectors, unseen: Sequence[Case], trusted: Sequence[Case], config: FitConfig
+    fitted: Fitted, drawn: Sequence[Case], trusted: Sequence[Case], config: FitConfig
 ) -> tuple[dict[str, Any], list[Decided]]:
-    """Everything but the weights, and what was decided about the lines that no weight was fitted on."""
+    """Everything but the weights, and what was decided about the lines that weights were fitted on, each unseen."""
     base = _packaged()
-    cases = [case for case in (*unseen, *trusted) if case.support in vectors]
-    own = {name: [case for case in cases if case.support == name] for name in vectors}
+    cases = [case for case in (*drawn, *trusted) if case.support in fitted.vectors]
+    own = {name: [case for case in cases if case.support == name] for name in fitted.vectors}
     # Where no list is given, nobody asked for a change of the text: there it must do no harm.
     margins = base["margin"] | {
-        name: margin_for(own[name], vectors[name], config.harm) for name in CAREFUL if name in vectors
+        name: margin_for(own[name], fitted.unseen, config.harm) for name in CAREFUL if name in own
     }
-    decided = [Decided.of(case, vectors[case.support], margins.get(case.support, 0.0)) for case in cases]
-    labelled = {id(case) for case in trusted or unseen}
-    judged = {name: [d for d in decided if d.case.support == name] for name in vectors}
-    judged["alone"] = [d for d in judged["alone"] if id(d.case) in labelled]
+    decided = [Decided.of(case, fitted.unseen(case), margins.get(case.support, 0.0)) for case in cases]
+    labelled = {id(case) for case in trusted or drawn}
+    judged = {name: [d for d in decided if d.case.support == name] for name in fitted.vectors}
+    judged["alone"] = [d for d in judged.get("alone", []) if id(d.case) in labelled]
     maps = base["confidence"] | {name: calibration(about) for name, about in judged.items() if about}
-    fitted = {
+    sure = round(sure_from(own["witnessed"], fitted.unseen, config.idle), 4) if "witnessed" in own else base["sure"]
+    numbers = {
         "margin": margins,
-        "sure": round(sure_from(own["witnessed"], vectors["witnessed"], config.idle), 4),
+        "sure": sure,
         "confidence": maps,
         "accept": thresholds(confidences(decided, maps), config.shares),
     }
-    fresh = {id(case) for case in unseen}
-    return fitted, [d for d in decided if id(d.case) in fresh]
+    fresh = {id(case) for case in drawn}
+    return numbers, [d for d in decided if id(d.case) in fresh]
 
 
 def _summary(name: str, tested: Sequence[Decided]) -> str:
@@ -153,11 +197,7 @@ def _summary(name: str, tested: Sequence[Decided]) -> str:
     after = sum(float(d.case.errors[d.chosen]) for d in tested) / length
     mended = sum(d.case.errors[0] > 0 == d.case.errors[d.chosen] for d in tested)
     broken = sum(d.case.errors[0] == 0 < d.case.errors[d.chosen] for d in tested)
-    return f"held-out half, {name}: OCR {before:.4f}, fused {after:.4f}, {mended} mended, {broken} broken ({len(tested)} cases)"
-
-
-def _fitted(cases: Sequence[Case], support: evidence.Support, l2: float) -> NDArray[np.float64]:
-    return minimum_risk([case for case in cases if case.support == support], l2)
+    return f"cross-validated, {name}: OCR {before:.4f}, fused {after:.4f}, {mended} mended, {broken} broken ({len(tested)} cases)"
 
 
 def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:
@@ -185,11 +225,3 @@ def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:
 
     optimiser.step(loss)
     return np.asarray(weights.detach().numpy(), dtype=np.float64)
-
-
-def error_rate(cases: Sequence[Case], vector: NDArray[np.float64] | None) -> float:
-    """Pooled CER of the OCR's reading (no weights) or of the decision."""
-    picked = [0 if vector is None else int((case.table @ vector).argmax()) for case in cases]
-    return float(
-        sum(case.errors[n] for case, n in zip(cases, picked, strict=True)) / sum(case.length for case in cases)
-    )

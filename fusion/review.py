@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fusion.page import Line, Page
 
-DISPUTED = frozenset({"digits_disagree", "digits_kept_by_ink", "lexicon_lookalike"})
+DISPUTED = frozenset({"digits_changed", "digits_disagree", "digits_kept_by_ink", "lexicon_lookalike"})
 """Rules that settled what only a person can settle: the ink may be sure, somebody looks all the same."""
 
 

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from eval import datasets, metrics
 from eval.blind import BlindReader, Sight
-from eval.calibrate import Decided, calibration, confidences, sure_from, thresholds
+from eval.calibrate import Decided, calibration, confidences, margin_for, sure_from, thresholds
 from eval.cases import WITNESS, Case
-from eval.fit import load_fit, minimum_risk
+from eval.fit import PARTS, Fitted, load_fit, minimum_risk
 from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
 from eval.report import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
@@ -197,6 +197,21 @@ def test_the_words_of_a_line_are_judged_one_by_one() -> None:
     assert words[2][0][1, 0] < words[0][0][0, 0]  # the digit that another hypothesis has otherwise
 
 
+def test_a_line_is_judged_by_weights_that_had_not_seen_it() -> None:
+    table = np.zeros((2, len(evidence.FEATURES)))
+    table[1, 0] = 1.0
+    # In part 0 the feature speaks for the wrong text, everywhere else for the right one.
+    lines = [
+        replace(case(("a", "b"), table, np.array([0.0, 1.0] if n % PARTS == 0 else [1.0, 0.0])), image=f"{n}.png")
+        for n in range(10 * PARTS)
+    ]
+    part = {line.image: n % PARTS for n, line in enumerate(lines)}
+    fitted = Fitted.on(lines, part, 1e-3)
+    assert fitted.unseen(lines[0])[0] > fitted.vectors["witnessed"][0] > fitted.unseen(lines[1])[0] > 0
+    assert fitted.unseen(replace(lines[0], image="other.png")) is fitted.vectors["witnessed"]
+    assert fitted.vectors["alone"] is fitted.vectors["witnessed"]
+
+
 def test_a_simulated_reader_errs_where_the_ink_is_hard() -> None:
     hard, easy = ink(*[{"a": 0.5, "o": 0.5}] * 6), ink("aoaoao")
     reader = SimulatedReader(mend=0.3, invent=0.0)
@@ -233,10 +248,10 @@ def test_a_gate_weakens_the_witness_by_its_quality_and_nothing_else() -> None:
     assert (own.table == -2.0).all()
 
 
-def witnessed(quality: float, gain: float) -> Case:
-    """A line that the witness mends (gain 1), leaves (0) or breaks (-1): it always says the second text."""
+def witnessed(quality: float, gain: float, lead: float = 5.0) -> Case:
+    """A line that the witness mends (gain 1), leaves (0) or breaks (-1): it says the second text, by so many nats."""
     table = np.zeros((2, len(evidence.FEATURES)))
-    table[0, WITNESS] = -5.0
+    table[0, WITNESS] = -lead
     return case(("b", "a"), table, np.array([max(gain, 0.0), max(-gain, 0.0)]), quality=(quality, 0.9, 0.9))
 
 
@@ -261,7 +276,22 @@ def test_the_limit_of_what_the_ocr_is_sure_of_spares_only_idle_questions(
 ) -> None:
     cases = [witnessed(0.9 - 0.1 * number, gain) for number, gain in enumerate(gains)]
     random.Random(1).shuffle(cases)
-    assert sure_from(cases, VECTOR, idle) == pytest.approx(limit)
+    assert sure_from(cases, lambda _: VECTOR, idle) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(
+    ("leads", "margin"),
+    [
+        ([(0.3, -1), (1.1, 1), (2.1, 1)], 0.5),  # two mended and none broken
+        ([(0.3, 1), (1.1, 1), (2.1, 1)], 0.0),
+        ([(0.3, 1), (1.1, -1)], 1.25),  # never by a nat and a tenth: nothing is mended, nothing broken
+        ([(1.6, 1), (6.5, 1), (6.5, -1), (1.1, -1)], 0.0),  # none will do, and they do not differ by more than chance
+        ([(6.5, -1), (1.1, -1)], 6.0),  # it only ever breaks
+    ],
+)
+def test_the_margin_is_the_least_that_keeps_harm_in_bounds(leads: list[tuple[float, int]], margin: float) -> None:
+    cases = [witnessed(0.5, gain, lead) for lead, gain in leads]
+    assert margin_for(cases, lambda _: VECTOR, harm=0.4) == pytest.approx(margin)
 
 
 # --- sight --------------------------------------------------------------------------------------------------------

@@ -564,15 +564,18 @@ def test_a_witness_that_sees_nothing_at_all_leaves_the_ocrs_text(witnessed: Witn
 
 def test_confidence_is_mapped_by_who_speaks() -> None:
     seen, prior = ink("ab"), Lexicon(["ab"])
-    assert support_of([], None, None) == "alone"
-    assert support_of([vlm_reading("ab")], None, None) == "supported"
-    assert support_of([look(seen)], None, seen) == "witnessed"
-    assert support_of([], None, seen) == "witnessed"
-    assert support_of([], prior, None) == "formulary"
-    assert support_of([look(seen)], prior, seen) == "formulary_witnessed"
-    assert support_of([vlm_reading("ab")], prior, None) == "supported"
+    assert support_of("ab", [], None, None) == "alone"
+    assert support_of("ab", [vlm_reading("ab")], None, None) == "supported"
+    assert support_of("ab", [look(seen)], None, seen) == "witnessed"
+    assert support_of("ab", [], None, seen) == "witnessed"
+    assert support_of("a + 1 = 2", [look(seen)], None, seen) == "witnessed_signs"
+    assert support_of("500 mg", [look(seen)], None, seen) == "witnessed_signs"
+    assert support_of("", [look(seen)], None, seen) == "witnessed"
+    assert support_of("ab", [], prior, None) == "formulary"
+    assert support_of("12", [look(seen)], prior, seen) == "formulary_witnessed"
+    assert support_of("ab", [vlm_reading("ab")], prior, None) == "supported"
     packaged = Lexicon(["ab"], "names")
-    assert [support_of([], packaged, w) for w in (None, seen)] == ["names", "names_witnessed"]
+    assert [support_of("ab", [], packaged, w) for w in (None, seen)] == ["names", "names_witnessed"]
 
 
 def test_a_second_look_is_wanted_where_the_ocr_is_not_sure() -> None:

@@ -76,7 +76,7 @@ class Fuser:
         clear = [replace(other, text=other.text.replace(GAP, "").strip()) for other in others]
         others = [other for other in clear if other.text]
         texts = gather(ocr, others, ink, prior, self._config.hypotheses)
-        support = support_of(others, prior, witness)
+        support = support_of(ocr.text, others, prior, witness)
         vector = self._weights.vector(support)
         table = evidence.features(texts, ink, others, prior, witness, self._weights.gate)
         if score is not None and others:
@@ -86,8 +86,7 @@ class Fuser:
             )
         probabilities = evidence.distribution(table, vector)
         chosen, numbers_kept = self._choose(texts, probabilities, table, others, prior, support)
-        lean = self._weights.lean if support == "sums" else 0.0
-        texts[chosen] = text = _cased(texts[chosen], [ocr, *others], ink, prior, lean)
+        texts[chosen] = text = self._cased(texts[chosen], [ocr, *others], ink, prior, witness, support)
         agreement, versions = decide.marginals(texts, probabilities, chosen)
         nearest = min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
         own = decide.counterpart(text, ocr.text)
@@ -124,38 +123,48 @@ class Fuser:
         margin = self._weights.margin.get(support, 0.0)
         return decide.choose(texts, probabilities, table[:, evidence.FEATURES.index("ink")], said, prior, margin)
 
+    def _cased(
+        self,
+        text: str,
+        readings: Sequence[Reading],
+        ink: Ink,
+        prior: Prior | None,
+        witness: Ink | None,
+        support: evidence.Support,
+    ) -> str:
+        """Once the letters are settled, the ink says which reading's case they have; in a sum every letter has its own."""
+        said = [reading.text for reading in readings]
+        if witness is not None:
+            said += [hypothesis.text for reading in readings for hypothesis in reading.nbest]
+        versions = [text, *(other for other in said if keys(other) == keys(text))]
+        sums = prior if support == "sums" else None
+        if sums is not None:
+            versions += [v for v in (text.lower(), text.upper()) if len(v) == len(text)]
+            versions += [text[:n] + c.swapcase() + text[n + 1 :] for n, c in enumerate(text) if len(c.swapcase()) == 1]
+        versions = list(dict.fromkeys(versions))
+        if len(versions) == 1:
+            return text
+        weight = dict(zip(evidence.FEATURES, self._weights.vector(support), strict=True))
+        scores = weight["ink"] * np.asarray(ink.score_cased(versions))
+        if witness is not None:
+            trust = witness.quality**self._weights.gate
+            scores = scores + weight["witness"] * trust * np.asarray(witness.score_cased(versions))
+        if sums is not None:
+            scores = scores + weight["sums"] * np.asarray([sums.log_probability(version) for version in versions])
+        return versions[int(np.argmax(scores))]
 
-def support_of(others: Sequence[Reading], prior: Prior | None, witness: Ink | None) -> evidence.Support:
-    """Who speaks besides the OCR."""
+
+def support_of(text: str, others: Sequence[Reading], prior: Prior | None, witness: Ink | None) -> evidence.Support:
+    """Who speaks besides the OCR, whose reading is `text`."""
     if others and witness is None:
         return "supported"
+    if prior is None and witness is not None:
+        inked = [character for character in text if not character.isspace()]
+        return "witnessed" if 2 * sum(c.isalpha() for c in inked) >= len(inked) else "witnessed_signs"
     if prior is None:
-        return "witnessed" if witness is not None else "alone"
+        return "alone"
     if prior.kind == "sums":
         return "sums"
     if prior.kind == "formulary":
         return "formulary_witnessed" if witness is not None else "formulary"
     return "names_witnessed" if witness is not None else "names"
-
-
-def _cased(text: str, readings: Sequence[Reading], ink: Ink, prior: Prior | None, lean: float) -> str:
-    """Once the letters are settled, the ink says which reading's case they have; in a sum every letter has its own.
-
-    Args:
-        text: the chosen text.
-        readings: all of them.
-        ink: answers about any string.
-        prior: what is expected.
-        lean: what a nat of the prior is worth in nats of the ink; 0: the prior knows no case.
-    """
-    versions = [text, *(r.text for r in readings if keys(r.text) == keys(text))]
-    if prior is not None and lean:
-        versions += [v for v in (text.lower(), text.upper()) if len(v) == len(text)]
-        versions += [text[:n] + c.swapcase() + text[n + 1 :] for n, c in enumerate(text) if len(c.swapcase()) == 1]
-    versions = list(dict.fromkeys(versions))
-    if len(versions) == 1:
-        return text
-    scores = np.asarray(ink.score_cased(versions))
-    if prior is not None and lean:
-        scores = scores + lean * np.asarray([prior.log_probability(version) for version in versions])
-    return versions[int(np.argmax(scores))]

@@ -245,6 +245,8 @@ def _rule(verdict: Verdict, own: list[str], n: int) -> tuple[Source, str]:
     by_ocr, by_vlm = key(ocr) == key(text), vlm is not None and key(vlm) == key(text)
     if by_ocr and by_vlm:
         return "agreed", "agreed"
+    if not by_ocr and digits_disagree(text, ocr):
+        return "vlm" if by_vlm else "ocr", "digits_changed"
     if by_vlm:
         return "vlm", "vlm_supported_by_ink" if verdict.supported else "vlm_preferred"
     if by_ocr and vlm is None:

@@ -45,10 +45,19 @@ length         number of inked characters, minus that of the OCR's reading; only
 """
 
 Support = Literal[
-    "alone", "witnessed", "formulary", "formulary_witnessed", "names", "names_witnessed", "sums", "supported"
+    "alone",
+    "witnessed",
+    "witnessed_signs",
+    "formulary",
+    "formulary_witnessed",
+    "names",
+    "names_witnessed",
+    "sums",
+    "supported",
 ]
-"""Who speaks besides the OCR: nobody; the ink's second witness; a list of names, alone or with that witness; a model of
-sums; a reader that writes, with or without a list. How far to trust what depends on it, so each has its own weights."""
+"""Who speaks besides the OCR: nobody; the ink's second witness, about words or about a line of digits and signs; a list of
+names, alone or with that witness; a model of sums; a reader that writes, with or without a list. How far to trust what
+depends on it, so each has its own weights."""
 SUPPORT: tuple[Support, ...] = get_args(Support)
 
 
@@ -74,7 +83,7 @@ class Weights:
     Attributes:
         features: for each of `SUPPORT`, feature name → weight; one that is missing weighs nothing.
         margin: nats by which a text must beat the OCR's own reading before it replaces it, for some of `SUPPORT`; else 0.
-            Fitted so that at most one line is broken for every twenty mended.
+            Fitted so that few lines are broken for each one mended (`harm` of the fit).
         gate: how fast the witness loses its say as its quality falls; 0 would trust it everywhere alike.
         sure: quality of the OCR's look from which a second look has nothing to add.
         confidence: for each of `SUPPORT`, the numbers named in `CONFIDENCE`.
@@ -93,12 +102,6 @@ class Weights:
         """float64 (F,), in the order of `FEATURES`."""
         own = self.features.get(support, {})
         return np.array([own.get(name, 0.0) for name in FEATURES])
-
-    @property
-    def lean(self) -> float:
-        """Nats of the ink that a nat of the model of sums is worth."""
-        own = self.features.get("sums", {})
-        return own.get("sums", 0.0) / max(own.get("ink", 1.0), 1e-6)
 
     def calibrated(self, probability: float, support: Support, voices: Voices) -> float:
         """Confidence for a character's marginal probability, both in [0, 1]."""
