@@ -131,24 +131,17 @@ def calibration(decided: Sequence[Decided], l2: float = 1e-3) -> dict[str, float
 
 
 def margin_for(cases: Sequence[Case], weights: Judge, harm: float) -> float:
-    """Least margin, nats, with which at most `harm` lines are broken per line mended.
+    """Least margin, nats, with which at most `harm` lines are broken per line mended; if none is, that of the least harm.
 
-    If there is none, the least whose harm is within a standard error of the least harm (Breiman et al., "Classification
-    and regression trees", 1984, for the rule); counts are taken as Poisson.
+    One line more than was seen is taken as broken (Laplace's rule of succession): where few lines speak, it is careful.
     """
-    tried = []
+    best = (math.inf, WIDEST_MARGIN)
     for margin in np.arange(0.0, WIDEST_MARGIN + 0.01, 0.25).tolist():
         chosen = [Decided.of(case, weights(case), margin).chosen for case in cases]
         mended = sum(c.errors[0] > 0 == c.errors[n] for c, n in zip(cases, chosen, strict=True))
         broken = sum(c.errors[0] == 0 < c.errors[n] for c, n in zip(cases, chosen, strict=True))
-        if broken <= harm * mended:
-            return margin
-        rate = broken / mended if mended else math.inf
-        tried.append((rate, rate * math.sqrt(1 / broken + 1 / max(mended, 1)), margin))
-    least, error, _ = min(tried)
-    if least == math.inf:  # nothing is mended, whatever the margin
-        return WIDEST_MARGIN
-    return next(margin for rate, _, margin in tried if rate <= least + error)
+        best = min(best, (max(harm, (broken + 1) / mended if mended else math.inf), margin))
+    return best[1] if best[0] < math.inf else WIDEST_MARGIN
 
 
 def sure_from(cases: Sequence[Case], weights: Judge, idle: float) -> float:

@@ -57,6 +57,9 @@ class Source(BaseModel):
         ("simulated", "small"), description="Second readers that look at these lines."
     )
     noise: float = Field(0.34, ge=0, description="A line whose best hypothesis is further off is taken as mislabelled.")
+    lacking: float = Field(
+        0.0, ge=0, lt=1, description="Share of the names that each formulary lacks: none is complete."
+    )
     unseen_by: Path | None = Field(None, description="Recipe of the small reader: only rows it was not trained on.")
 
 
@@ -69,7 +72,7 @@ class FitConfig(BaseModel):
     reader: str = Field("small", description="Checkpoint of the second reader `small`: its name, or a folder.")
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
     mend: tuple[float, ...] = Field(
-        (0.4, 0.0), min_length=1, description="See `simulate.SimulatedReader`; one is drawn per line: readers differ."
+        (0.4, 0.0), min_length=1, description="See `simulate.SimulatedReader`; one reader for each: they differ."
     )
     invent: float = Field(0.06, ge=0, le=1, description="See `simulate.SimulatedReader`.")
     harm: float = Field(
@@ -142,8 +145,9 @@ def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Rand
             continue
         conditions: list[tuple[list[Reading], Ink | None]] = [([], None)]
         if "simulated" in source.readers:
-            seen = unicodedata.normalize("NFC", rng.choice(simulated).read(line.ink, item.reference, texts, rng))
-            conditions.append(([Reading("vlm", seen, Recipe("simulated", "1", "simulated", ""))], None))
+            for reader in simulated:
+                seen = unicodedata.normalize("NFC", reader.read(line.ink, item.reference, texts, rng))
+                conditions.append(([Reading("vlm", seen, Recipe("simulated", "1", "simulated", ""))], None))
         query = Query(item.image, line)
         if "small" in source.readers:
             readings = [r for r in bench.small.read([query])[0] if isinstance(r, Reading)]
@@ -162,10 +166,10 @@ def _priors(source: Source, config: FitConfig, rng: random.Random) -> Callable[[
     rows = load_split(source.data)
     rng.shuffle(rows)
     fold = {row.image: number % config.folds for number, row in enumerate(rows)}
-    lists = [
-        Lexicon(names_of([row for row in rows if fold[row.image] != number]))
-        for number in range(config.folds if "formulary" in source.priors else 0)
-    ]
+    lists = []
+    for number in range(config.folds if "formulary" in source.priors else 0):
+        names = names_of([row for row in rows if fold[row.image] != number])
+        lists.append(Lexicon(rng.sample(names, round(len(names) * (1 - source.lacking)))))
     fixed: dict[str, Prior | None] = {}
     if "names" in source.priors:
         fixed["names"] = Lexicon(drug_names(), "names")

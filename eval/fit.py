@@ -29,8 +29,9 @@ from fusion.fuse import evidence
 
 Vectors = dict[evidence.Support, NDArray[np.float64]]
 """Weights, float64 (F,), for each support."""
-CAREFUL: tuple[evidence.Support, ...] = ("witnessed", "witnessed_signs", "sums")
-"""Kinds of support under which the OCR's reading is only replaced by a margin."""
+CAREFUL: tuple[evidence.Support, ...] = ("witnessed", "witnessed_signs")
+"""Kinds of support under which the OCR's reading is only replaced by a margin: nothing is said about what to expect, so
+nobody asked for a change."""
 PARTS = 4
 """Parts of the lines, each decided about by weights from the others."""
 FLOOR = -40.0
@@ -170,9 +171,9 @@ def _calibrated(
     base = _packaged()
     cases = [case for case in (*drawn, *trusted) if case.support in fitted.vectors]
     own = {name: [case for case in cases if case.support == name] for name in fitted.vectors}
-    # Where no list is given, nobody asked for a change of the text: there it must do no harm.
-    margins = base["margin"] | {
-        name: margin_for(own[name], fitted.unseen, config.harm) for name in CAREFUL if name in own
+    margins = {
+        name: margin_for(own[name], fitted.unseen, config.harm) if name in own else base["margin"][name]
+        for name in CAREFUL
     }
     decided = [Decided.of(case, fitted.unseen(case), margins.get(case.support, 0.0)) for case in cases]
     labelled = {id(case) for case in trusted or drawn}

@@ -282,11 +282,11 @@ def test_the_limit_of_what_the_ocr_is_sure_of_spares_only_idle_questions(
 @pytest.mark.parametrize(
     ("leads", "margin"),
     [
-        ([(0.3, -1), (1.1, 1), (2.1, 1)], 0.5),  # two mended and none broken
+        ([(0.3, -1), (1.1, 1), (2.1, 1), (3.1, 1)], 0.5),  # three mended, none broken, and one more reckoned with
         ([(0.3, 1), (1.1, 1), (2.1, 1)], 0.0),
-        ([(0.3, 1), (1.1, -1)], 1.25),  # never by a nat and a tenth: nothing is mended, nothing broken
-        ([(1.6, 1), (6.5, 1), (6.5, -1), (1.1, -1)], 0.0),  # none will do, and they do not differ by more than chance
+        ([(1.6, 1), (6.5, 1), (6.5, -1), (1.1, -1)], 1.25),  # no margin will do: the least harm
         ([(6.5, -1), (1.1, -1)], 6.0),  # it only ever breaks
+        ([(1.1, 0)], 6.0),  # nothing is known
     ],
 )
 def test_the_margin_is_the_least_that_keeps_harm_in_bounds(leads: list[tuple[float, int]], margin: float) -> None:
