@@ -81,17 +81,8 @@ def adapt(
     unseen, seen = ([sample for _, sample in part] for part in (rows[:kept], rows[kept:]))
     log(f"{len(seen)} corrections to learn from, {kept} kept out, {strange} left out for characters it does not know")
     with tempfile.TemporaryDirectory() as work:
-        recipe = Recipe(
-            work=Path(work),
-            output=output,
-            size=size,
-            threads=threads,
-            bf16=bf16,
-            compile=False,  # needs a compiler, and a short run does not earn back its time
-            synthetic=Synthetic(fonts=Path("-")),
-            stages=(Stage(name="adapt", steps=steps, batch=batch, rate=rate, ink=1.0, lines=0.0, decoder=True),),
-            report_every=max(50, steps // 10),
-        )
+        stage = Stage(name="adapt", steps=steps, batch=batch, rate=rate, ink=1.0, lines=0.0, decoder=True)
+        recipe = _recipe(Path(work), output, size, stage, threads, bf16)
         learner = Learner(recipe)
         learner.start_from(start)
         before = learner.error_rate(unseen)
@@ -105,6 +96,20 @@ def adapt(
     export(learner, output, card, calibrate(learner, unseen))
     _write_split(output / KEPT_OUT, rows[:kept])
     return {"before": before, "after": after}
+
+
+def _recipe(work: Path, output: Path, size: Size, stage: Stage, threads: int, bf16: bool) -> Recipe:
+    return Recipe(
+        work=work,
+        output=output,
+        size=size,
+        threads=threads,
+        bf16=bf16,
+        compile=False,  # needs a compiler, and a short run does not earn back its time
+        synthetic=Synthetic(fonts=Path("-")),
+        stages=(stage,),
+        report_every=max(50, stage.steps // 10),
+    )
 
 
 def _write_split(path: Path, rows: Sequence[tuple[Path, Sample]]) -> None:
