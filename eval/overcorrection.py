@@ -7,7 +7,7 @@ figure is one on synthetic writing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,18 +81,23 @@ def measure(folder: Path, progress: Callable[[str], None]) -> str:
             reads[name] = list(read_split(engine, items, crop=True))
     texts = {"OCR only": [read.ocr for read in reads["fused"]]}
     texts |= {name: [read.fused for read in own] for name, own in reads.items()}
+    return table(texts, expected)
+
+
+def table(texts: Mapping[str, Sequence[str]], expected: Sequence[Mistake]) -> str:
+    """What each system, the OCR first, made of the mistakes: a Markdown table."""
     lines = [
-        f"Mistakes on purpose, synthetic: n = {len(items)}, 95 % bootstrap over lines",
+        f"Mistakes on purpose, synthetic: n = {len(expected)}, 95 % bootstrap over lines",
         "",
         "| kind | n | system | as written | mended | mended minus OCR only |",
         "|---|---|---|---|---|---|",
     ]
     for kind in (*HANDS, "all"):
         own = [n for n, mistake in enumerate(expected) if kind in (mistake.kind, "all")]
-        outcomes = {name: outcomes([said[n] for n in own], [expected[n] for n in own]) for name, said in texts.items()}
-        base = outcomes["OCR only"][1]
-        for name, (kept, mended) in outcomes.items():
-            gap = "" if name == "OCR only" else _difference(mended, base)
+        found = {name: outcomes([said[n] for n in own], [expected[n] for n in own]) for name, said in texts.items()}
+        _, base = next(iter(found.values()))
+        for number, (name, (kept, mended)) in enumerate(found.items()):
+            gap = _difference(mended, base) if number else ""
             lines.append(f"| {kind} | {len(own)} | {name} | {kept.mean():.3f} | {mended.mean():.3f} | {gap} |")
     return "\n".join(lines)
 

@@ -21,6 +21,7 @@ from eval.calibrate import Decided, calibration, confidences, margin_for, sure_f
 from eval.cases import WITNESS, Case
 from eval.fit import PARTS, Fitted, load_fit, minimum_risk
 from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
+from eval.overcorrection import table as overcorrection_table
 from eval.report import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
 from fusion.domain import arithmetic
@@ -82,6 +83,14 @@ def test_what_is_as_written_and_what_was_mended() -> None:
     made = [Mistake("wrong sum", "7+5=13", "7+5=13", "7+5=12")] * 3 + [Mistake("misspelling", "a peir", "peir", "pair")]
     kept, mended = outcomes(["7 + 5 = 13", "7+5=12", "1+5=13", "A Pair"], made)
     assert (kept.tolist(), mended.tolist()) == ([True, False, False, False], [False, True, False, True])
+
+
+def test_the_table_of_mistakes_counts_what_each_system_made_of_them() -> None:
+    made = [next(m for m in mistakes() if m.kind == kind) for kind in HANDS]
+    texts = {"OCR only": [m.text for m in made], "fused": [m.text.replace(m.wrong, m.right) for m in made]}
+    shown = overcorrection_table(texts, made).splitlines()
+    assert f"| all | {len(made)} | OCR only | 1.000 | 0.000 |  |" in shown
+    assert f"| all | {len(made)} | fused | 0.000 | 1.000 | +1.000 [+1.000, +1.000] |" in shown
 
 
 def test_a_paired_difference_of_equal_systems_is_zero() -> None:
