@@ -140,8 +140,9 @@ def margin_for(cases: Sequence[Case], weights: Judge, harm: float) -> float:
         chosen = [Decided.of(case, weights(case), margin).chosen for case in cases]
         mended = sum(c.errors[0] > 0 == c.errors[n] for c, n in zip(cases, chosen, strict=True))
         broken = sum(c.errors[0] == 0 < c.errors[n] for c, n in zip(cases, chosen, strict=True))
-        best = min(best, (max(harm, (broken + 1) / mended if mended else math.inf), margin))
-    return best[1] if best[0] < math.inf else WIDEST_MARGIN
+        if mended:
+            best = min(best, (max(harm, (broken + 1) / mended), margin))
+    return best[1]
 
 
 def sure_from(cases: Sequence[Case], weights: Judge, idle: float) -> float:

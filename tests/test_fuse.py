@@ -455,9 +455,18 @@ def test_a_unit_that_the_ocrs_ink_is_sure_of_outlives_the_surest_witness(witness
     assert witnessed(ink("500mg"), ink("50mg"), 1.0)[0] == "500mg"
 
 
+def test_both_looks_settle_the_case(witnessed: Witnessed) -> None:
+    views = ink({"r": 0.6, "R": 0.4}, "osu")
+    assert witnessed(views, ink("Rosu"))[0] == "Rosu"
+    assert witnessed(views, ink("Rosu"), 0.0)[0] == "rosu"
+    assert witnessed(ink("rosu"), ink({"r": 0.4, "R": 0.6}, "osu"))[0] == "rosu"
+
+
 def test_a_number_that_the_ocrs_ink_leaves_open_is_the_witnesss_to_decide(witnessed: Witnessed) -> None:
     views = ink({"1": 0.55, "7": 0.45}, "5mg")
-    assert witnessed(views, ink("75mg"))[0] == "75mg"
+    text, spans = witnessed(views, ink("75mg"))
+    assert text == "75mg"
+    assert (spans[0].text, spans[0].source, spans[0].because) == ("7", "vlm", "digits_changed")
     text, _ = witnessed(views, ink({"1": 0.55, "7": 0.45}, "5mg"))
     assert text == "15mg"
     # A number that only the witness's second choice has is nobody's reading.

@@ -18,5 +18,6 @@ def test_who_is_looked_at() -> None:
     assert needs_review(line(sure, Span("x", "ocr", None, "decision_failed")), 0.0)
     assert needs_review(line(sure, Span("0", "ocr", 0.99, "digits_disagree")), 0.5)
     assert needs_review(line(sure, Span("0", "ocr", 0.99, "digits_kept_by_ink")), 0.5)
+    assert needs_review(line(sure, Span("0", "vlm", 0.99, "digits_changed")), 0.5)
     assert needs_review(line(sure, Span("□", "gap", None, "unread_ink", extent=1)), 0.5)
     assert needs_review(line(sure, Span("5", "supplied", 0.99, "completed_from_context", extent=1)), 0.5)
