@@ -89,6 +89,18 @@ def rendered(
 
 
 @app.command()
+def rendered_zh(
+    fonts: Annotated[Path, typer.Option(help="Folder with the font families; see eval/samples/make.py.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("build/rendered_zh"),
+    count: Annotated[int, typer.Option(min=1, help="Lines.")] = 1500,
+) -> None:
+    """Write a split of drawn Chinese lines, from clean to hardly legible, for calibration (synthetic)."""
+    from eval.rendered_zh import write_split
+
+    print(write_split(fonts, out, count))
+
+
+@app.command()
 def overcorrection(
     fonts: Annotated[Path, typer.Option(help="Folder with the font families; see eval/samples/make.py.")],
     out: Annotated[Path, typer.Option(help="Folder to draw into.")] = Path("build/overcorrection"),

@@ -1,122 +1,141 @@
-"""What decisions are worth: margin, thresholds, and confidences that are as often right as they say.
+"""Confidences that are as often right as they say: which stretches are right, and one map per script from that.
 
-Knows cases and weights; fits no weight. Maps after Platt ("Probabilistic outputs for support vector machines", 1999),
-thresholds after conformal risk control (Angelopoulos et al. 2022). The unit is a word, since a word is what a person
-accepts; it is as sure as the least sure of its characters.
+Knows cases, decisions and references; fits no weight. The map is a logistic one (Platt, "Probabilistic outputs for support
+vector machines", 1999) of a few log-odds. The unit is a stretch, since that is what a person accepts; it is as sure as the
+least sure of its characters.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.fuzz import partial_ratio_alignment
 
 from eval.cases import Case
-from fusion.fuse import decide, evidence
-from fusion.fuse.align import clusters, key
+from eval.datasets import NORMALISATIONS, Normalisation
+from fusion.ctc import fold
+from fusion.fuse import confidence_inputs
+from fusion.fuse.align import clusters
+from fusion.fuse.model import CONFIDENCE, SCRIPTS, Script, Weights, script
+from fusion.page import stretches
 
-Maps = Mapping[evidence.Support, Mapping[str, float]]
-"""The numbers of `evidence.CONFIDENCE` for each support."""
-Judge = Callable[[Case], NDArray[np.float64]]
-"""The weights for a case: float64 (F,)."""
-WIDEST_MARGIN = 6.0
-"""Nats; the widest margin that is tried."""
 SOFT = 4.0
-"""How sharply the least sure character stands for its word while the map is fitted."""
+"""How sharply the least sure character stands for its stretch while the map is fitted."""
+LEAST = 200
+"""Stretches of a script under which it keeps the map that it has."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """A case with what the weights make of it: index of the chosen text, and the marginal of each of its characters."""
+class Stretch:
+    """A decided stretch: what the confidences of its characters rest on, and whether it is right.
 
-    case: Case
-    chosen: int
-    agreement: NDArray[np.float64]
+    Attributes:
+        script: of the stretch.
+        inputs: float64 (n, 6), see `model.CONFIDENCE`.
+        right: all its characters are the reference's, and nothing is missing beside them.
+        cluster: of its line.
+        source: of its line.
+        condition: of its line.
+    """
 
-    @classmethod
-    def of(cls, case: Case, vector: NDArray[np.float64], margin: float) -> Decided:
-        """Decide as the fuse room does."""
-        probabilities = evidence.distribution(case.table, vector)
-        chosen = 0
-        if case.support != "alone":
-            chosen, _ = decide.choose(case.texts, probabilities, case.table[:, 0], case.others, case.prior, margin)
-        return cls(case, chosen, decide.marginals(case.texts, probabilities, chosen)[0])
+    script: Script
+    inputs: NDArray[np.float64]
+    right: bool
+    cluster: str
+    source: str
+    condition: tuple[str, str]
 
-    def words(self) -> list[tuple[NDArray[np.float64], bool]]:
-        """Each word of the decision: what its characters' confidences rest on, and whether it is right.
-
-        Returns:
-            float64 (n, 5), in the order of `evidence.CONFIDENCE`; in a line of several words one is right if all its
-            characters are, and nothing is missing beside them.
-        """
-        case, text = self.case, self.case.texts[self.chosen]
-        ocr = decide.counterpart(text, case.texts[0])
-        vlm = decide.counterpart(text, case.others[0]) if case.others else None
-        who = decide.voices(text, ocr, vlm, case.prior)
-        rows = np.array([evidence.grounds(float(p), one) for p, one in zip(self.agreement, who, strict=True)])
-        own = clusters(text)
-        if len(text.split()) == 1:
-            return [(rows, bool(case.errors[self.chosen] == 0))]
-        truth = decide.counterpart(text, case.reference)
-        same = [key(a) == key(b) for a, b in zip(own, truth, strict=True)]
-        inked = [not cluster.isspace() for cluster in own]
-        edges = np.flatnonzero(np.diff([False, *inked, False])).reshape(-1, 2).tolist()
-        return [(rows[a:b], all(same[a:b])) for a, b in edges]
+    def confidence(self, weights: Weights) -> float:
+        """As the engine works it out."""
+        return float(1 / (1 + np.exp(-(self.inputs @ np.array(weights.confidence[self.script])).min())))
 
 
-def confidences(decided: Sequence[Decided], maps: Maps) -> list[tuple[float, bool]]:
-    """Least confidence of every word, and whether the word is right."""
-    found = []
-    for one in decided:
-        vector = np.array([maps[one.case.support][name] for name in evidence.CONFIDENCE])
-        found += [(float(1 / (1 + np.exp(-(rows @ vector).min()))), right) for rows, right in one.words()]
-    return found
-
-
-def thresholds(words: Sequence[tuple[float, bool]], shares: Sequence[float]) -> list[list[float]]:
-    """Confidence from which words are accepted, for each share that may be wrong; shares that can't be kept are left out.
-
-    The bound is that of conformal risk control (Angelopoulos et al. 2022): one more wrong word is counted than was seen.
+def right_stretches(text: str, reference: str, normalise: Normalisation, *, within: bool = False) -> list[bool | None]:
+    """Whether each stretch of a text is what the reference has there; None where nothing of it counts.
 
     Args:
-        words: (confidence, right) of calibration words.
-        shares: in (0, 1), rising.
+        text: what was decided.
+        reference: what is written.
+        normalise: what counts; case never does here.
+        within: the reference is a whole page, of which the text is one line: the best matching part of it is compared.
     """
-    ranked = sorted(words, key=lambda word: -word[0])
-    wrong = np.cumsum([not right for _, right in ranked])
-    worst = (wrong + 1) / (np.arange(len(ranked)) + 2)
-    ends = [n for n in range(len(ranked)) if n + 1 == len(ranked) or ranked[n + 1][0] < ranked[n][0]]
+    own, places = _counted(text, normalise)
+    theirs, _ = _counted(reference, normalise)
+    if within and own:
+        found = partial_ratio_alignment(own, theirs)
+        longer = len(own) > len(theirs)
+        theirs = theirs[found.dest_start : found.dest_end] if found is not None and not longer else theirs
+    good = np.ones(len(own), dtype=np.bool_)
+    for op in Levenshtein.opcodes(own, theirs):
+        if op.tag in ("replace", "delete"):
+            good[op.src_start : op.src_end] = False
+        elif op.tag == "insert" and len(own):  # what is missing is missing beside the character before it
+            if within and op.src_start in (0, len(own)):
+                continue  # it belongs to the line before or behind
+            good[max(0, op.src_start - 1)] = False
+    verdicts: list[bool | None] = []
+    for start, end in stretches(text):
+        inside = [bool(good[n]) for n, place in enumerate(places) if start <= place < end]
+        verdicts.append(all(inside) if inside else None)
+    return verdicts
+
+
+def _counted(text: str, normalise: Normalisation) -> tuple[list[str], list[int]]:
+    """The characters of a text that count, normalised, and the code point where each stands."""
+    normal = NORMALISATIONS[normalise]
+    found: list[str] = []
+    places: list[int] = []
+    start = 0
+    for cluster in clusters(text):
+        plain = fold(normal(cluster))
+        if normalise == "arithmetic" and plain in ("x", "*"):
+            plain = "×"  # one between digits is one: the two can't be told where that matters
+        for character in plain:
+            if not character.isspace():
+                found.append(character)
+                places.append(start)
+        start += len(cluster)
+    return found, places
+
+
+def judged(case: Case, weights: Weights) -> list[Stretch]:
+    """The stretches of what the weights decide about a case."""
+    decision = case.decided(weights)
+    inputs, _, _ = confidence_inputs(decision, case.quality[0], case.prior, weights)
+    starts = np.cumsum([0, *map(len, clusters(decision.text))])[:-1]
     found = []
-    for share in shares:
-        kept = [n for n in ends if worst[n] <= share]
-        if kept:
-            found.append([share, round(ranked[max(kept)][0], 4)])
+    rights = right_stretches(decision.text, case.reference, case.normalise)
+    for (start, end), right in zip(stretches(decision.text), rights, strict=True):
+        if right is not None:
+            rows = inputs[(starts >= start) & (starts < end)]
+            kind = script(decision.text[start:end])
+            found.append(Stretch(kind, rows, right, case.cluster, case.source, case.condition))
     return found
 
 
-def calibration(decided: Sequence[Decided], l2: float = 1e-3) -> dict[str, float]:
-    """The numbers of `evidence.CONFIDENCE` under which the words are most probably as right or wrong as they are.
+def calibration(found: Sequence[Stretch], l2: float = 1e-3) -> dict[str, float]:
+    """The numbers of `model.CONFIDENCE` under which stretches are most probably as right or wrong as they are.
 
-    A voice more never makes less sure: what the three voices add is kept from falling below 0.
+    More evidence never makes less sure: all but the constant are kept from falling below 0.
     """
-    words = [word for one in decided for word in one.words()]
-    widest = max(len(rows) for rows, _ in words)
-    table = torch.zeros(len(words), widest, len(evidence.CONFIDENCE), dtype=torch.float64)
-    absent = torch.full((len(words), widest), 1e9, dtype=torch.float64)
-    for n, (rows, _) in enumerate(words):
-        table[n, : len(rows)] = torch.from_numpy(rows)
-        absent[n, : len(rows)] = 0.0
-    right = torch.tensor([float(ok) for _, ok in words], dtype=torch.float64)
-    free = torch.tensor([0.4, 0.0, 0.0, 0.0, 0.0], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe")
+    widest = max(len(one.inputs) for one in found)
+    table = torch.zeros(len(found), widest, len(CONFIDENCE), dtype=torch.float64)
+    absent = torch.full((len(found), widest), 1e9, dtype=torch.float64)
+    for n, one in enumerate(found):
+        table[n, : len(one.inputs)] = torch.from_numpy(one.inputs)
+        absent[n, : len(one.inputs)] = 0.0
+    right = torch.tensor([float(one.right) for one in found], dtype=torch.float64)
+    free = torch.tensor([0.0] + [0.5] * (len(CONFIDENCE) - 1), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([free], max_iter=500, line_search_fn="strong_wolfe")
 
     def bounded() -> torch.Tensor:
-        return torch.cat([free[:2], torch.nn.functional.softplus(free[2:])])
+        return torch.cat([free[:1], free[1:] ** 2])
 
     def loss() -> Any:
         optimiser.zero_grad()
@@ -127,28 +146,22 @@ def calibration(decided: Sequence[Decided], l2: float = 1e-3) -> dict[str, float
         return value
 
     optimiser.step(loss)
-    return dict(zip(evidence.CONFIDENCE, (round(value, 4) for value in bounded().detach().tolist()), strict=True))
+    return dict(zip(CONFIDENCE, (round(value, 4) for value in bounded().detach().tolist()), strict=True))
 
 
-def margin_for(cases: Sequence[Case], weights: Judge, harm: float) -> float:
-    """Least margin, nats, with which at most `harm` lines are broken per line mended; if none is, that of the least harm.
-
-    One line more than was seen is taken as broken (Laplace's rule of succession): where few lines speak, it is careful.
-    """
-    best = (math.inf, WIDEST_MARGIN)
-    for margin in np.arange(0.0, WIDEST_MARGIN + 0.01, 0.25).tolist():
-        chosen = [Decided.of(case, weights(case), margin).chosen for case in cases]
-        mended = sum(c.errors[0] > 0 == c.errors[n] for c, n in zip(cases, chosen, strict=True))
-        broken = sum(c.errors[0] == 0 < c.errors[n] for c, n in zip(cases, chosen, strict=True))
-        if mended:
-            best = min(best, (max(harm, (broken + 1) / mended), margin))
-    return best[1]
+def maps(found: Sequence[Stretch], old: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """One map per script; a script with too few stretches keeps the old one."""
+    split = {name: [one for one in found if one.script == name] for name in SCRIPTS}
+    return {name: calibration(own) if len(own) >= LEAST else old[name] for name, own in split.items()}
 
 
-def sure_from(cases: Sequence[Case], weights: Judge, idle: float) -> float:
-    """Quality of the OCR's look from which asking the witness is worth at most `idle` of what it is worth in all."""
+def sure_from(cases: Sequence[Case], weights: Weights, idle: float) -> float:
+    """Quality of the OCR's look from which asking the reader is worth at most `idle` of what it is worth in all."""
     ranked = sorted(cases, key=lambda case: -case.quality[0])
-    gains = np.array([(c.errors[0] - c.errors[Decided.of(c, weights(c), 0.0).chosen]) / c.length for c in ranked])
+    gains = np.array([(c.errors[0] - c.errors[c.decided(weights).chosen]) / c.length for c in ranked])
     spared = np.cumsum(gains) <= idle * max(float(gains.sum()), 0.0)
     count = int(np.argmin(spared)) if not spared.all() else len(spared)
     return ranked[count - 1].quality[0] if count else 1.0
+
+
+Progress = Callable[[str], None]

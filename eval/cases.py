@@ -1,16 +1,17 @@
-"""Training lines as the fit sees them: hypotheses, features and errors of each line under each condition.
+"""Training lines as the fit sees them: hypotheses, what the experts say of each, and errors, under each condition.
 
-Knows the engine's own parts (OCR, small reader, hypotheses, features) and a simulated second reader; fits nothing.
+Knows the engine's own parts (OCR, small reader, hypotheses, model) and a simulated second reader; fits nothing. A condition
+is a second reader, or none, with something to expect, or nothing. No writer and no word is in both parts of the lines: those
+that weights are fitted on, and those that confidences are calibrated on.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import unicodedata
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +27,9 @@ from fusion.ctc import Views
 from fusion.domain.formulary import drug_names
 from fusion.domain.lexicon import Lexicon
 from fusion.domain.sums import SumModel
-from fusion.fuse import WEIGHED, Scorer, evidence, support_of
+from fusion.fuse import SCORED, Decision, decide, model
 from fusion.fuse.hypotheses import gather
+from fusion.fuse.model import EXPERTS, Weights
 from fusion.ink import Ink, InkLine, Prior
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
@@ -36,9 +38,9 @@ from fusion.train.crops import held_out_names
 from fusion.train.recipe import load_recipe
 from fusion.vlm import Query, open_reader
 
-WITNESS = evidence.FEATURES.index("witness")
-"""Column of the feature; the decoder's stands beside it."""
-ROUGH = {"ink": 1.0, "witness": 0.5, "prior": 0.5, "listed": 2.0}
+ROUGH = np.array(
+    [{"ocr": 1.0, "reader": 0.7, "list": 1.0, "language": 0.3, "length": 1.0}.get(n, 0.0) for n in EXPERTS]
+)
 """Weights by which the hypotheses are chosen that the decoder is asked about, before any are fitted."""
 
 
@@ -53,13 +55,18 @@ class Source(BaseModel):
         ("none",),
         description="What is expected: nothing; the texts of the file's other folds as formulary; packaged names; sums.",
     )
-    readers: tuple[Literal["simulated", "small"], ...] = Field(
-        ("simulated", "small"), description="Second readers that look at these lines."
+    readers: tuple[Literal["simulated", "small", "none"], ...] = Field(
+        ("small", "none"), description="Second readers that look at these lines; none: the OCR speaks alone."
     )
-    noise: float = Field(0.34, ge=0, description="A line whose best hypothesis is further off is taken as mislabelled.")
+    weigh: bool = Field(True, description="Weights may be fitted on these lines.")
+    calibrate: bool = Field(True, description="Confidences may be fitted on these lines: their labels are trusted.")
+    noise: float = Field(
+        0.34, ge=0, description="No weights from lines whose best hypothesis is further off: mislabelled."
+    )
     lacking: float = Field(
         0.0, ge=0, lt=1, description="Share of the names that each formulary lacks: none is complete."
     )
+    skip_writers: tuple[str, ...] = Field((), description="Rows of these writers are left out.")
     unseen_by: Path | None = Field(None, description="Recipe of the small reader: only rows it was not trained on.")
 
 
@@ -67,22 +74,20 @@ class FitConfig(BaseModel):
     """What the weights are fitted on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    weights_from: tuple[Source, ...] = Field(min_length=1, description="Lines that the weights are fitted on.")
-    calibrate_on: tuple[Source, ...] = Field((), description="Lines with trusted labels: calibration only.")
+    sources: tuple[Source, ...] = Field(min_length=1, description="Training lines.")
+    calibration_share: float = Field(
+        0.4, ge=0, le=1, description="Share of the writers (of the words, where none is named) kept for calibration."
+    )
     reader: str = Field("small", description="Checkpoint of the second reader `small`: its name, or a folder.")
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
-    mend: tuple[float, ...] = Field(
-        (0.4, 0.0), min_length=1, description="See `simulate.SimulatedReader`; one reader for each: they differ."
-    )
+    mend: tuple[float, ...] = Field((0.4, 0.0), description="See `simulate.SimulatedReader`; one reader for each.")
     invent: float = Field(0.06, ge=0, le=1, description="See `simulate.SimulatedReader`.")
-    harm: float = Field(
-        0.05, ge=0, le=1, description="Most lines broken per line mended under a witness: sets the margin."
-    )
-    shares: tuple[float, ...] = Field(
-        (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2), description="Shares of wrong words for which a threshold is written."
-    )
-    gates: tuple[float, ...] = Field((0.0, 0.5, 1.0, 2.0, 4.0), description="Values tried for `Weights.gate`.")
-    idle: float = Field(0.01, ge=0, le=1, description="Share of the witness's gain that sparing sure lines may cost.")
+    reliabilities: tuple[float, ...] = Field((0.0, 1.0, 2.0), description="Values tried for `Weights.reliability`.")
+    signs: tuple[float, ...] = Field((0.25, 0.5, 1.0), description="Values tried for `Weights.signs`.")
+    change: float = Field(2.0, ge=1, description="Policy: cost of a wrong change, a missed one being 1.")
+    quantity: float = Field(3.0, ge=1, description="Policy: cost of a wrong quantity.")
+    tolerance: float = Field(4.0, ge=0, description="Policy: nats by which the OCR may prefer its own quantity.")
+    idle: float = Field(0.01, ge=0, le=1, description="Share of the reader's gain that sparing sure lines may cost.")
     folds: int = Field(5, ge=2, description="Folds for the formulary.")
     l2: float = Field(3e-4, ge=0, description="Penalty on squared weights.")
     seed: int = Field(20261122, description="Seed of draws and simulation.")
@@ -91,25 +96,51 @@ class FitConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One training line under one condition: hypotheses, second readings, features (ungated), errors."""
+    """One training line under one condition.
 
+    Attributes:
+        source: data file, for counts.
+        condition: second reader and prior.
+        cluster: writer, or word where none is named: what the two parts don't share.
+        reference: what is written.
+        normalise: how errors are counted.
+        texts: hypotheses, the OCR's own reading first.
+        table: float64 (N, R), evidence that is fully trusted.
+        quality: of the OCR's look, of the second reader's, of its decoder; 0 where there is none.
+        others: second readings.
+        prior: what is expected, or None.
+        errors: float64 (N,), edits of each hypothesis.
+        length: of the reference.
+    """
+
+    source: str
+    condition: tuple[str, str]
+    cluster: str
+    reference: str
+    normalise: Normalisation
     texts: tuple[str, ...]
-    others: tuple[str, ...]
-    support: evidence.Support
-    quality: tuple[float, float, float]
     table: NDArray[np.float64]
+    quality: tuple[float, float, float]
+    others: tuple[str, ...]
+    prior: Prior | None
     errors: NDArray[np.float64]
     length: int
-    reference: str
-    image: str
-    prior: Prior | None
 
-    def gated(self, gate: float) -> Case:
-        """The same with the witness weakened where it is unsure."""
+    @property
+    def held_back(self) -> int:
+        """Number in [0, 1000) of the cluster, the same in every run: which part the line is in."""
+        return zlib.crc32(self.cluster.encode()) % 1000
+
+    def weighed(self, weights: Weights) -> Decision:
+        """Its hypotheses and evidence, the second reader trusted as far as the weights say."""
         table = self.table.copy()
-        table[:, WITNESS] *= self.quality[1] ** gate
-        table[:, WITNESS + 1] *= self.quality[2] ** gate
-        return replace(self, table=table)
+        for name, quality in zip(("reader", "decoder"), self.quality[1:], strict=True):
+            table[:, EXPERTS.index(name)] *= weights.trust(quality, self.texts[0])
+        return Decision(list(self.texts), table)
+
+    def decided(self, weights: Weights) -> Decision:
+        """The same with the choice that the engine would make."""
+        return decide(self.weighed(weights), self.others, self.prior, weights)
 
 
 class Bench:
@@ -125,60 +156,76 @@ class Bench:
 
 
 def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Random) -> list[Case]:
-    """Lines of a source, each once per second reader and prior; lines without a close hypothesis are left out."""
-    normal = NORMALISATIONS[source.normalise]
-    simulated = [SimulatedReader(mend, config.invent) for mend in config.mend]
+    """Lines of a source, each once per second reader and prior."""
+    rows = load_split(source.data)
     unseen = _unseen(source)
-    priors = _priors(source, config, rng)
     items = [
-        i for i in load_split(source.data) if normal(i.reference) and not any(n in i.note for n in config.skip_notes)
+        item
+        for item in rows
+        if not any(mark in item.note for mark in config.skip_notes)
+        and item.writer not in source.skip_writers
+        and (unseen is None or item.image in unseen)
     ]
-    items = [item for item in items if unseen is None or item.image in unseen]
     rng.shuffle(items)
-    items = items[: source.limit]
-    texts = [item.reference for item in items]
+    expected = _priors(source, config, rows)
+    texts = sorted({row.reference for row in rows})
     cases = []
-    for item in items:
-        image = next(open_pages(item.path, bench.config.intake, crop=True))
-        (line,) = bench.ocr.read(image, crop=True)
-        if line.reading is None or not isinstance(line.ink, Views):
+    for item in items[: source.limit]:
+        page = next(iter(open_pages(item.path, bench.config.intake, crop=True)))
+        (line,) = bench.ocr.read(page, crop=True)
+        if line.reading is None or line.ink is None:
             continue
-        conditions: list[tuple[list[Reading], Ink | None]] = [([], None)]
-        if "simulated" in source.readers:
-            for reader in simulated:
-                seen = unicodedata.normalize("NFC", reader.read(line.ink, item.reference, texts, rng))
-                conditions.append(([Reading("vlm", seen, Recipe("simulated", "1", "simulated", ""))], None))
-        query = Query(item.image, line)
-        if "small" in source.readers:
-            readings = [r for r in bench.small.read([query])[0] if isinstance(r, Reading)]
-            conditions += [(readings, bench.small.witness(query))] if readings else []
-        for others, witness in conditions:
-            for prior in priors(item.image):
-                score = partial(bench.small.score, query) if witness is not None else None
-                case = _case(item, line, others, witness, score, prior, source, bench.config.fuse.hypotheses)
-                if case.errors.min() <= source.noise * case.length:
-                    cases.append(case)
+        for name, others, query in _second(source, config, bench, item, line, texts, rng):
+            for kind, prior in expected(item.image):
+                cases.append(_case(source, item, line, (name, kind), others, query, prior, bench))
     return cases
 
 
-def _priors(source: Source, config: FitConfig, rng: random.Random) -> Callable[[str], list[Prior | None]]:
+def _second(
+    source: Source,
+    config: FitConfig,
+    bench: Bench,
+    item: Item,
+    line: InkLine,
+    texts: Sequence[str],
+    rng: random.Random,
+) -> list[tuple[str, list[Reading], Query | None]]:
+    """Each second reader's name, what it reads, and the query by which a reader that looks is asked further."""
+    found: list[tuple[str, list[Reading], Query | None]] = []
+    if "small" in source.readers:
+        query = Query(item.image, line)
+        answers = bench.small.read([query])[0]
+        seen = [answer for answer in answers if isinstance(answer, Reading)]
+        if seen:
+            found.append(("small", seen, query))
+    if "none" in source.readers or ("small" in source.readers and not found):
+        found.append(("none", [], None))
+    if "simulated" in source.readers:
+        for mend in config.mend:
+            assert isinstance(line.ink, Views)
+            text = SimulatedReader(mend, config.invent).read(line.ink, item.reference, texts, rng)
+            text = unicodedata.normalize("NFC", text)
+            recipe = Recipe("simulated", "1", str(mend), line.reading.recipe.image_sha256 if line.reading else "")
+            found.append(("simulated", [Reading("vlm", text, recipe, raw=text)], None))
+    return found
+
+
+def _priors(source: Source, config: FitConfig, rows: Sequence[Item]) -> Callable[[str], list[tuple[str, Prior | None]]]:
     """What is expected of a row, by its image: the formulary is what the file's rows in other folds say."""
-    rows = load_split(source.data)
-    rng.shuffle(rows)
-    fold = {row.image: number % config.folds for number, row in enumerate(rows)}
+    fold = {row.image: zlib.crc32(row.image.encode()) % config.folds for row in rows}
     lists = []
     for number in range(config.folds if "formulary" in source.priors else 0):
         names = names_of([row for row in rows if fold[row.image] != number])
-        lists.append(Lexicon(rng.sample(names, round(len(names) * (1 - source.lacking)))))
-    fixed: dict[str, Prior | None] = {}
+        kept = random.Random(number).sample(names, round(len(names) * (1 - source.lacking)))
+        lists.append(Lexicon(kept))
+    fixed: dict[str, Prior | None] = {"none": None}
     if "names" in source.priors:
         fixed["names"] = Lexicon(drug_names(), "names")
     if "sums" in source.priors:
         fixed["sums"] = SumModel.load()
 
-    def of(image: str) -> list[Prior | None]:
-        own: dict[str, Prior | None] = {**fixed, "none": None, "formulary": lists[fold[image]] if lists else None}
-        return [own[kind] for kind in source.priors]
+    def of(image: str) -> list[tuple[str, Prior | None]]:
+        return [(kind, lists[fold[image]] if kind == "formulary" else fixed[kind]) for kind in source.priors]
 
     return of
 
@@ -193,44 +240,40 @@ def _unseen(source: Source) -> set[str] | None:
 
 
 def _case(
+    source: Source,
     item: Item,
     line: InkLine,
+    condition: tuple[str, str],
     others: list[Reading],
-    witness: Ink | None,
-    score: Scorer | None,
+    query: Query | None,
     prior: Prior | None,
-    source: Source,
-    limit: int,
+    bench: Bench,
 ) -> Case:
     assert line.reading is not None
     assert line.ink is not None
-    normal = NORMALISATIONS[source.normalise]
     prior = prior if prior is not None and prior.concerns(line.reading.text) else None
-    texts = gather(line.reading, others, line.ink, prior, limit)
-    table = evidence.features(texts, line.ink, others, prior, witness)
-    trust = 0.0
-    if witness is not None and score is not None:
-        rough = table @ np.array([ROUGH.get(name, 0.0) for name in evidence.FEATURES])
-        race = np.argsort(-rough, kind="stable")[:WEIGHED].tolist()
-        scores: list[float] = []
-
-        def remembered(asked: Sequence[str]) -> list[float]:
-            scores.extend(score(asked) or [0.0] * len(asked))
-            return scores
-
-        evidence.add_scores(table, texts, race, remembered, witnessed=True, gate=0.0)
-        trust = math.exp(max(s / (len(texts[n]) + 1) for s, n in zip(scores, race, strict=True)))
+    witness: Ink | None = bench.small.witness(query) if query is not None else None
+    texts = gather(line.reading, others, line.ink, prior, bench.config.fuse.hypotheses)
+    answers = [other.text for other in others] if witness is None else []
+    table = model.evidence(texts, line.ink, answers, prior, witness)
+    trusted = 0.0
+    if query is not None:
+        race = np.argsort(-(table @ ROUGH), kind="stable")[:SCORED].tolist()
+        asked = query
+        trusted = model.add_decoder(table, texts, race, lambda wanted: bench.small.score(asked, wanted))
+    normal = NORMALISATIONS[source.normalise]
     reference = normal(item.reference)
-    errors = np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64)
     return Case(
-        tuple(texts),
-        tuple(other.text for other in others),
-        support_of(line.reading.text, others, prior, witness),
-        (line.ink.quality, witness.quality if witness is not None else 0.0, trust),
-        table,
-        errors,
-        max(1, edits(reference, "")[1]),
+        "/".join(source.data.parts[-2:]),
+        condition,
+        item.writer or item.reference.casefold(),
         item.reference,
-        item.image,
+        source.normalise,
+        tuple(texts),
+        table,
+        (line.ink.quality, witness.quality if witness is not None else 0.0, trusted),
+        tuple(other.text for other in others),
         prior,
+        np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64),
+        max(1, edits(reference, "")[1]),
     )

@@ -17,12 +17,13 @@ from fusion.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row: an image and what is written on it (line breaks as real ones)."""
+    """One row: an image, what is written on it (line breaks as real ones), by whom ("" unknown), and remarks."""
 
     image: str
     path: Path
     reference: str
     note: str
+    writer: str = ""
 
 
 def load_split(path: Path) -> list[Item]:
@@ -42,9 +43,17 @@ def load_split(path: Path) -> list[Item]:
         cells = row.split("\t")
         if len(cells) < 2 or not cells[0]:
             raise InputError(f"{path}:{number}", "has no image and text", "Mend the row.")
-        note = cells[3] if len(cells) > 3 else ""
-        items.append(Item(cells[0], path.parent / cells[0], cells[1].replace("\\n", "\n"), note))
+        writer, note = (cells[n] if len(cells) > n else "" for n in (2, 3))
+        items.append(Item(cells[0], path.parent / cells[0], cells[1].replace("\\n", "\n"), note, writer))
     return items
+
+
+def clusters_of(items: list[Item]) -> list[str]:
+    """What errs alike: the writer; where none is named the word, if words occur again and again; else each item by itself."""
+    words = {item.reference for item in items}
+    if any(item.writer for item in items):
+        return [item.writer or item.image for item in items]
+    return [item.reference if 2 * len(words) < len(items) else item.image for item in items]
 
 
 def names_of(items: list[Item]) -> list[str]:

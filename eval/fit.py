@@ -1,18 +1,20 @@
 """`eval fit`: the weights of the log-linear model and their calibration, from training data only.
 
-Knows the OCR, the fuse room's features and a simulated second reader. The loss is the expected error rate of a line
-under the model's own distribution (minimum risk: Och 2003; Smith and Eisner 2006) with an L2 penalty, for each kind of
-support by itself: a closed list of names deserves another trust than a large one. Margin, calibration (Platt 1999) and
-thresholds are fitted on decisions by weights that had not seen the line (cross-fitting), noisy labels and trusted ones.
+Knows cases; opens the OCR and the readers through them. The loss is the expected error rate of a line under the model's
+own distribution (minimum risk: Och 2003; Smith and Eisner 2006) with an L2 penalty, one vector for all conditions. What
+scales the second reader is chosen by two-fold cross-validation over writers. Confidences are fitted on the other part of
+the lines, decided by the finished weights.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +24,15 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from eval.calibrate import Decided, calibration, confidences, margin_for, sure_from, thresholds
-from eval.cases import Bench, Case, FitConfig, Source, read_cases
+from eval.calibrate import Stretch, judged, maps, sure_from
+from eval.cases import Bench, Case, FitConfig, read_cases
 from fusion.errors import ConfigError
-from fusion.fuse import evidence
+from fusion.fuse.model import EXPERTS, VERSION, Weights, parse_weights
 
-Vectors = dict[evidence.Support, NDArray[np.float64]]
-"""Weights, float64 (F,), for each support."""
-CAREFUL: tuple[evidence.Support, ...] = ("witnessed", "witnessed_signs")
-"""Kinds of support under which the OCR's reading is only replaced by a margin: nothing is said about what to expect, so
-nobody asked for a change."""
-PARTS = 4
-"""Parts of the lines, each decided about by weights from the others."""
 FLOOR = -40.0
-"""Ink log-probabilities are cut here while fitting: beyond it a hypothesis is simply impossible."""
+"""Evidence is cut here while fitting: beyond it a hypothesis is simply impossible."""
+WIDEST = 150
+"""Most hypotheses of a case that take part in the fit, the most probable first."""
 
 
 def load_fit(path: Path) -> FitConfig:
@@ -47,182 +44,146 @@ def load_fit(path: Path) -> FitConfig:
 
 
 def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str:
-    """Fit, write the weights file, and return a summary; a kind of support without lines keeps the packaged numbers."""
+    """Fit, write the weights file, and return a summary."""
     torch.set_num_threads(1)
-    rng = random.Random(config.seed)
+    drawn, trusted = gathered(config, progress)
+    content, held_out = fitted(drawn, trusted, config, progress)
+    content |= {"command": command, "fitted_on": _counts(drawn, config), "calibrated_on": _counts(trusted, config)}
+    config.output.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return "\n".join(held_out)
+
+
+def gathered(config: FitConfig, progress: Callable[[str], None]) -> tuple[list[Case], list[Case]]:
+    """Cases for the weights and cases for the calibration; no writer or word is in both."""
     bench = Bench(config.reader)
-    drawn, counts = _gathered(config.weights_from, config, bench, rng, progress)
-    trusted, more = _gathered(config.calibrate_on, config, bench, rng, progress)
-    images = sorted({case.image for case in drawn})  # a line's conditions stay in one part
-    rng.shuffle(images)
-    part = {image: number % PARTS for number, image in enumerate(images)}
-    gate = _gate(drawn, part, config, progress)
-    cases, trusted = [case.gated(gate) for case in drawn], [case.gated(gate) for case in trusted]
-    fitted = Fitted.on(cases, part, config.l2)
-    rest, decided = _calibrated(fitted, cases, trusted, config)
-    content = {
-        "version": 4,
-        "command": command,
-        "fitted_on": {
-            "cases": counts,
-            "calibration_cases": more,
-            "simulated_reader": {"mend": config.mend, "invent": config.invent},
-            "seed": config.seed,
-        },
-        "weights": _written(fitted.vectors) | {"gate": gate} | rest,
-    }
-    config.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    rows = [_summary(name, own) for name in fitted.vectors if (own := [d for d in decided if d.case.support == name])]
-    return "\n".join([json.dumps(content["weights"], indent=1), *rows])
-
-
-def _gathered(
-    sources: Sequence[Source], config: FitConfig, bench: Bench, rng: random.Random, progress: Callable[[str], None]
-) -> tuple[list[Case], dict[str, int]]:
-    """Cases of some sources, shuffled, and how many each gave."""
-    cases: list[Case] = []
-    counts: dict[str, int] = {}
-    for source in sources:
+    drawn: list[Case] = []
+    trusted: list[Case] = []
+    for source in config.sources:
         progress(str(source.data))
-        own = read_cases(source, config, bench, rng)
-        name = "/".join(source.data.parts[-2:])
-        counts[name] = counts.get(name, 0) + len(own)
-        cases += own
-    rng.shuffle(cases)
-    return cases, counts
+        for case in read_cases(source, config, bench, random.Random(f"{config.seed} {source.data}")):
+            back = source.calibrate and (not source.weigh or case.held_back < 1000 * config.calibration_share)
+            if back:
+                trusted.append(case)
+            elif source.weigh and case.errors.min() <= source.noise * case.length:
+                drawn.append(case)
+    return drawn, trusted
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """Weights from all lines, and for each part of the lines those from the others.
+def fitted(
+    drawn: Sequence[Case], trusted: Sequence[Case], config: FitConfig, progress: Callable[[str], None]
+) -> tuple[dict[str, Any], list[str]]:
+    """The content of a weights file, and rows that say what the weights do on the lines that were kept back."""
+    speaking = [case for case in drawn if case.condition != ("none", "none")]
+    old = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
+    shape = {"version": VERSION, "change": config.change, "quantity": config.quantity, "tolerance": config.tolerance}
+    shape |= {"ask_below": 1.0, "confidence": old["confidence"]}
 
-    Attributes:
-        vectors: from all lines.
-        without: from all lines but those of a part.
-        part: image → its part.
-    """
+    def weights_of(vector: NDArray[np.float64], reliability: float, signs: float) -> dict[str, Any]:
+        experts = {name: round(float(value), 4) for name, value in zip(EXPERTS, vector, strict=True)}
+        return shape | {"experts": experts, "reliability": reliability, "signs": signs}
 
-    vectors: Vectors
-    without: tuple[Vectors, ...]
-    part: Mapping[str, int]
-
-    @classmethod
-    def on(cls, cases: Sequence[Case], part: Mapping[str, int], l2: float) -> Fitted:
-        """Fit every kind of support that the cases have."""
-        return cls(
-            _vectors(cases, l2),
-            tuple(_vectors([case for case in cases if part[case.image] != number], l2) for number in range(PARTS)),
-            part,
-        )
-
-    def unseen(self, case: Case) -> NDArray[np.float64]:
-        """The weights for a case that its line had no part in: float64 (F,)."""
-        own = self.without[self.part[case.image]] if case.image in self.part else self.vectors
-        return own.get(case.support, self.vectors[case.support])
-
-
-def _vectors(cases: Sequence[Case], l2: float) -> Vectors:
-    kinds = {case.support for case in cases} - {"alone"}
-    vectors = {name: minimum_risk([case for case in cases if case.support == name], l2) for name in kinds}
-    if "witnessed" in vectors:
-        vectors["alone"] = vectors["witnessed"]  # nothing is chosen then; for the confidences
-    return vectors
-
-
-def _gate(drawn: Sequence[Case], part: Mapping[str, int], config: FitConfig, progress: Callable[[str], None]) -> float:
-    """The gate under which lines come out best by weights that had not seen them."""
-    witnessed = [case for case in drawn if case.support == "witnessed"]
-    if not witnessed:
-        return float(_packaged()["gate"])
+    halves = [[c for c in speaking if c.held_back % 2 == n] for n in (0, 1)]
     tried = []
-    for gate in config.gates:
-        cases = [case.gated(gate) for case in witnessed]
-        fitted = Fitted.on(cases, part, config.l2)
-        edits = sum(float(case.errors[int((case.table @ fitted.unseen(case)).argmax())]) for case in cases)
-        tried.append((edits / sum(case.length for case in cases), gate))
-        progress(f"gate {gate}: cross-validated, witnessed: CER {tried[-1][0]:.4f}")
-    return min(tried)[1]
+    for reliability, signs in product(config.reliabilities, config.signs):
+        rate = 0.0
+        for own, other in (halves, halves[::-1]):
+            content = weights_of(minimum_risk(own, reliability, signs, config.l2), reliability, signs)
+            rate += _rate(other, parse_weights(content)) / 2
+        tried.append((rate, reliability, signs))
+        progress(f"reliability {reliability}, signs {signs}: cross-validated CER {rate:.4f}")
+    _, reliability, signs = min(tried)
+    content = weights_of(minimum_risk(speaking, reliability, signs, config.l2), reliability, signs)
+    weights = parse_weights(content)
+    asked = [case for case in drawn if case.condition == ("small", "none")]
+    content["ask_below"] = round(sure_from(asked, weights, config.idle), 4) if asked else old["ask_below"]
+    found = [stretch for case in trusted for stretch in judged(case, weights)]
+    content["confidence"] = maps(found, old["confidence"])
+    return content, [*_decisions(trusted, weights), *_confidences(found, parse_weights(content))]
 
 
-def _written(vectors: Vectors) -> dict[str, Any]:
-    """The weights as they stand in the file."""
-    features: dict[str, dict[str, float]] = {
-        name: {
-            feature: round(float(w), 4) for feature, w in zip(evidence.FEATURES, vector, strict=True) if abs(w) >= 5e-3
-        }
-        for name, vector in vectors.items()
-        if name != "alone"
-    }
-    if "supported" in features:  # no training reader gives scores: one nat is taken for a quarter of an edit
-        features["supported"]["vlm_score"] = round(features["supported"]["vlm_distance"] / 4, 4)
-    return {"features": _packaged()["features"] | features}
+def minimum_risk(cases: Sequence[Case], reliability: float, signs: float, l2: float) -> NDArray[np.float64]:
+    """λ ≥ 0 that minimise the expected error rate per line: float64 (R,).
 
-
-def _packaged() -> dict[str, Any]:
-    """The weights that ship."""
-    content = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
-    return dict(content["weights"])
-
-
-def _calibrated(
-    fitted: Fitted, drawn: Sequence[Case], trusted: Sequence[Case], config: FitConfig
-) -> tuple[dict[str, Any], list[Decided]]:
-    """Everything but the weights, and what was decided about the lines that weights were fitted on, each unseen."""
-    base = _packaged()
-    cases = [case for case in (*drawn, *trusted) if case.support in fitted.vectors]
-    own = {name: [case for case in cases if case.support == name] for name in fitted.vectors}
-    margins = {
-        name: margin_for(own[name], fitted.unseen, config.harm) if name in own else base["margin"][name]
-        for name in CAREFUL
-    }
-    decided = [Decided.of(case, fitted.unseen(case), margins.get(case.support, 0.0)) for case in cases]
-    labelled = {id(case) for case in trusted or drawn}
-    judged = {name: [d for d in decided if d.case.support == name] for name in fitted.vectors}
-    judged["alone"] = [d for d in judged.get("alone", []) if id(d.case) in labelled]
-    maps = base["confidence"] | {name: calibration(about) for name, about in judged.items() if about}
-    sure = round(sure_from(own["witnessed"], fitted.unseen, config.idle), 4) if "witnessed" in own else base["sure"]
-    numbers = {
-        "margin": margins,
-        "sure": sure,
-        "confidence": maps,
-        "accept": thresholds(confidences(decided, maps), config.shares),
-    }
-    fresh = {id(case) for case in drawn}
-    return numbers, [d for d in decided if id(d.case) in fresh]
-
-
-def _summary(name: str, tested: Sequence[Decided]) -> str:
-    """What the weights do on lines that they were not fitted on."""
-    length = sum(d.case.length for d in tested)
-    before = sum(float(d.case.errors[0]) for d in tested) / length
-    after = sum(float(d.case.errors[d.chosen]) for d in tested) / length
-    mended = sum(d.case.errors[0] > 0 == d.case.errors[d.chosen] for d in tested)
-    broken = sum(d.case.errors[0] == 0 < d.case.errors[d.chosen] for d in tested)
-    return f"cross-validated, {name}: OCR {before:.4f}, fused {after:.4f}, {mended} mended, {broken} broken ({len(tested)} cases)"
-
-
-def minimum_risk(cases: Sequence[Case], l2: float) -> NDArray[np.float64]:
-    """Weights that minimise the expected error rate per line: float64 (F,)."""
-    widest = max(len(case.texts) for case in cases)
-    table = torch.zeros(len(cases), widest, len(evidence.FEATURES), dtype=torch.float64)
-    errors = torch.zeros(len(cases), widest, dtype=torch.float64)
-    absent = torch.full((len(cases), widest), -1e9, dtype=torch.float64)
+    Every source and condition counts by the square root of its number of lines, so that a large one doesn't decide alone.
+    """
+    neutral = _neutral(reliability, signs)
+    counts = Counter((case.source, case.condition) for case in cases)
+    widest = min(WIDEST, max(len(case.texts) for case in cases))
+    table = torch.zeros(len(cases), widest, len(EXPERTS), dtype=torch.float32)
+    errors = torch.zeros(len(cases), widest, dtype=torch.float32)
+    absent = torch.full((len(cases), widest), -1e9, dtype=torch.float32)
     for n, case in enumerate(cases):
-        size = len(case.texts)
-        table[n, :size] = torch.from_numpy(case.table)
-        errors[n, :size] = torch.from_numpy(np.minimum(1.0, case.errors / case.length))
-        absent[n, :size] = 0.0
-    for name in ("ink", "witness", "decoder"):
-        table[:, :, evidence.FEATURES.index(name)].clamp_(min=FLOOR)
-    weights = torch.full((len(evidence.FEATURES),), 0.3, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights], max_iter=200, history_size=20, line_search_fn="strong_wolfe")
+        evidence = np.maximum(case.weighed(neutral).table, FLOOR)
+        best = np.argsort(-evidence.sum(axis=1), kind="stable")[:widest]
+        table[n, : len(best)] = torch.from_numpy(evidence[best]).float()
+        errors[n, : len(best)] = torch.from_numpy(np.minimum(1.0, case.errors[best] / case.length)).float()
+        absent[n, : len(best)] = 0.0
+    share = torch.tensor([counts[case.source, case.condition] ** -0.5 for case in cases])
+    share /= share.sum()
+    free = torch.full((len(EXPERTS),), 0.0, requires_grad=True)
+    optimiser = torch.optim.LBFGS([free], max_iter=200, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Any:
         optimiser.zero_grad()
-        probabilities = (table @ weights + absent).softmax(dim=1)
-        value = (probabilities * errors).sum(dim=1).mean() + l2 * (weights**2).sum()
+        vector = torch.nn.functional.softplus(free)
+        probabilities = (table @ vector + absent).softmax(dim=1)
+        value = ((probabilities * errors).sum(dim=1) * share).sum() + l2 * (vector**2).sum()
         value.backward()
         return value
 
     optimiser.step(loss)
-    return np.asarray(weights.detach().numpy(), dtype=np.float64)
+    return np.asarray(torch.nn.functional.softplus(free).detach().numpy(), dtype=np.float64)
+
+
+def _neutral(reliability: float, signs: float) -> Weights:
+    """Weights that say nothing but how far the second reader is to be trusted."""
+    return Weights(dict.fromkeys(EXPERTS, 1.0), reliability, signs, 1.0, 1.0, 1.0, math.inf, {})
+
+
+def _rate(cases: Sequence[Case], weights: Weights) -> float:
+    """Error rate of the most probable hypotheses, sources and conditions counting alike."""
+    edits: Counter[tuple[str, tuple[str, str]]] = Counter()
+    lengths: Counter[tuple[str, tuple[str, str]]] = Counter()
+    for case in cases:
+        best = int((case.weighed(weights).table @ weights.vector).argmax())
+        edits[case.source, case.condition] += int(case.errors[best])
+        lengths[case.source, case.condition] += case.length
+    return float(np.mean([edits[name] / lengths[name] for name in lengths]))
+
+
+def _counts(cases: Sequence[Case], config: FitConfig) -> dict[str, Any]:
+    """Cases by source and condition, and the number of writers or words."""
+    counts = Counter(f"{case.source}, {' and '.join(case.condition)}" for case in cases)
+    clusters = {name: len({c.cluster for c in cases if c.source == name}) for name in {c.source for c in cases}}
+    return {
+        "cases": dict(sorted(counts.items())),
+        "writers_or_words": dict(sorted(clusters.items())),
+        "seed": config.seed,
+    }
+
+
+def _decisions(cases: Sequence[Case], weights: Weights) -> list[str]:
+    """What the weights do on lines that they were not fitted on, by source and condition."""
+    rows = []
+    for name in sorted({(case.source, case.condition) for case in cases}):
+        own = [case for case in cases if (case.source, case.condition) == name]
+        chosen = [case.errors[case.decided(weights).chosen] for case in own]
+        length = sum(case.length for case in own)
+        mended = sum(case.errors[0] > 0 == errors for case, errors in zip(own, chosen, strict=True))
+        broken = sum(case.errors[0] == 0 < errors for case, errors in zip(own, chosen, strict=True))
+        before, after = sum(float(case.errors[0]) for case in own) / length, float(sum(chosen)) / length
+        rows.append(
+            f"{name[0]} {' '.join(name[1])}: OCR {before:.4f}, fused {after:.4f}, {mended} mended, {broken} broken ({len(own)})"
+        )
+    return rows
+
+
+def _confidences(found: Sequence[Stretch], weights: Weights) -> list[str]:
+    """Per source: stretches, how many are right, and the mean confidence (the lines that the maps were fitted on)."""
+    rows = []
+    for name in sorted({one.source for one in found}):
+        own = [one for one in found if one.source == name]
+        right = float(np.mean([one.right for one in own]))
+        mean = float(np.mean([one.confidence(weights) for one in own]))
+        rows.append(f"{name}: {len(own)} stretches, {right:.3f} right, mean confidence {mean:.3f}")
+    return rows

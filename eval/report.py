@@ -13,9 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rapidfuzz.distance import Levenshtein
 
-from eval import metrics
+from eval import metrics, trust
 from eval.blind import Sight
-from eval.datasets import NORMALISATIONS, Item, Normalisation, load_split, names_of
+from eval.datasets import NORMALISATIONS, Item, Normalisation, clusters_of, load_split, names_of
 from eval.systems import Read, engine_for, is_pages, read_split
 from fusion.domain.formulary import drug_names
 from fusion.errors import ConfigError
@@ -83,6 +83,7 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
         return count([_nearest(o, r, normal) for r, o in zip(references, options, strict=True)])
 
     ocr = count([read.ocr for read in first])
+    clusters = clusters_of(list(items))
     rows: list[tuple[str, metrics.Counts, float | None]] = [("OCR only", ocr, _mean(r.ocr_seconds for r in first))]
     if any(read.vlm for read in first):
         said = count([read.vlm[0] if read.vlm else "" for read in first])
@@ -95,15 +96,17 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
         rows.append(("oracle: OCR n-best", nearest([[read.ocr, *read.nbest] for read in first]), None))
         rows.append(("oracle: n-best, VLM, fused", nearest([[r.ocr, *r.nbest, *r.vlm, r.fused] for r in first]), None))
     lines = [
-        f"{config.title}: n = {len(items)}, normalisation `{config.normalise}`, 95 % bootstrap over items",
+        f"{config.title}: n = {len(items)}, normalisation `{config.normalise}`, 95 % bootstrap over {len(set(clusters))} writers, words or items",
         "",
         "| system | exact match | CER | CER minus OCR only | mended / broken | s per item |",
         "|---|---|---|---|---|---|",
     ]
     for name, counts, mean in rows:
-        exact = metrics.exact_interval(counts, config.bootstrap, config.seed)
-        cer = metrics.cer_interval(counts, config.bootstrap, config.seed)
-        paired = "" if counts is ocr else str(metrics.cer_difference(counts, ocr, config.bootstrap, config.seed))
+        exact = metrics.exact_interval(counts, clusters, config.bootstrap, config.seed)
+        cer = metrics.cer_interval(counts, clusters, config.bootstrap, config.seed)
+        paired = (
+            "" if counts is ocr else str(metrics.cer_difference(counts, ocr, clusters, config.bootstrap, config.seed))
+        )
         fixed = int((counts.exact & ~ocr.exact).sum())
         broken = int((~counts.exact & ocr.exact).sum())
         seconds = f"{mean:.3f}" if mean is not None else ""
@@ -114,10 +117,17 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
     for variant in config.variants[1:]:
         if variant.against:
             gap = metrics.cer_difference(
-                fused[variant.name], fused[config.variants[0].name], config.bootstrap, config.seed
+                fused[variant.name], fused[config.variants[0].name], clusters, config.bootstrap, config.seed
             )
             lines.append(f"CER of {variant.name} minus {config.variants[0].name}: {gap}")
-    lines += ["", *(_confidence(name, own, references, normal) for name, own in reads.items())]
+    lines.append("")
+    crop = not is_pages(config.data, list(items))
+    if not crop:
+        lines += [_found(name, texts, items, clusters, config) for name, texts in _texts(first, reads).items()]
+    for name, own in reads.items():
+        if crop:
+            lines.append(trust.lines(name, own, references, normal))
+        lines.append(trust.review(name, own, clusters, config.normalise, crop=crop, rounds=config.bootstrap))
     lines += [
         _foreign(variant.name, reads[variant.name], references, {normal(name) for name in _names([variant])}, normal)
         for variant in config.variants
@@ -160,20 +170,15 @@ def _nearest(texts: Sequence[str], reference: str, normal: Callable[[str], str])
     return min(texts, key=lambda text: metrics.edits(reference, normal(text))[0])
 
 
-def _confidence(name: str, reads: Sequence[Read], references: Sequence[str], normal: Callable[[str], str]) -> str:
-    """How far the confidence can be trusted: calibration error and errors among the half that is most certain."""
-    known = [
-        (r.confidence, normal(r.fused) == ref, r.disputed)
-        for r, ref in zip(reads, references, strict=True)
-        if r.confidence is not None
-    ]
-    if len(known) < 20:
-        return f"{name}: too few confidences for a calibration figure ({len(known)})"
-    error = metrics.calibration_error([c for c, _, _ in known], [ok for _, ok, _ in known])
-    half = sorted(known, key=lambda item: (item[2], -item[0]))[: len(known) // 2]
-    wrong = sum(not ok for _, ok, _ in half)
-    accepted = [ok for r, ref in zip(reads, references, strict=True) if not r.review for ok in [normal(r.fused) == ref]]
-    return (
-        f"{name}: calibration error {error:.3f}; wrong among the surest half {wrong}/{len(half)}; "
-        f"accepted without review {len(accepted)}, of them wrong {sum(not ok for ok in accepted)}"
-    )
+def _texts(first: Sequence[Read], reads: dict[str, list[Read]]) -> dict[str, list[str]]:
+    return {"OCR only": [read.ocr for read in first]} | {name: [r.fused for r in own] for name, own in reads.items()}
+
+
+def _found(name: str, texts: Sequence[str], items: Sequence[Item], clusters: Sequence[str], config: RunConfig) -> str:
+    """Words, or pairs of Chinese characters, whatever the order of lines."""
+    chinese = config.normalise in ("han", "arithmetic")
+    counts = [metrics.bags(item.reference, text, chinese=chinese) for item, text in zip(items, texts, strict=True)]
+    both, own, theirs = ([float(row[n]) for row in counts] for n in range(3))
+    found = metrics.ratio_interval(both, own, clusters, config.bootstrap, config.seed)
+    right = metrics.ratio_interval(both, theirs, clusters, config.bootstrap, config.seed)
+    return f"{name}: order aside, found {found}, right {right}"

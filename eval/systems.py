@@ -18,7 +18,7 @@ from fusion.config import Config, load_config
 from fusion.engine import Engine
 from fusion.errors import InputError
 from fusion.page import Page
-from fusion.review import lines_to_review
+from fusion.review import review
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Read:
         fused: the decided text.
         nbest: the OCR's whole-line alternatives (crops only).
         confidence: the lowest of its lines, or None.
+        pages: the result.
         review: whether somebody should look at it.
-        disputed: whether that is so for another reason than its confidence.
         seconds: wall time of everything.
         ocr_seconds: of intake and OCR.
         vlm_seconds: of the second reader.
@@ -46,8 +46,8 @@ class Read:
     fused: str
     nbest: tuple[str, ...]
     confidence: float | None
+    pages: tuple[Page, ...]
     review: bool
-    disputed: bool
     seconds: float
     ocr_seconds: float
     vlm_seconds: float
@@ -63,7 +63,7 @@ def read_split(engine: Engine, items: Sequence[Item], *, crop: bool) -> Iterator
             pages = list(engine.read(item.path, crop=crop))
         except InputError as error:
             seconds = time.perf_counter() - start
-            yield Read(item, "", (), "", (), None, True, True, seconds, seconds, 0.0, (f"intake:{error.problem}",))
+            yield Read(item, "", (), "", (), None, (), True, seconds, seconds, 0.0, (f"intake:{error.problem}",))
             continue
         yield _read(item, pages, time.perf_counter() - start, engine, crop)
 
@@ -83,8 +83,8 @@ def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: b
         fused="\n".join(page.text for page in pages),
         nbest=tuple(h.text for line in lines for r in line.readings for h in r.nbest) if crop else (),
         confidence=confidence,
-        review=not lines or any(lines_to_review(page, engine.review_below) for page in pages),
-        disputed=not lines or any(lines_to_review(page, 0.0) for page in pages),
+        pages=tuple(pages),
+        review=not lines or any(review(page, engine.config.review.max_error).lines for page in pages),
         seconds=seconds,
         ocr_seconds=clock.get("intake", 0.0) + clock.get("ocr", 0.0),
         vlm_seconds=clock.get("vlm", 0.0),

@@ -21,7 +21,7 @@ from fusion.engine import Engine, photographs
 from fusion.errors import ConfigError, InputError
 from fusion.intake import list_inputs
 from fusion.page import Page, RunManifest
-from fusion.review import DISPUTED, lines_to_review
+from fusion.review import NOTHING, Review, review
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,8 @@ class Outcome:
         status: `ok`, `partial` (some stage failed somewhere) or `failed` (no page could be read).
         outputs: files written, relative to the output folder.
         lines: lines found.
-        review: lines that somebody should look at.
+        stretches: words, of Chinese characters, found.
+        review: stretches that need a look.
         error: message when the input could not be read to its end, else None.
     """
 
@@ -49,6 +50,7 @@ class Outcome:
     status: str
     outputs: tuple[str, ...]
     lines: int
+    stretches: int
     review: int
     error: str | None = None
 
@@ -66,7 +68,7 @@ def run_batch(config: Config, progress: Callable[[Outcome], None]) -> RunManifes
     folder = config.batch.output
     folder.mkdir(parents=True, exist_ok=True)
     started = _now()
-    counts = {"inputs": len(inputs), "pages": 0, "lines": 0, "review": 0, "partial": 0, "failed": 0}
+    counts = {"inputs": len(inputs), "pages": 0, "lines": 0, "stretches": 0, "review": 0, "partial": 0, "failed": 0}
     with Engine(config) as engine, (folder / "results.jsonl").open("w", encoding="utf-8") as results:
         for path, stem in zip(inputs, stems(inputs), strict=True):
             outcome = _read_one(engine, path, folder, stem, counts)
@@ -93,15 +95,16 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[
     except InputError as problem:
         error = str(problem)
     lines = [line for page in pages for line in page.lines]
-    review = sum(len(lines_to_review(page, engine.review_below)) for page in pages)
+    looks = sum((review(page, engine.config.review.max_error) for page in pages), NOTHING)
     broken = error is not None or any(page.failures for page in pages) or any(line.troubles for line in lines)
     status = "failed" if not pages else "partial" if broken else "ok"
     counts["pages"] += len(pages)
     counts["lines"] += len(lines)
-    counts["review"] += review
+    counts["review"] += looks.flagged
+    counts["stretches"] += looks.total
     if status != "ok":
         counts[status] += 1
-    return Outcome(str(path), status, tuple(written), len(lines), review, error)
+    return Outcome(str(path), status, tuple(written), len(lines), looks.total, looks.flagged, error)
 
 
 def write_page(
@@ -140,12 +143,12 @@ def as_text(page: Page, name: str, *, diplomatic: bool = False) -> str:
     return text.rstrip("\r\n")
 
 
-def write_review_list(folder: Path, read: Sequence[tuple[Page, NDArray[np.uint8] | None]], bound: float) -> int:
-    """Write the list of words to look at, of all pages, with crops; returns how many there are."""
-    items = [item for page, _ in read for item in output.review_items(page, bound, DISPUTED)]
+def write_review_list(folder: Path, read: Sequence[tuple[Page, NDArray[np.uint8] | None]], max_error: float) -> Review:
+    """Write the list of stretches to look at, of all pages, with crops; returns what stands on it."""
+    found = sum((review(page, max_error) for page, _ in read), NOTHING)
     folder.mkdir(parents=True, exist_ok=True)
-    output.write_review(folder, items, {page.id: photo for page, photo in read if photo is not None})
-    return len(items)
+    output.write_review(folder, found, read)
+    return found
 
 
 def stems(inputs: Sequence[Path]) -> list[str]:

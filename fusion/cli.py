@@ -93,8 +93,8 @@ def transcribe(
                 read.append((page, photo))
             _remarks(page, engine)
         if review is not None:
-            count = write_review_list(review, read, engine.review_below)
-            _say(f"wrote {review}: {count} words to review")
+            found = write_review_list(review, read, loaded.review.max_error)
+            _say(f"wrote {review}: {found.flagged} of {found.total} stretches need a look")
     _end(failed)
 
 
@@ -294,9 +294,10 @@ def _end(failed: list[InputError]) -> None:
 
 
 def _remarks(page: Page, engine: Engine) -> None:
-    """What a reader of the transcript should know, on standard error: quality, missing readers, doubtful lines."""
+    """What a reader of the transcript should know, on standard error: quality, missing readers, what needs a look."""
+    from fusion.output.marks import visible
     from fusion.page import UNASKED
-    from fusion.review import lines_to_review
+    from fusion.review import review
 
     for finding in page.findings:
         _say(f"{page.id}: warning: {finding.message}")
@@ -309,13 +310,14 @@ def _remarks(page: Page, engine: Engine) -> None:
         _say(f"{page.id}: no second reader was asked about any line ({'; '.join(reasons)})")
     for message in sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles}):
         _say(f"{page.id}: {message}")
-    bound = engine.review_below
-    doubtful = len(lines_to_review(page, bound))
     for check in page.checks:
         _say(f"{page.id}: {check.kind}: {check.message}")
-    if doubtful:
-        why = f"confidence under {bound:.2g}, gaps, disputed numbers or names, or a check of the profile"
-        _say(f"{page.id}: {doubtful} of {len(page.lines)} lines should be reviewed ({why})")
+    bound = engine.config.review.max_error
+    found = review(page, bound)
+    if found.flagged:
+        worst = found.items[0]
+        first = f"; first {worst.line} “{visible(worst.text)}”: {worst.reasons[0]}" if worst.reasons else ""
+        _say(f"{page.id}: at {bound:.0%} risk {found.flagged} of {found.total} stretches need a look{first}")
 
 
 def _reference(path: Path) -> str:

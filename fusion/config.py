@@ -189,7 +189,7 @@ class ReviewConfig(Section):
         0.05,
         gt=0,
         lt=1,
-        description="Share of the accepted words that may be wrong; the confidence from which a word is accepted follows from calibration lines.",
+        description="Risk at which a stretch is left alone: the greatest probability of a wrong word; numbers and drugs, whose mistakes cost more, must be surer.",
     )
 
 

@@ -13,8 +13,8 @@ import itertools
 import math
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from fusion.page import Candidate, Hypothesis, Position
 BLANK = 0
 ALIVE = 1e-4
 """A character whose probability is under this in every column can't be told from noise and is not kept."""
-FLOOR = 1e-6
+FLOOR = 1e-5
 """Probability of a character that is not alive in a column: one impossible stroke must not veto a whole string."""
 SPREAD = 1e-3
 """A character takes part in a column of the beam search when its probability is at least this."""
@@ -32,9 +32,26 @@ HIDDEN = 0.1
 """Least probability at which a character between two peaks becomes an optional position."""
 
 
+_UNALIVE, _UNKNOWN = -1, -0x200000
+"""Labels of characters that are not alive, and, further down, of those that the reader can't spell."""
+_TINY = 1e-250
+"""Under this share of its row a forward probability may have lost digits: it is worked out again as a logarithm."""
+
+
 def fold(text: str) -> str:
-    """Lower case letter by letter: a letter whose case folding has two code points (ß, İ) stays one letter."""
-    return "".join(folded if len(folded := c.casefold()) == 1 else c for c in text)
+    """Lower case and narrow, code point by code point: ß and İ, which fold to two letters, stay as they are.
+
+    >>> fold("１０：３０ AM")
+    '10:30 am'
+    """
+    return text.casefold() if text.isascii() else "".join(map(_fold, text))
+
+
+@lru_cache(maxsize=65536)
+def _fold(character: str) -> str:
+    wide = unicodedata.decomposition(character).startswith(("<wide>", "<narrow>"))
+    folded = (unicodedata.normalize("NFKC", character) if wide else character).casefold()
+    return folded if len(folded) == 1 else character
 
 
 @dataclass(frozen=True)
@@ -45,30 +62,41 @@ class Posterior:
         probabilities: float64 (T, A), column 0 is the blank; rows sum to at most 1 (the rest is not alive).
         alphabet: A texts, one per column of `probabilities`; `alphabet[0]` is "" (blank).
         column_px: width of one column, px on the crop.
+        spells: all characters that the reader knows; None: take every character as known. Of a character that it does
+            not know a reader can say nothing: `score` then counts whatever it reads best there.
     """
 
     probabilities: NDArray[np.float64]
     alphabet: tuple[str, ...]
     column_px: float
+    spells: frozenset[str] | None = None
 
     @classmethod
-    def compact(cls, full: NDArray[np.float32], characters: Sequence[str], column_px: float) -> Posterior:
+    def compact(
+        cls,
+        full: NDArray[np.float32],
+        characters: Sequence[str],
+        column_px: float,
+        spells: frozenset[str] | None = None,
+    ) -> Posterior:
         """Keep the blank and every character that is alive somewhere.
 
         Args:
             full: float32 (T, C), rows sum to 1, class 0 is the blank.
             characters: C texts; `characters[0]` is ignored.
             column_px: width of one column, px on the crop.
+            spells: see `Posterior`.
         """
         alive = np.flatnonzero(full.max(axis=0) >= ALIVE)
         alive = np.concatenate(([BLANK], alive[alive != BLANK]))
         texts = ["", *(unicodedata.normalize("NFC", characters[int(index)]) for index in alive[1:])]
-        return cls(full[:, alive].astype(np.float64), tuple(texts), column_px)._merged(lambda text: text)
+        return cls(full[:, alive].astype(np.float64), tuple(texts), column_px, spells)._merged(lambda text: text)
 
     @cached_property
     def letters(self) -> Posterior:
-        """The same ink asked which letters stand there, whatever their case: upper and lower case share one column."""
-        return self._merged(fold)
+        """The same ink asked which letters stand there: upper and lower case, wide and narrow form share one column."""
+        merged = self._merged(fold)
+        return merged if self.spells is None else replace(merged, spells=frozenset(map(fold, self.spells)))
 
     def _merged(self, key: Callable[[str], str]) -> Posterior:
         names: dict[str, int] = {"": BLANK}
@@ -77,7 +105,7 @@ class Posterior:
             return self
         merged = np.zeros((self.probabilities.shape[0], len(names)))
         np.add.at(merged.T, target, self.probabilities.T)
-        return Posterior(merged, tuple(names), self.column_px)
+        return Posterior(merged, tuple(names), self.column_px, self.spells)
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -206,17 +234,23 @@ class Posterior:
     # --- any string -----------------------------------------------------------------------------------------------
 
     def _labels(self, text: str) -> list[int]:
-        """Alphabet indices of the code points; a negative number of its own for each that is not alive anywhere."""
-        return [self._index.get(c, -1 - ord(c)) for c in text]
+        """Alphabet indices of the code points; a negative number of its own for each that is not alive or not known."""
+        index, spells = self._index, self.spells
+        return [
+            index[c] if c in index else (_UNALIVE if spells is None or c in spells else _UNKNOWN) - ord(c) for c in text
+        ]
 
     @cached_property
     def _emissions(self) -> NDArray[np.float64]:
-        """float64 (T, A + 1): floored probabilities with one more column for what is not alive."""
-        rows = self.probabilities.shape[0]
-        return np.hstack([np.maximum(self.probabilities, FLOOR), np.full((rows, 1), FLOOR)])
+        """float64 (T, A + 2): floored probabilities, a column for what is not known and one for what is not alive.
+
+        A reader that can't spell a character abstains where it stands: the character counts as its best guess does.
+        """
+        floored = np.maximum(self.probabilities, FLOOR)
+        return np.hstack([floored, floored.max(axis=1, keepdims=True), np.full((len(floored), 1), FLOOR)])
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """Natural log-probability of the letters of each text, upper and lower case being one.
+        """Natural log-probability of the letters of each text, case and width being one.
 
         The CTC forward variable: a sum over all alignments.
         """
@@ -239,14 +273,39 @@ class Posterior:
             reach[:, 1:] += alpha[:, :-1]
             reach[:, 2:] += alpha[:, :-2] * skip[:, 2:]
             alpha = reach * row[index]
-            if step % 16 == 0:  # 16 floors of 1e-6 stay far from float64's underflow
+            if step % 16 == 0:  # 16 floors of 1e-5 stay far from float64's underflow
                 total = np.maximum(alpha.sum(axis=1), 1e-290)
                 alpha /= total[:, None]
                 scale += np.log(total)
         ends = np.array([2 * len(label) for label in labels])
         rows = np.arange(len(texts))
         final = alpha[rows, ends] + np.where(ends > 0, alpha[rows, np.maximum(ends - 1, 0)], 0.0)
-        return [float(v) for v in np.log(np.maximum(final, 1e-300)) + scale]
+        scores = np.log(np.maximum(final, 1e-300)) + scale
+        poor = np.flatnonzero(final < _TINY)
+        if len(poor):
+            scores[poor] = self._forward_logs(index[poor], skip[poor], ends[poor], [labels[n] for n in poor])
+        return [float(score) for score in scores]
+
+    def _forward_logs(
+        self, index: NDArray[np.int64], skip: NDArray[np.bool_], ends: NDArray[np.int64], labels: list[list[int]]
+    ) -> NDArray[np.float64]:
+        """The forward variable in logarithms, slower but without underflow, for texts that fit the ink badly.
+
+        A text with more characters than there are columns has no alignment: it scores under every text that has one.
+        """
+        logs = np.log(self._emissions)
+        barred = np.where(skip, 0.0, -np.inf)
+        alpha = np.full(index.shape, -np.inf)
+        alpha[:, :2] = logs[0][index[:, :2]]
+        for row in logs[1:]:
+            reach = alpha.copy()
+            reach[:, 1:] = np.logaddexp(reach[:, 1:], alpha[:, :-1])
+            reach[:, 2:] = np.logaddexp(reach[:, 2:], alpha[:, :-2] + barred[:, 2:])
+            alpha = reach + row[index]
+        rows = np.arange(len(labels))
+        final = np.logaddexp(alpha[rows, ends], np.where(ends > 0, alpha[rows, np.maximum(ends - 1, 0)], -np.inf))
+        missing = np.array([_columns(label) - len(logs) for label in labels])
+        return np.where(missing > 0, (len(logs) + missing) * math.log(FLOOR), final)
 
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         """Viterbi forced alignment: (left, right) px on the crop, one pair per code point, not decreasing.
@@ -262,7 +321,7 @@ class Posterior:
         paths = _viterbi(np.log(self._emissions), index, skip, np.array([2 * len(label) for label in labels]))
         places: list[list[tuple[float, float]]] = []
         for label, path in zip(labels, paths, strict=True):
-            if len(label) + sum(a == b for a, b in itertools.pairwise(label)) > rows:
+            if _columns(label) > rows:
                 step = rows / len(label)
                 places.append([(n * step, (n + 1) * step) for n in range(len(label))])
                 continue
@@ -285,7 +344,12 @@ class Posterior:
             row[1 : 2 * len(label) : 2] = label
         skip = np.zeros(index.shape, dtype=np.bool_)
         skip[:, 3::2] = (index[:, 3::2] != index[:, 1:-2:2]) & (index[:, 3::2] != BLANK)
-        return np.maximum(index, -1), skip, labels
+        return np.where(index <= _UNKNOWN, -2, np.maximum(index, -1)), skip, labels
+
+
+def _columns(label: Sequence[int]) -> int:
+    """Fewest columns that a text needs: one a character, and a blank between two that are the same."""
+    return len(label) + sum(a == b for a, b in itertools.pairwise(label))
 
 
 def _advance(

@@ -116,11 +116,6 @@ class Engine:
         understood = self._stage("domain", lambda: self.profile.understand(page), failures)
         return understood or replace(page, failures=tuple(failures))
 
-    @property
-    def review_below(self) -> float:
-        """Confidence under which a word goes to review, as `review.max_error` and the calibration say."""
-        return self._fuser.accepts(self.config.review.max_error)
-
     def ask(self, path: str | Path, question: str) -> tuple[str, Page]:
         """Answer a question from the first page's image and transcript, citing lines by id.
 

@@ -25,7 +25,7 @@ class Ink(Protocol):
         ...
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """Natural log-probability of the letters of each text given the ink, upper and lower case being one."""
+        """Natural log-probability of the letters of each text given the ink, case and width being one."""
         ...
 
     def score_cased(self, texts: Sequence[str]) -> list[float]:
@@ -47,12 +47,17 @@ class Prior(Protocol):
 
     kind: Literal["formulary", "names", "sums"]
 
+    @property
+    def coverage(self) -> float:
+        """Probability, before any ink is seen, that a word is one of the names."""
+        ...
+
     def concerns(self, text: str) -> bool:
         """Whether it has anything to say about a line that the OCR reads like this."""
         ...
 
     def log_probability(self, text: str) -> float:
-        """Natural log-probability of a text under a character model of what is expected."""
+        """Natural log-probability of a text, given what is expected, less that of any string of its length."""
         ...
 
     def holds(self, word: str) -> bool:

@@ -32,6 +32,32 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def is_ideograph(character: str) -> bool:
+    """Whether a character is a word or syllable by itself, written without spaces: Han and kana."""
+    code = ord(character)
+    return 0x3400 <= code <= 0x9FFF or 0x3040 <= code <= 0x30FF or 0xF900 <= code <= 0xFAFF or 0x20000 <= code < 0x40000
+
+
+def stretches(text: str) -> list[tuple[int, int]]:
+    """The units of decision and review: words, stretches without white space; of Chinese, single characters.
+
+    >>> [("每次2片 po"[a:b]) for a, b in stretches("每次2片 po")]
+    ['每', '次', '2', '片', 'po']
+    """
+    found: list[tuple[int, int]] = []
+    start = None
+    for place, character in enumerate(text + " "):
+        single = is_ideograph(character)
+        if start is not None and (single or character.isspace()):
+            found.append((start, place))
+            start = None
+        if single:
+            found.append((place, place + 1))
+        elif start is None and not character.isspace():
+            start = place
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One thing that may stand at a place. `text` may be empty: "nothing stands here".

@@ -228,3 +228,11 @@ def test_a_broken_pattern_is_a_config_error() -> None:
 def test_ink_reading_of_made_lines_is_what_was_drawn() -> None:
     assert line("abcdef", blot=2).reading.text == "abcdef"
     assert ink("ab").best.greedy == "ab"
+
+
+@pytest.mark.parametrize(("nats", "least", "most"), [(-60.0, 0.0, 1e-6), (-0.2, 0.9, 1.0)])
+def test_a_proposal_is_not_sure_because_it_is_the_only_one(nats: float, least: float, most: float) -> None:
+    spans, _ = complete(gapped("ab", ""), Scripted("c"), score=lambda texts: [nats] * len(texts))
+    listed = spans[1].alternatives[0].probability if spans[1].source == "gap" else spans[1].confidence
+    assert listed is not None
+    assert least <= listed <= most

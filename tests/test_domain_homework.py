@@ -205,3 +205,11 @@ def test_the_homework_profile_expects_sums() -> None:
     assert profile.prior is not None
     assert profile.prior.kind == "sums"
     assert "照录" in profile.instructions("一共有13个球")
+
+
+@pytest.mark.parametrize("profile", ["homework", "prescription"])
+def test_understanding_a_page_twice_adds_nothing(profile: str) -> None:
+    known = open_profile(DomainConfig(profile=profile))
+    once = known.understand(page("1. Napa U 5.0 mg", "7+5=13", "qd x 7 days"))
+    assert once.checks
+    assert known.understand(once).checks == once.checks

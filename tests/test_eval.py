@@ -17,16 +17,16 @@ from pydantic import ValidationError
 
 from eval import datasets, metrics
 from eval.blind import BlindReader, Sight
-from eval.calibrate import Decided, calibration, confidences, margin_for, sure_from, thresholds
-from eval.cases import WITNESS, Case
-from eval.fit import PARTS, Fitted, load_fit, minimum_risk
+from eval.calibrate import Stretch, calibration, judged, right_stretches, sure_from
+from eval.cases import Case
+from eval.fit import load_fit, minimum_risk
 from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
 from eval.overcorrection import table as overcorrection_table
 from eval.report import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
 from fusion.domain import arithmetic
 from fusion.errors import ConfigError, InputError
-from fusion.fuse import evidence
+from fusion.fuse.model import CONFIDENCE, EXPERTS, SCRIPTS, Weights
 from fusion.ink import Ink
 from fusion.page import Failure, Reading
 from fusion.vlm import Answer, Query
@@ -51,18 +51,6 @@ def test_edits_are_a_metric(a: str, b: str) -> None:
 
 def test_a_grapheme_cluster_is_one_character() -> None:
     assert metrics.edits("e\u0301x", "ex") == (1, 2)
-
-
-def test_a_threshold_keeps_its_share_of_wrong_words() -> None:
-    rng = random.Random(5)
-    words = [(p, rng.random() < p) for p in (rng.random() for _ in range(4000))]
-    found = thresholds(words, (0.01, 0.05, 0.2))
-    assert [share for share, _ in found] == [0.05, 0.2] or found[0][0] == 0.01
-    for share, bound in found:
-        kept = [right for p, right in words if p >= bound]
-        assert sum(not right for right in kept) <= share * (len(kept) + 1)
-    assert [bound for _, bound in found] == sorted((bound for _, bound in found), reverse=True)
-    assert thresholds([(0.9, False)] * 30, (0.1,)) == []
 
 
 def test_mistakes_on_purpose_are_mistakes() -> None:
@@ -95,7 +83,7 @@ def test_the_table_of_mistakes_counts_what_each_system_made_of_them() -> None:
 
 def test_a_paired_difference_of_equal_systems_is_zero() -> None:
     counts = metrics.Counts.of(["abc", "de"], ["abd", "de"])
-    assert metrics.cer_difference(counts, counts, 200, 1) == metrics.Interval(0.0, 0.0, 0.0)
+    assert metrics.cer_difference(counts, counts, ["a", "b"], 200, 1) == metrics.Interval(0.0, 0.0, 0.0)
 
 
 def test_an_interval_holds_its_value_and_narrows_with_n() -> None:
@@ -103,10 +91,37 @@ def test_an_interval_holds_its_value_and_narrows_with_n() -> None:
     widths = []
     for n in (20, 500):
         counts = metrics.Counts.of(["abcd"] * n, [rng.choice(["abcd", "abce"]) for _ in range(n)])
-        interval = metrics.cer_interval(counts, 500, 1)
+        interval = metrics.cer_interval(counts, [str(item) for item in range(n)], 500, 1)
         assert interval.low <= interval.value <= interval.high
         widths.append(interval.high - interval.low)
     assert widths[1] < widths[0] / 3
+
+
+def test_copies_of_one_word_are_not_many_words() -> None:
+    counts = metrics.Counts.of(["abcd"] * 100, ["abcd"] * 50 + ["abce"] * 50)
+    items, words = [str(n) for n in range(100)], [str(n // 50) for n in range(100)]
+    by_item, by_word = (metrics.exact_interval(counts, clusters, 500, 1) for clusters in (items, words))
+    assert by_item.value == by_word.value == 0.5
+    assert by_word.high - by_word.low > 3 * (by_item.high - by_item.low)
+
+
+def test_what_errs_alike_is_the_writer_or_the_word() -> None:
+    rows = [datasets.Item(f"{n}.png", Path(), "ab"[n % 2], "", "w" if n else "") for n in range(5)]
+    assert datasets.clusters_of(rows) == ["0.png", "w", "w", "w", "w"]
+    nobody = [replace(row, writer="") for row in rows]
+    assert datasets.clusters_of(nobody) == ["a", "b", "a", "b", "a"]
+    assert datasets.clusters_of(nobody[:2]) == ["0.png", "1.png"]
+
+
+def test_order_does_not_count_for_what_is_found_on_a_page() -> None:
+    assert metrics.bags("Napa 20mg\nÀ jeun ①", "a jeun 1\nnapa 20 mg od", chinese=False) == (6, 6, 7)
+    assert metrics.bags("一日三次，口服\n空", "空\n一日三次口服", chinese=True) == (6, 6, 6)
+
+
+def test_auroc_of_known_cases() -> None:
+    assert metrics.auroc([0.1, 0.9], [False, True]) == 1.0
+    assert metrics.auroc([0.9, 0.1, 0.9], [False, True, True]) == 0.25
+    assert np.isnan(metrics.auroc([0.5], [True]))
 
 
 def test_calibration_error_of_known_cases() -> None:
@@ -136,89 +151,127 @@ def test_a_split_reads_line_breaks_and_refuses_other_files(tmp_path: Path) -> No
         datasets.load_split(tmp_path / "x.tsv")
 
 
+def weights(**experts: float) -> Weights:
+    maps = dict.fromkeys(SCRIPTS, (0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    return Weights(dict.fromkeys(EXPERTS, 0.0) | (experts or {"ocr": 1.0}), 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, maps)
+
+
 def case(
     texts: tuple[str, ...],
-    table: np.ndarray,
-    errors: np.ndarray,
-    support: evidence.Support = "witnessed",
+    reference: str,
     quality: tuple[float, float, float] = (0.5, 0.5, 0.5),
-    length: int = 1,
-    others: tuple[str, ...] = ("a",),
-    reference: str = "a",
+    others: tuple[str, ...] = ("?",),
+    **evidence: tuple[float, ...],
 ) -> Case:
-    """A training line whose truth and second reading are "a"."""
-    return Case(texts, others, support, quality, table, errors, length, reference, "a.png", None)
+    """A training line with what the named experts say of each text."""
+    table = np.zeros((len(texts), len(EXPERTS)))
+    for name, column in evidence.items():
+        table[:, EXPERTS.index(name)] = column
+    errors = np.array([metrics.edits(reference, text)[0] for text in texts], dtype=float)
+    return Case(
+        "made", ("small", "none"), "w", reference, "plain", texts, table, quality, others, None, errors, len(reference)
+    )
 
 
-def test_minimum_risk_learns_which_feature_tells_the_truth() -> None:
+def test_minimum_risk_learns_which_expert_tells_the_truth() -> None:
     rng = np.random.default_rng(0)
     cases = []
     for _ in range(60):
-        table = np.zeros((3, len(evidence.FEATURES)))
         truth = int(rng.integers(3))
-        table[truth, evidence.FEATURES.index("vlm_match")] = 1.0
-        table[:, evidence.FEATURES.index("length")] = rng.normal(size=3)
+        says = tuple(0.0 if n == truth else -1.0 for n in range(3))
         cases.append(
-            case(("a", "b", "c"), table, np.where(np.arange(3) == truth, 0.0, 4.0), support="supported", length=4)
+            case(
+                ("abcd", "efgh", "ijkl"), ("abcd", "efgh", "ijkl")[truth], answer=says, length=tuple(rng.normal(size=3))
+            )
         )
-    weights = dict(zip(evidence.FEATURES, minimum_risk(cases, 1e-3), strict=True))
-    assert weights["vlm_match"] > 2
-    assert abs(weights["length"]) < 0.5
+    found = dict(zip(EXPERTS, minimum_risk(cases, 0.0, 1.0, 1e-3), strict=True))
+    assert found["answer"] > 2
+    assert found["length"] < 0.5
+    assert min(found.values()) >= 0
 
 
-def decided(probability: float, *, second: bool, right: bool) -> Decided:
-    """A word of one letter, decided with a probability and read so by the second reader or not."""
-    table = np.zeros((2, len(evidence.FEATURES)))
-    table[1, 0] = np.log((1 - probability) / probability)
-    texts, errors = ("a", "b"), np.array([0.0, 1.0] if right else [1.0, 0.0])
-    own = case(texts, table, errors, others=("a" if second else "c",), reference="a" if right else "b")
-    return Decided.of(own, np.array([float(name == "ink") for name in evidence.FEATURES]), 0.0)
+def test_a_reader_is_trusted_as_far_as_it_is_sure_and_less_about_signs() -> None:
+    own = case(
+        ("ba", "aa"), "aa", quality=(0.9, 0.25, 0.04), reader=(-2.0, -2.0), decoder=(-2.0, -2.0), ocr=(-2.0, -2.0)
+    )
+    trusting = replace(weights(), reliability=0.5)
+    changed = own.weighed(trusting).table
+    assert changed[:, EXPERTS.index("reader")] == pytest.approx([-1.0, -1.0])
+    assert changed[:, EXPERTS.index("decoder")] == pytest.approx([-0.4, -0.4])
+    assert (changed[:, EXPERTS.index("ocr")] == -2.0).all()
+    assert (own.table[:, EXPERTS.index("reader")] == -2.0).all()
+    signs = replace(own, texts=("1+1", "1+7")).weighed(replace(trusting, signs=0.1)).table
+    assert signs[:, EXPERTS.index("reader")] == pytest.approx([-0.1, -0.1])
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "normalise", "right"),
+    [
+        ("bad egg 12", "bad eggs 12", "plain", [True, False, True]),
+        ("Bad Egg", "bad egg", "plain", [True, True]),
+        ("Napa-x", "napax", "letters", [True]),
+        ("每次二片，", "每次2片", "han", [True, True, False, True, None]),
+        ("3 x 4 = 12", "3×4=17", "arithmetic", [True, True, True, True, False]),
+        ("", "a", "plain", []),
+    ],
+)
+def test_which_stretches_are_right(text: str, reference: str, normalise: str, right: list[bool | None]) -> None:
+    assert right_stretches(text, reference, normalise) == right
+
+
+def test_a_line_of_a_page_is_compared_with_the_part_that_it_is() -> None:
+    page = "天气很好\n每次2片 一日三次\n饭后服用"
+    assert all(right_stretches("每次2片", page, "han", within=True))
+    assert right_stretches("饭后服月", page, "han", within=True) == [True, True, True, False]
+
+
+def test_hard_lines_are_judged_like_any_other() -> None:
+    hopeless = case(("zzzz", "yyyy"), "abcd efgh", ocr=(0.0, -1.0))
+    assert [stretch.right for stretch in judged(hopeless, weights())] == [False]
 
 
 def test_calibration_recovers_the_map() -> None:
     rng = np.random.default_rng(1)
-    words = []
-    for p in rng.uniform(0.55, 0.98, 3000):
-        second = bool(rng.random() < 0.5)
-        odds = 0.5 * np.log(p / (1 - p)) + 0.2 + 1.5 * second
-        words.append(decided(float(p), second=second, right=bool(rng.random() < 1 / (1 + np.exp(-odds)))))
-    found = calibration(words, l2=1e-5)
-    assert found["slope"] == pytest.approx(0.5, abs=0.15)
-    assert found["second"] == pytest.approx(1.5, abs=0.25)
-    assert found["offset"] + found["ocr"] == pytest.approx(0.2, abs=0.3)
-    sure = confidences(words, {words[0].case.support: found})
-    assert np.mean([value for value, _ in sure]) == pytest.approx(np.mean([ok for _, ok in sure]), abs=0.01)
-    # The second reader's word counts for nothing where it is as often wrong as right, and never against.
-    harmful = [decided(0.9, second=second, right=not second) for second in (True, False)] * 40
-    assert calibration(harmful)["second"] == pytest.approx(0.0, abs=1e-3)
-
-
-def test_the_words_of_a_line_are_judged_one_by_one() -> None:
-    table = np.zeros((2, len(evidence.FEATURES)))
-    table[1, 0] = -3.0
-    line = case(
-        ("bad egg 12", "bad egg 17"), table, np.array([1.0, 1.0]), others=("bad egg 12",), reference="bad eggs 12"
+    found = []
+    for p in rng.uniform(0.55, 0.98, 4000):
+        second = float(rng.choice([-2.0, 0.0, 2.0]))
+        odds = np.log(p / (1 - p))
+        right = bool(rng.random() < 1 / (1 + np.exp(-(0.5 * odds + 0.2 + 0.8 * second))))
+        found.append(Stretch("Latin", np.array([[1.0, odds, 0.0, second, 0.0, 0.0]]), right, "w", "made", ("a", "b")))
+    numbers = calibration(found, l2=1e-5)
+    assert numbers["model"] == pytest.approx(0.5, abs=0.15)
+    assert numbers["second"] == pytest.approx(0.8, abs=0.15)
+    assert numbers["constant"] == pytest.approx(0.2, abs=0.3)
+    fitted = replace(weights(), confidence={"Latin": tuple(numbers[name] for name in CONFIDENCE)})
+    assert np.mean([one.confidence(fitted) for one in found]) == pytest.approx(
+        np.mean([o.right for o in found]), abs=0.01
     )
-    one = Decided.of(line, np.array([float(name == "ink") for name in evidence.FEATURES]), 0.0)
-    words = one.words()
-    assert [right for _, right in words] == [True, False, True]
-    assert [len(rows) for rows, _ in words] == [3, 3, 2]
-    assert words[2][0][1, 0] < words[0][0][0, 0]  # the digit that another hypothesis has otherwise
+    harmful = [replace(one, right=one.inputs[0, 3] < 0) for one in found]
+    assert calibration(harmful)["second"] == pytest.approx(0.0, abs=1e-2)  # more evidence never makes less sure
 
 
-def test_a_line_is_judged_by_weights_that_had_not_seen_it() -> None:
-    table = np.zeros((2, len(evidence.FEATURES)))
-    table[1, 0] = 1.0
-    # In part 0 the feature speaks for the wrong text, everywhere else for the right one.
-    lines = [
-        replace(case(("a", "b"), table, np.array([0.0, 1.0] if n % PARTS == 0 else [1.0, 0.0])), image=f"{n}.png")
-        for n in range(10 * PARTS)
+@pytest.mark.parametrize(
+    ("gains", "idle", "limit"),
+    [
+        ([0, 0, 0, 1, 1], 0.01, 0.7),  # nothing to mend above .7
+        ([0, 1, 0, 0, 0], 0.01, 0.9),
+        ([1, 0, 0, 0, 0], 0.01, 1.0),  # the surest line has something to mend: all are asked about
+        ([1, 1, 1, 1, 1], 0.4, 0.8),  # two of five may be lost
+        ([-1, 0, 0, 1, 1], 0.01, 0.6),  # a harm at the top pays for a loss below it
+        ([0, 0, 0, 0, 0], 0.01, 0.5),  # no use at all
+        ([], 0.01, 1.0),
+    ],
+)
+def test_the_limit_of_what_the_ocr_is_sure_of_spares_only_idle_questions(
+    gains: list[int], idle: float, limit: float
+) -> None:
+    texts = {1: ("b", "a"), 0: ("a", "a"), -1: ("a", "b")}
+    cases = [
+        case(texts[gain], "a", quality=(0.9 - 0.1 * number, 1.0, 1.0), reader=(-5.0, 0.0))
+        for number, gain in enumerate(gains)
     ]
-    part = {line.image: n % PARTS for n, line in enumerate(lines)}
-    fitted = Fitted.on(lines, part, 1e-3)
-    assert fitted.unseen(lines[0])[0] > fitted.vectors["witnessed"][0] > fitted.unseen(lines[1])[0] > 0
-    assert fitted.unseen(replace(lines[0], image="other.png")) is fitted.vectors["witnessed"]
-    assert fitted.vectors["alone"] is fitted.vectors["witnessed"]
+    random.Random(1).shuffle(cases)
+    assert sure_from(cases, weights(ocr=1.0, reader=1.0), idle) == pytest.approx(limit)
 
 
 def test_a_simulated_reader_errs_where_the_ink_is_hard() -> None:
@@ -234,7 +287,7 @@ def test_a_simulated_reader_errs_where_the_ink_is_hard() -> None:
 def test_evaluations_in_the_repository_load(path: Path) -> None:
     if path.stem.startswith("fit"):
         fit = load_fit(path)
-        assert not any("dev" in source.data.name for source in fit.weights_from + fit.calibrate_on)
+        assert not any("dev" in source.data.name for source in fit.sources if "rendered" not in str(source.data))
     else:
         load_run(path)
 
@@ -244,63 +297,6 @@ def test_a_wrong_evaluation_is_a_config_error(tmp_path: Path) -> None:
     path.write_text("title: x\ndata: y.tsv\nnormalise: none\nvariants: [{name: a}]\n")
     with pytest.raises(ConfigError, match="normalise"):
         load_run(path)
-
-
-def test_a_gate_weakens_the_witness_by_its_quality_and_nothing_else() -> None:
-    own = case(("b", "a"), np.full((2, len(evidence.FEATURES)), -2.0), np.array([1.0, 0.0]), quality=(0.9, 0.25, 0.04))
-    assert (own.gated(0.0).table == own.table).all()
-    changed, decoder = own.gated(0.5).table, evidence.FEATURES.index("decoder")
-    assert changed[:, WITNESS] == pytest.approx([-1.0, -1.0])
-    assert changed[:, decoder] == pytest.approx([-0.4, -0.4])
-    gated = [WITNESS, decoder]
-    assert (np.delete(changed, gated, axis=1) == np.delete(own.table, gated, axis=1)).all()
-    assert (own.table == -2.0).all()
-
-
-def witnessed(quality: float, gain: float, lead: float = 5.0) -> Case:
-    """A line that the witness mends (gain 1), leaves (0) or breaks (-1): it says the second text, by so many nats."""
-    table = np.zeros((2, len(evidence.FEATURES)))
-    table[0, WITNESS] = -lead
-    return case(("b", "a"), table, np.array([max(gain, 0.0), max(-gain, 0.0)]), quality=(quality, 0.9, 0.9))
-
-
-VECTOR = np.array([float(name == "witness") for name in evidence.FEATURES])
-
-
-@pytest.mark.parametrize(
-    ("gains", "idle", "limit"),
-    [
-        ([0, 0, 0, 1, 1], 0.01, 0.7),  # nothing to mend above .7
-        ([0, 1, 0, 0, 0], 0.01, 0.9),
-        ([1, 0, 0, 0, 0], 0.01, 1.0),  # the surest line has something to mend: all are asked about
-        ([1, 1, 1, 1, 1], 0.4, 0.8),  # two of five may be lost
-        ([-1, 0, 0, 1, 1], 0.01, 0.6),  # a harm at the top pays for a loss below it
-        ([0, 0, 0, 0, 0], 0.01, 0.5),  # no use at all
-        ([1, 1, 1, 1, 1], 1.0, 0.5),
-        ([], 0.01, 1.0),
-    ],
-)
-def test_the_limit_of_what_the_ocr_is_sure_of_spares_only_idle_questions(
-    gains: list[float], idle: float, limit: float
-) -> None:
-    cases = [witnessed(0.9 - 0.1 * number, gain) for number, gain in enumerate(gains)]
-    random.Random(1).shuffle(cases)
-    assert sure_from(cases, lambda _: VECTOR, idle) == pytest.approx(limit)
-
-
-@pytest.mark.parametrize(
-    ("leads", "margin"),
-    [
-        ([(0.3, -1), (1.1, 1), (2.1, 1), (3.1, 1)], 0.5),  # three mended, none broken, and one more reckoned with
-        ([(0.3, 1), (1.1, 1), (2.1, 1)], 0.0),
-        ([(1.6, 1), (6.5, 1), (6.5, -1), (1.1, -1)], 1.25),  # no margin will do: the least harm
-        ([(6.5, -1), (1.1, -1)], 6.0),  # it only ever breaks
-        ([(1.1, 0)], 6.0),  # nothing is known
-    ],
-)
-def test_the_margin_is_the_least_that_keeps_harm_in_bounds(leads: list[tuple[float, int]], margin: float) -> None:
-    cases = [witnessed(0.5, gain, lead) for lead, gain in leads]
-    assert margin_for(cases, lambda _: VECTOR, harm=0.4) == pytest.approx(margin)
 
 
 # --- sight --------------------------------------------------------------------------------------------------------

@@ -131,15 +131,22 @@ class Completer:
     def _confidences(
         self, line: InkLine, spans: Sequence[Span], number: int, texts: list[str], score: Score
     ) -> list[float] | None:
-        """Probability of each proposal under reader and ink together; None when the reader gives no scores."""
+        """Probability of each proposal under reader and ink together; None when the reader gives no scores.
+
+        It is the share among the proposals, times the reader's probability per character of the line with the best of
+        them: what was proposed alone, or beside worse, is not sure for that.
+        """
         whole = ["".join(t if n == number else s.text.replace(GAP, "") for n, s in enumerate(spans)) for t in texts]
-        scores = score(whole)
-        if scores is None:
+        said = score(whole)
+        if said is None:
             return None
+        scores = list(said)
         if line.ink is not None:
             scores = [a + b for a, b in zip(scores, line.ink.score(whole), strict=True)]
-        mass = [math.exp(value - max(scores)) for value in scores]
-        return [value / sum(mass) for value in mass]
+        best = max(range(len(scores)), key=scores.__getitem__)
+        likely = math.exp(min(0.0, said[best] / (len(whole[best]) + 1)))
+        mass = [math.exp(value - scores[best]) for value in scores]
+        return [likely * value / sum(mass) for value in mass]
 
     def _decide(self, gap: Span, texts: list[str], confidences: list[float] | None, around: tuple[str, str]) -> Span:
         """A supplied span, or the gap again with the proposals as its alternatives."""

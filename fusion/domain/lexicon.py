@@ -6,6 +6,7 @@ lower-case: "Napa-Extra" and "napa extra" are one name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +17,12 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from fusion.domain.formulary import read_names
-from fusion.domain.ngram import NGram, count
+from fusion.domain.ngram import SYMBOLS, NGram, count
 
+COVERAGE: dict[str, float] = {"formulary": 0.95, "names": 0.5}
+"""Probability that a single word is on a list, a user's own and the packaged one; of a line one word is expected to be."""
+SPELT_ALIKE = 0.5
+"""Share of the words on no list that are spelt like those on it; the rest may be any string."""
 RIVAL = 2
 """Edits within which one name may be taken for another (two thirds of brand names have such a neighbour)."""
 _HAN = regex.compile(r"\p{Han}")
@@ -88,6 +93,11 @@ class Lexicon:
     def __len__(self) -> int:
         return len(self._names)
 
+    @property
+    def coverage(self) -> float:
+        """Probability, before any ink is seen, that a word is one of the names; see `COVERAGE`."""
+        return COVERAGE[self.kind]
+
     @cached_property
     def _hasty(self) -> dict[str, str]:
         return {name: hasty(name) for name in self._known}
@@ -125,5 +135,19 @@ class Lexicon:
         return [self._known[other] for other in sorted(found, key=lambda other: (found[other], other))]
 
     def log_probability(self, text: str) -> float:
-        """Natural log-probability of the letters of a text, its end included."""
-        return self._model.log_probability(letters(text))
+        """Natural log-probability of a text against that of any string: of its words, or of the whole as one name.
+
+        A word is one of the list, each as probable as any other, or spelt like them, or any string (`ngram.SYMBOLS`
+        letters, all alike). Against any string numbers and signs weigh nothing: of them a list says nothing.
+        """
+        words = [text] if self.holds(text) else text.split()
+        coverage = self.coverage / max(1, sum(any(c.isalpha() for c in word) for word in words))
+        return sum(self._odds(letters(word), coverage) for word in words if any(c.isalpha() for c in word))
+
+    def _odds(self, word: str, coverage: float) -> float:
+        anything = -(len(word) + 1) * math.log(SYMBOLS)
+        spelt = self._model.log_probability(word) - anything
+        other = (1 - coverage) * (SPELT_ALIKE * math.exp(spelt) + 1 - SPELT_ALIKE)
+        listed = word in self._names or word in self._words
+        chance = coverage / (len(self._names) + len(self._words)) if listed else 0.0
+        return math.log(other + chance * math.exp(-anything))

@@ -7,14 +7,14 @@ abbreviations of the Institute for Safe Medication Practices (ISMP) and stand be
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import regex
 
 from fusion.domain import sig
-from fusion.domain.places import field_at, spans_at
+from fusion.domain.places import field_at
 from fusion.errors import InputError
 from fusion.page import Check, Field, Line, Page, Place, Record
 
@@ -27,10 +27,6 @@ _HEADER = regex.compile(
 _PREFIX = regex.compile(r"^\s*(?:tab|cap|inj|syp|syr|susp|oint|drop|cream|gel|supp)s?\b\.?\s*", regex.IGNORECASE)
 _DRUG = regex.compile(r"\p{L}[\p{L}\p{Pd}']*(?:[ ]\p{L}[\p{L}\p{Pd}']{2,})*(?:\s?\d{1,4}(?=\s*$))?")
 _HAN_DRUG = regex.compile(r"\p{Han}{2,}")
-SACRED = ("drug", "strength", "dose", "frequency", "duration", "quantity")
-"""Fields that a person looks at unless all readers and the ink agree."""
-AGREED = frozenset({"agreed", "only_reader", "vlm_supported_by_ink", "lexicon_snapped"})
-"""Rules under which nobody contradicts, or the ink backs the one who does; how sure they are is another matter."""
 _MASS = {"mcg": 1e-3, "mg": 1.0, "g": 1e3}
 """Milligrams per unit."""
 
@@ -190,10 +186,9 @@ def checks(
                 found.append(
                     Check(kind if point else f"abbreviation_{kind}", message, (Place(line.id, *match.span()),))
                 )
-    lines = {line.id: line for line in page.lines}
     word = [len(line.text.split()) for line in page.lines] == [1]  # a word that was cut out has no dose beside it
     for record in records:
-        found += ([] if word else _incomplete(record)) + _unsure(record, known, lines) + _out_of_range(record, ranges)
+        found += ([] if word else _incomplete(record)) + _unlisted(record, known) + _out_of_range(record, ranges)
     if len(records) > most_drugs:
         found.append(Check("many_drugs", f"{len(records)} drugs, more than {most_drugs}", review=False))
     return tuple(found)
@@ -208,32 +203,19 @@ def _incomplete(record: Record) -> list[Check]:
         if name == "frequency" and field is None:
             field = record.get("when") or record.get("as_needed")
         if field is None:
-            found.append(Check(f"missing_{name}", f"no {name} is written for {drug.text}", drug.places))
+            found.append(Check(f"missing_{name}", f"no {name} is written for {drug.text}", drug.places, review=False))
         elif not field.value:
             found.append(Check(f"unread_{name}", f"“{field.text}” could not be understood as a {name}", field.places))
     return found
 
 
-def _unsure(record: Record, known: Callable[[str], bool], lines: Mapping[str, Line]) -> list[Check]:
-    """Drugs that no list has, and fields on which the readers and the ink are not of one mind."""
-    found = []
-    for field in record.fields:
-        if field.name == "drug" and not any(known(word) for word in [field.text, *field.text.split()]):
-            found.append(Check("unlisted_drug", f"“{field.text}” is in no list of drugs", field.places))
-        rules = {
-            span.because
-            for place in field.places
-            for span in spans_at(lines[place.line], place.start, place.end)
-            if span.text.strip()
-        }
-        if field.name in SACRED and rules - AGREED:
-            why = ", ".join(sorted(rules - AGREED))
-            found.append(
-                Check(
-                    "readers_disagree", f"the {field.name} “{field.text}” is not beyond dispute ({why})", field.places
-                )
-            )
-    return found
+def _unlisted(record: Record, known: Callable[[str], bool]) -> list[Check]:
+    """Drugs that no list has: a remark, since no list is complete; how surely the name is read is another matter."""
+    return [
+        Check("unlisted_drug", f"“{field.text}” is in no list of drugs", field.places, review=False)
+        for field in record.fields
+        if field.name == "drug" and not any(known(word) for word in [field.text, *field.text.split()])
+    ]
 
 
 def _out_of_range(record: Record, ranges: Sequence[Range]) -> list[Check]:

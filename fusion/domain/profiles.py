@@ -95,7 +95,7 @@ class Prescription(Profile):
         checks = prescription.checks(
             page, records, self._known, ranges=self._ranges, most_drugs=self._config.most_drugs
         )
-        return replace(page, records=records, checks=page.checks + checks)
+        return replace(page, records=records, checks=_together(page.checks, checks))
 
 
 class Homework(Profile):
@@ -136,4 +136,9 @@ class Homework(Profile):
         page = strokes.inserted(page)
         pupils = tuple(line for line in page.lines if not strokes.is_teachers(line, page.checks))
         records = homework.exercises(replace(page, lines=pupils))
-        return replace(page, records=records, checks=page.checks + homework.checks(page, records))
+        return replace(page, records=records, checks=_together(page.checks, homework.checks(page, records)))
+
+
+def _together(known: Sequence[Check], found: Sequence[Check]) -> tuple[Check, ...]:
+    """Remarks without doubles: understanding a page again adds none."""
+    return tuple(dict.fromkeys([*known, *found]))

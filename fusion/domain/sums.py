@@ -15,7 +15,7 @@ from typing import Literal
 
 import regex
 
-from fusion.domain.ngram import NGram
+from fusion.domain.ngram import SYMBOLS, NGram
 
 LINES, SEED = 20_000, 1
 """Lines that the packaged model is counted on, and their seed."""
@@ -25,6 +25,8 @@ _DIGITS, _LETTERS = frozenset(string.digits), frozenset(string.ascii_letters)
 _WORD = regex.compile(r"\p{Latin}{3,}|[\p{Han}--[一二三〇十人八大工口丁卜]]", regex.V1)
 """Words, and Chinese characters but for those that an OCR sees in signs: 二 for =, 〇 for 0."""
 _MATHS = regex.compile(r"\p{Nd}|[=<>≤≥≠±×÷]")
+_LEAD = regex.compile(r"^\s*(?:[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、)）])")
+"""The number of an exercise: (3), 3), 3、."""
 _FUNCTIONS = ("sin", "cos", "tan", "log", "lim", "mod", "max", "min")
 _NAMED = ("log", "sin", "cos", "tan", "ln")
 _VARIABLES = "xxxxyyyyzzaabbccnnmmkktpqrstuvwhij"
@@ -46,18 +48,25 @@ class SumModel:
         """The packaged model, made by `python -m fusion.domain.build`."""
         return cls(NGram.loads((files("fusion.domain") / "lists" / "sums.json").read_text(encoding="utf-8")))
 
+    @property
+    def coverage(self) -> float:
+        """0: there are no names here."""
+        return 0.0
+
     def concerns(self, text: str) -> bool:
         """Whether a line is one of maths: digits or relations and no words."""
         words = [word for word in _WORD.findall(text) if word.casefold() not in _FUNCTIONS]
         return not words and bool(_MATHS.search(text))
 
     def log_probability(self, text: str) -> float:
-        """Natural log-probability of the signs of a text, white space aside, less what its brackets cost.
+        """Natural log-probability of the signs of a text against that of any signs, less what its brackets cost.
 
         No digit is more probable than another, nor a letter than another of its case: which it is, only the ink can say.
+        White space and the number of an exercise are no part of the sum.
         """
-        looks, hidden = shape(text)
-        return self._model.log_probability(looks) + hidden - UNBALANCED * _unbalanced(looks)
+        looks, hidden = shape(_LEAD.sub("", text))
+        anything = -(len(looks) + 1) * math.log(SYMBOLS)
+        return self._model.log_probability(looks) + hidden - anything - UNBALANCED * _unbalanced(looks)
 
     def holds(self, word: str) -> bool:
         """No: there are no names here."""

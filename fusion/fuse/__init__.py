@@ -1,5 +1,11 @@
 """The fuse room: one OCR reading, the second reader's readings, the ink and a prior in; spans out.
 
+    hypotheses   which strings are weighed
+    quantities   what is sacred in them
+    model        what each expert says of them, their probabilities, and the one that costs least
+    spans        the decision as spans, each with its source, rule and confidence
+    names        words that come from a list, and those they may be taken for
+
 Knows readings, ink and prior through their protocols; knows no engine, image or file. Two promises: a reading fused
 with itself is agreed throughout, and without a second reader and without a prior the text is the OCR's own.
 """
@@ -7,27 +13,49 @@ with itself is agreed throughout, and without a second reader and without a prio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion.config import FuseConfig
-from fusion.fuse import decide, evidence
-from fusion.fuse.align import distance, keys
-from fusion.fuse.evidence import load_weights
+from fusion.fuse import model, spans
+from fusion.fuse.align import clusters, distance, keys
 from fusion.fuse.hypotheses import gather
+from fusion.fuse.model import EXPERTS, Weights, load_weights
 from fusion.fuse.names import mark_names
 from fusion.ink import Ink, Prior
-from fusion.page import GAP, Failure, Reading, Span
+from fusion.page import GAP, Failure, Reading, Span, stretches
 
-__all__ = ["WEIGHED", "Fuser", "Scorer", "support_of"]
+__all__ = ["Decision", "Fuser", "Scorer", "confidence_inputs", "decide", "weigh"]
 
 Scorer = Callable[[Sequence[str]], "list[float] | None"]
-SCORED = 32
-"""Most hypotheses scored by teacher forcing: each costs a pass of a large model."""
-WEIGHED = 16
-"""The same for the decoder behind a witness, which has to keep pace with the OCR."""
+SCORED = 16
+"""Most hypotheses that a second reader's decoder is asked about: it has to keep pace with the OCR."""
+SECOND = ("reader", "decoder", "answer")
+"""Experts that are the second reader's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A line's hypotheses with what the experts say of each, and the one that was chosen.
+
+    Attributes:
+        texts: hypotheses, the OCR's own reading first.
+        table: float64 (N, R), see `model.evidence`.
+        chosen: index of the decided one.
+        refused: a more probable one was refused for its quantities.
+    """
+
+    texts: list[str]
+    table: NDArray[np.float64]
+    chosen: int = 0
+    refused: bool = False
+
+    @property
+    def text(self) -> str:
+        """The decided text."""
+        return self.texts[self.chosen]
 
 
 class Fuser:
@@ -40,11 +68,7 @@ class Fuser:
 
     def doubtful(self, ink: Ink) -> bool:
         """Whether a second look at a line can change anything, by how sure the OCR's own look is."""
-        return ink.quality < self._weights.sure
-
-    def accepts(self, max_error: float) -> float:
-        """Confidence from which a word is accepted; see `evidence.Weights.accepts`."""
-        return self._weights.accepts(max_error)
+        return ink.quality < self._weights.ask_below
 
     def fuse(
         self,
@@ -61,7 +85,7 @@ class Fuser:
             ocr: the OCR's reading.
             ink: answers about any string.
             others: accepted readings of the second reader.
-            prior: names to expect, or None.
+            prior: what to expect, or None.
             score: log-probabilities under the second reader, when it can say.
             witness: the second reader's own look at the ink, when it has one; then it is scored, never copied.
 
@@ -75,96 +99,122 @@ class Fuser:
         # What a reader marks as illegible is no hypothesis about what stands there.
         clear = [replace(other, text=other.text.replace(GAP, "").strip()) for other in others]
         others = [other for other in clear if other.text]
-        texts = gather(ocr, others, ink, prior, self._config.hypotheses)
-        support = support_of(ocr.text, others, prior, witness)
-        vector = self._weights.vector(support)
-        table = evidence.features(texts, ink, others, prior, witness, self._weights.gate)
-        if score is not None and others:
-            race = np.argsort(-(table @ vector), kind="stable")[: SCORED if witness is None else WEIGHED]
-            evidence.add_scores(
-                table, texts, race.tolist(), score, witnessed=witness is not None, gate=self._weights.gate
-            )
-        probabilities = evidence.distribution(table, vector)
-        chosen, numbers_kept = self._choose(texts, probabilities, table, others, prior, support)
-        texts[chosen] = text = self._cased(texts[chosen], [ocr, *others], ink, prior, witness, support)
-        agreement, versions = decide.marginals(texts, probabilities, chosen)
+        limit = self._config.hypotheses
+        weighed = weigh(ocr, ink, others, prior, score if others else None, witness, self._weights, limit)
+        decision = decide(weighed, [other.text for other in others], prior, self._weights)
+        text = self._cased(decision.text, [ocr, *others], ink, prior, witness)
+        decision.texts[decision.chosen] = text
         nearest = min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
-        own = decide.counterpart(text, ocr.text)
-        theirs = decide.counterpart(text, nearest.text) if nearest is not None else None
-        speakers = decide.voices(text, own, theirs, prior)
-        verdict = decide.Verdict(
+        supported = decision.table[decision.chosen, EXPERTS.index("ocr")] >= -self._weights.tolerance
+        verdict = spans.verdict(
             text,
-            own,
-            theirs,
-            [self._weights.calibrated(float(p), support, who) for p, who in zip(agreement, speakers, strict=True)],
-            agreement >= decide.SETTLED,
-            bool(table[chosen, evidence.FEATURES.index("ink")] >= -decide.TOLERATED),
-            numbers_kept,
+            ocr.text,
+            nearest.text if nearest is not None else None,
+            written=witness is None,
+            supported=bool(supported),
+            refused=decision.refused,
         )
-        decided = decide.spans(verdict, versions, self._config.alternatives)
+        inputs, marginals, versions = confidence_inputs(decision, ink.quality, prior, self._weights)
+        confidences = model.calibrated(inputs, scripts_of(text), self._weights)
+        decided = spans.spans(verdict, confidences, marginals, versions, self._config.alternatives)
         if prior is not None and prior.kind != "sums":
             decided = mark_names(decided, [ocr, *others], prior, ink)
         return decided, failures
 
-    def _choose(
-        self,
-        texts: list[str],
-        probabilities: NDArray[np.float64],
-        table: NDArray[np.float64],
-        others: list[Reading],
-        prior: Prior | None,
-        support: evidence.Support,
-    ) -> tuple[int, bool]:
-        """Nothing else speaks, the OCR reads nothing, or both read the same: it stands. Else the evidence decides."""
-        same = [keys(other.text) == keys(texts[0]) for other in others]
-        if not texts[0] or (prior is None and all(same)):
-            return 0, False
-        said = [other.text for other in others]
-        margin = self._weights.margin.get(support, 0.0)
-        return decide.choose(texts, probabilities, table[:, evidence.FEATURES.index("ink")], said, prior, margin)
-
-    def _cased(
-        self,
-        text: str,
-        readings: Sequence[Reading],
-        ink: Ink,
-        prior: Prior | None,
-        witness: Ink | None,
-        support: evidence.Support,
-    ) -> str:
-        """Once the letters are settled, the ink says which reading's case they have; in a sum every letter has its own."""
+    def _cased(self, text: str, readings: Sequence[Reading], ink: Ink, prior: Prior | None, witness: Ink | None) -> str:
+        """Once the letters are settled, the ink says which reading's case they have; in a sum every sign has its own form."""
         said = [reading.text for reading in readings]
         if witness is not None:
             said += [hypothesis.text for reading in readings for hypothesis in reading.nbest]
         versions = [text, *(other for other in said if keys(other) == keys(text))]
-        sums = prior if support == "sums" else None
+        sums = prior if prior is not None and prior.kind == "sums" else None
         if sums is not None:
             versions += [v for v in (text.lower(), text.upper()) if len(v) == len(text)]
             versions += [text[:n] + c.swapcase() + text[n + 1 :] for n, c in enumerate(text) if len(c.swapcase()) == 1]
+            # x and × are one stroke pattern: which it is, what stands around it says.
+            versions += [text[:n] + "×" + text[n + 1 :] for n, c in enumerate(text) if c in "xX"]
+            versions.append(text.replace("x", "×").replace("X", "×"))
         versions = list(dict.fromkeys(versions))
         if len(versions) == 1:
             return text
-        weight = dict(zip(evidence.FEATURES, self._weights.vector(support), strict=True))
-        scores = weight["ink"] * np.asarray(ink.score_cased(versions))
+        weight = self._weights.experts
+        scores = weight["ocr"] * np.asarray(ink.score_cased(versions))
         if witness is not None:
-            trust = witness.quality**self._weights.gate
-            scores = scores + weight["witness"] * trust * np.asarray(witness.score_cased(versions))
+            trust = self._weights.trust(witness.quality, text)
+            scores = scores + weight["reader"] * trust * np.asarray(witness.score_cased(versions))
         if sums is not None:
-            scores = scores + weight["sums"] * np.asarray([sums.log_probability(version) for version in versions])
+            scores = scores + weight["language"] * np.asarray([sums.log_probability(version) for version in versions])
         return versions[int(np.argmax(scores))]
 
 
-def support_of(text: str, others: Sequence[Reading], prior: Prior | None, witness: Ink | None) -> evidence.Support:
-    """Who speaks besides the OCR, whose reading is `text`."""
-    if others and witness is None:
-        return "supported"
-    if prior is None and witness is not None:
-        inked = [character for character in text if not character.isspace()]
-        return "witnessed" if 2 * sum(c.isalpha() for c in inked) >= len(inked) else "witnessed_signs"
-    if prior is None:
-        return "alone"
-    if prior.kind == "sums":
-        return "sums"
-    if prior.kind == "formulary":
-        return "formulary_witnessed" if witness is not None else "formulary"
-    return "names_witnessed" if witness is not None else "names"
+def weigh(
+    ocr: Reading,
+    ink: Ink,
+    others: Sequence[Reading],
+    prior: Prior | None,
+    score: Scorer | None,
+    witness: Ink | None,
+    weights: Weights,
+    limit: int,
+) -> Decision:
+    """A line's hypotheses with what every expert says of them; nothing is chosen yet. Arguments as for `Fuser.fuse`."""
+    texts = gather(ocr, others, ink, prior, limit)
+    answers = [other.text for other in others] if witness is None else []
+    trust = weights.trust(witness.quality, ocr.text) if witness is not None else 1.0
+    table = model.evidence(texts, ink, answers, prior, witness, trust)
+    if score is not None:
+        best = np.argsort(-(table @ weights.vector), kind="stable")[:SCORED].tolist()
+        model.add_decoder(table, texts, best, score, lambda quality: weights.trust(quality, ocr.text))
+    return Decision(texts, table)
+
+
+def decide(weighed: Decision, said: Sequence[str], prior: Prior | None, weights: Weights) -> Decision:
+    """Choose. Where nobody has anything else to say, and where all read the same, the OCR's reading stands.
+
+    Args:
+        weighed: hypotheses and evidence.
+        said: the best readings of the others who looked at the line.
+        prior: what is expected, or None.
+        weights: the fitted numbers.
+    """
+    own = keys(weighed.texts[0])
+    if prior is None and all(keys(text) == own for text in said):
+        return weighed
+    chosen, refused = model.choose(weighed.texts, weighed.table, said, prior, weights)
+    return replace(weighed, chosen=chosen, refused=refused)
+
+
+def confidence_inputs(
+    decision: Decision, quality: float, prior: Prior | None, weights: Weights
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[tuple[float, tuple[str, ...]]]]:
+    """What the confidence of each character of a decision rests on; `quality` is that of the OCR's look.
+
+    Returns:
+        float64 (n, 6), in the order of `model.CONFIDENCE`; float64 (n,), the marginals under the model; and the probable
+        hypotheses, each with what it has for every character.
+    """
+    under = model.distribution(decision.table @ weights.vector)
+    ocr, second = (model.alone(decision.table, experts, weights) for experts in (("ocr",), SECOND))
+    present = [p for p in (under, ocr, second) if p is not None]
+    probable = np.flatnonzero(np.max(present, axis=0) >= spans.NEGLIGIBLE)
+    same, versions = spans.agreeing(decision.text, [decision.texts[n] for n in probable])
+
+    def marginal(p: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        return np.clip(p[probable] @ same, 0.0, 1.0) if p is not None else np.full(same.shape[1], 0.5)
+
+    inputs = np.zeros((same.shape[1], len(model.CONFIDENCE)))
+    inputs[:, 0] = 1.0
+    inputs[:, 1:4] = np.stack([model.log_odds(marginal(p)) for p in (under, ocr, second)], axis=1)
+    inputs[:, 4] = model.log_odds(quality)
+    if prior is not None:
+        inputs[:, 5] = prior.coverage * np.array(spans.listed(decision.text, prior))
+    return inputs, marginal(under), [(float(under[n]), v) for n, v in zip(probable, versions, strict=True)]
+
+
+def scripts_of(text: str) -> list[model.Script]:
+    """The script of the stretch that each grapheme cluster of a text stands in."""
+    found: list[model.Script] = ["Common"] * len(text)
+    for start, end in stretches(text):
+        found[start:end] = [model.script(text[start:end])] * (end - start)
+    starts = np.cumsum([0, *map(len, clusters(text))])[:-1].tolist()
+    return [found[start] for start in starts]

@@ -15,7 +15,7 @@ from a `Page`, so that it can be thrown away and written again.
     fhir      medications as FHIR R4
     table     records as CSV
     tei       the transcript as TEI, with what is struck out, added, unclear, supplied
-    review    the words that a person must look at, with reasons and crops
+    review    the stretches that a person must look at, with reasons and crops
 
 Importing this room loads none of Pillow, OpenCV, jinja2, pydantic and rich; using a function loads what it needs.
 """
@@ -32,14 +32,13 @@ if TYPE_CHECKING:
     from fusion.output.overlay import draw_overlay
     from fusion.output.records import dump_page, load_page, page_schema
     from fusion.output.report import html
-    from fusion.output.review import ReviewItem, review_items, write_review
+    from fusion.output.review import write_review
     from fusion.output.table import records_csv
     from fusion.output.tei import tei_document
     from fusion.output.text import plain
 
 __all__ = [
     "Comparison",
-    "ReviewItem",
     "cer",
     "compare_page",
     "draw_overlay",
@@ -51,7 +50,6 @@ __all__ = [
     "page_schema",
     "plain",
     "records_csv",
-    "review_items",
     "tei_document",
     "terminal",
     "write_review",
@@ -59,7 +57,6 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "compare",
-    "ReviewItem": "review",
     "cer": "compare",
     "compare_page": "compare",
     "draw_overlay": "overlay",
@@ -71,7 +68,6 @@ _HOMES = {
     "page_schema": "records",
     "plain": "text",
     "records_csv": "table",
-    "review_items": "review",
     "tei_document": "tei",
     "terminal": "console",
     "write_review": "review",

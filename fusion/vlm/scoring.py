@@ -85,7 +85,9 @@ class ScoringReader:
             return Failure("vlm", "empty_crop", "the crop has no pixels")
         text = line.reading.text if line.reading is not None else ""
         if not self._witness.knows(text):
-            return Failure("vlm", "not_suited", "the small reader knows Latin script only; other scripts are the OCR's")
+            return Failure(
+                "vlm", "not_suited", "the small reader knows Latin script only; of other scripts the OCR speaks alone"
+            )
         try:
             look, stretch = self._witness.look(line.crop, len(text))
         except (RuntimeError, ValueError) as error:

@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ from torch.nn import functional
 from transformers.models.glm_ocr.modeling_glm_ocr import rotate_half
 from transformers.vision_utils import get_vision_position_ids
 
-from fusion.ctc import Posterior, Views
+from fusion.ctc import Posterior, Views, fold
+from fusion.page import is_ideograph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -158,7 +160,7 @@ def pad(crops: Sequence[NDArray[np.float32]], unit: int) -> torch.Tensor:
     return batch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Witness:
     """A head with what it needs to be asked.
 
@@ -182,8 +184,15 @@ class Witness:
         return int(self.vision.patch_size * self.vision.spatial_merge_size)
 
     def knows(self, text: str) -> bool:
-        """Whether every character of a text is in the alphabet: of other scripts the head can say nothing."""
-        return set(text) <= set(self.alphabet)
+        """Whether a text is in a script of the alphabet: no Chinese, and at least half of its characters are in it."""
+        inked = [character for character in fold(text) if not character.isspace()]
+        known = sum(character in self.spells for character in inked)
+        return not any(map(is_ideograph, inked)) and 2 * known >= len(inked)
+
+    @cached_property
+    def spells(self) -> frozenset[str]:
+        """The characters that it was trained on; where another stands it abstains."""
+        return frozenset(self.alphabet[1:])
 
     def frames(self, crops: torch.Tensor) -> torch.Tensor:
         """Log-probabilities, float (B, T, C), of float crops (B, H, W)."""
@@ -210,7 +219,8 @@ class Witness:
         views = []
         for crop, rows in zip(crops, table, strict=True):
             used = min(len(rows), math.ceil(crop.shape[1] / side))
-            views.append(Posterior.compact(rows[:used], self.alphabet, side * pixels.shape[1] / crop.shape[1]))
+            column_px = side * pixels.shape[1] / crop.shape[1]
+            views.append(Posterior.compact(rows[:used], self.alphabet, column_px, self.spells))
         ranked = sorted(zip(views, factors, strict=True), key=lambda item: -item[0].quality)
         return Views(tuple(view for view, _ in ranked), agree=True), ranked[0][1]
 
