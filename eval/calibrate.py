@@ -27,6 +27,8 @@ from fusion.page import stretches
 
 SOFT = 4.0
 """How sharply the least sure character stands for its stretch while the map is fitted."""
+MATCH = 50.0
+"""Similarity, %, under which no part of a page is a line's counterpart."""
 LEAST = 200
 """Stretches of a script under which it keeps the map that it has."""
 
@@ -63,16 +65,21 @@ def right_stretches(text: str, reference: str, normalise: Normalisation, *, with
         text: what was decided.
         reference: what is written.
         normalise: what counts; case never does here.
-        within: the reference is a whole page, of which the text is one line: the best matching part of it is compared.
+        within: the reference is a whole page, of which the text is one line: the best matching part of it is compared. Of
+            a line that matches no part (read across columns, say) each character is right that the page has at all.
     """
     own, places = _counted(text, normalise)
     theirs, _ = _counted(reference, normalise)
+    lost, has = False, set[str]()
     if within and own:
         found = partial_ratio_alignment(own, theirs)
-        longer = len(own) > len(theirs)
-        theirs = theirs[found.dest_start : found.dest_end] if found is not None and not longer else theirs
-    good = np.ones(len(own), dtype=np.bool_)
-    for op in Levenshtein.opcodes(own, theirs):
+        matches = found is not None and found.score >= MATCH and len(own) <= len(theirs)
+        if found is None or not matches:
+            lost, has = True, set(theirs)
+        else:
+            theirs = theirs[found.dest_start : found.dest_end]
+    good = np.array([one in has for one in own] if lost else [True] * len(own), dtype=np.bool_)
+    for op in () if lost else Levenshtein.opcodes(own, theirs):
         if op.tag in ("replace", "delete"):
             good[op.src_start : op.src_end] = False
         elif op.tag == "insert" and len(own):  # what is missing is missing beside the character before it

@@ -5,7 +5,7 @@ Knows reads and metrics; runs nothing itself but the engine through `systems`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +120,7 @@ def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]
                 fused[variant.name], fused[config.variants[0].name], clusters, config.bootstrap, config.seed
             )
             lines.append(f"CER of {variant.name} minus {config.variants[0].name}: {gap}")
-    lines.append("")
-    crop = not is_pages(config.data, list(items))
-    if not crop:
-        lines += [_found(name, texts, items, clusters, config) for name, texts in _texts(first, reads).items()]
-    for name, own in reads.items():
-        if crop:
-            lines.append(trust.lines(name, own, references, normal))
-        lines.append(trust.review(name, own, clusters, config.normalise, crop=crop, rounds=config.bootstrap))
+    lines += ["", *_trusted(config, items, reads)]
     lines += [
         _foreign(variant.name, reads[variant.name], references, {normal(name) for name in _names([variant])}, normal)
         for variant in config.variants
@@ -168,6 +161,20 @@ def _mean(values: Iterable[float]) -> float:
 
 def _nearest(texts: Sequence[str], reference: str, normal: Callable[[str], str]) -> str:
     return min(texts, key=lambda text: metrics.edits(reference, normal(text))[0])
+
+
+def _trusted(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]) -> Iterator[str]:
+    """What confidences and review are worth; of pages also what is found, order aside."""
+    normal = NORMALISATIONS[config.normalise]
+    references = [normal(item.reference) for item in items]
+    clusters, crop = clusters_of(list(items)), not is_pages(config.data, list(items))
+    if not crop:
+        for name, texts in _texts(next(iter(reads.values())), reads).items():
+            yield _found(name, texts, items, clusters, config)
+    for name, own in reads.items():
+        if crop:
+            yield trust.lines(name, own, references, normal)
+        yield trust.review(name, own, clusters, config.normalise, crop=crop, rounds=config.bootstrap)
 
 
 def _texts(first: Sequence[Read], reads: dict[str, list[Read]]) -> dict[str, list[str]]:

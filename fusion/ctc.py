@@ -254,11 +254,19 @@ class Posterior:
 
         The CTC forward variable: a sum over all alignments.
         """
-        return self.letters._forward([fold(text) for text in texts])
+        return self.letters._abstaining([fold(text) for text in texts])
 
     def score_cased(self, texts: Sequence[str]) -> list[float]:
         """Like `score`, but case counts: it decides between Rosu and rosu once the letters are settled."""
-        return self._forward(texts)
+        return self._abstaining(texts)
+
+    def _abstaining(self, texts: Sequence[str]) -> list[float]:
+        """Scores, of which none with a character that is not known is above that of the reader's own best guess."""
+        scores = self._forward(texts)
+        if self.spells is None or all(set(text) <= self.spells for text in texts):
+            return scores
+        (best,) = self._forward([self.greedy])
+        return [s if set(text) <= self.spells else min(s, best) for s, text in zip(scores, texts, strict=True)]
 
     def _forward(self, texts: Sequence[str]) -> list[float]:
         if not texts:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fusion.page import Candidate, Check, Line, Page, Polygon, Span, is_ideograph, stretches
+from fusion.page import GAP, Candidate, Check, Line, Page, Polygon, Span, is_ideograph, stretches
 from fusion.quantities import quantities
 
 SACRED = ("drug", "strength", "dose", "frequency", "duration", "quantity")
@@ -94,7 +94,7 @@ def judge(page: Page, max_error: float) -> Iterator[tuple[Line, list[Item], list
     """Each line with its stretches, and which of them need a look; see `review`."""
     for line in page.lines:
         units = [_item(page, line, start, end) for start, end in stretches(line.text)]
-        yield line, units, [bool(unit.reasons) or unit.expected_cost > max_error for unit in units]
+        yield line, units, [bool(u.reasons) or u.confidence is None or u.expected_cost > max_error for u in units]
 
 
 def review(page: Page, max_error: float) -> Review:
@@ -149,7 +149,7 @@ def _cost(page: Page, line: Line, start: int, end: int) -> float:
         for place in field.places
     )
     counted = any(quantity.start < end and quantity.end > start for quantity in quantities(line.text))
-    sign = not any(character.isalnum() for character in line.text[start:end])
+    sign = not any(character.isalnum() or character == GAP for character in line.text[start:end])
     return COSTS["sacred" if sacred else "quantity" if counted else "sign" if sign else "word"]
 
 

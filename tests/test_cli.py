@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from fusion import cli
 from fusion.errors import ConfigError, FusionError, InputError
 from fusion.output import load_page
+from fusion.review import review
 from tests.vlm_readers import completion, prompt_of, serving
 
 SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
@@ -224,13 +226,16 @@ def test_batch_gives_one_result_per_input_whatever_happens(tmp_path: Path) -> No
     assert [row["status"] for row in rows] == ["ok", "ok", "failed"]
     assert len({name for row in rows for name in row["outputs"]}) == 6  # equal names did not meet
     assert "empty" in rows[2]["error"]
+    assert [row["stretches"] for row in rows] == [1, 1, 0]
+    assert all(0 <= row["review"] <= row["stretches"] for row in rows)
     assert result.exit_code == InputError.exit_code
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["counts"] == {
         "inputs": 3,
         "pages": 2,
         "lines": 2,
-        "review": manifest["counts"]["review"],
+        "stretches": sum(row["stretches"] for row in rows),
+        "review": sum(row["review"] for row in rows),
         "partial": 0,
         "failed": 1,
     }
@@ -238,6 +243,30 @@ def test_batch_gives_one_result_per_input_whatever_happens(tmp_path: Path) -> No
     from fusion.config import load_config
 
     assert load_config(out / "config.yaml").hash == manifest["config_hash"] == load_config(config).hash
+
+
+def test_the_review_list_is_what_the_page_record_says(tmp_path: Path) -> None:
+    sample, sets = SAMPLES / "prescription.jpg", (*ALONE, "--set", "domain.profile=prescription")
+    limit = ("--set", "review.max_error=0.05")
+    result = run("transcribe", sample, "--format", "json", "--review", tmp_path / "list", *sets, *limit)
+    assert result.exit_code == 0, result.output
+    found = review(load_page(result.stdout), 0.05)
+    content = json.loads((tmp_path / "list" / "review.json").read_text(encoding="utf-8"))
+    assert (content["stretches"], content["to_review"]) == (found.total, found.flagged)
+    assert [item["text"] for item in content["items"]] == [item.text for item in found.items]
+    assert all((tmp_path / "list" / item["crop"]).is_file() for item in content["items"])
+    assert f"{found.flagged} of {found.total} stretches need a look" in result.stderr
+    assert f"at 5% risk {found.flagged} of {found.total}" in result.stderr
+    assert f"first {found.items[0].line}" in result.stderr
+
+
+def test_the_smaller_the_risk_the_more_needs_a_look() -> None:
+    counts = []
+    for limit in (0.01, 0.3):
+        result = run("transcribe", SAMPLES / "letter_en_skewed.jpg", *ALONE, "--set", f"review.max_error={limit}")
+        found = re.search(r"(\d+) of (\d+) stretches need a look", result.stderr)
+        counts.append(int(found[1]) if found else 0)
+    assert counts[0] > counts[1]
 
 
 def test_batch_without_inputs_says_what_to_write(tmp_path: Path) -> None:

@@ -171,6 +171,34 @@ def test_signs_in_their_places_are_more_probable() -> None:
         assert MODEL.log_probability(right) > MODEL.log_probability(wrong)
 
 
+@pytest.mark.parametrize("number", ["3)", "(3)", "（3）", "3）", "3、", "12)", "(107) ", " 3) "])
+@pytest.mark.parametrize("text", ["7+5=13", "x-1=2", "(2+3)×4"])
+def test_the_number_of_an_exercise_is_no_part_of_the_sum(number: str, text: str) -> None:
+    assert MODEL.log_probability(number + text) == pytest.approx(MODEL.log_probability(text))
+
+
+@pytest.mark.parametrize("text", ["(3)×4=12", "(3)+4=7"])
+def test_a_number_in_brackets_that_is_reckoned_with_is_part_of_the_sum(text: str) -> None:
+    assert MODEL.log_probability(text) > MODEL.log_probability(text[3:])
+
+
+def test_white_space_is_no_part_of_a_sum() -> None:
+    assert MODEL.log_probability(" 7 + 5 = 13 ") == MODEL.log_probability("7+5=13")
+
+
+def test_a_sum_is_likelier_than_any_signs_and_other_lines_are_not() -> None:
+    for text in ("7+5=13", "12×8=95", "x+2y=8", "f(2)=4"):
+        assert MODEL.log_probability(text) > 0
+    for text in ("=+×7", "α+β≈γ", "7|5_13", "((((("):
+        assert MODEL.log_probability(text) < 0
+
+
+@pytest.mark.parametrize("text", ["7+5=13", "2x-8y=20", "3×4=12", "(1+2)×3=9"])
+def test_a_whole_sum_is_likelier_than_its_beginning(text: str) -> None:
+    for end in range(len(text)):
+        assert MODEL.log_probability(text) > MODEL.log_probability(text[:end])
+
+
 @pytest.mark.parametrize(
     ("text", "concerned"),
     [

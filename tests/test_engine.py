@@ -250,8 +250,8 @@ def test_chinese_lines_are_the_ocrs_and_nobody_has_failed(engine: Engine, asking
 def _weights(folder: Path, sure: float) -> str:
     """An override that names the packaged weights with another limit of what the OCR is sure of."""
     content = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
-    content["weights"]["sure"] = sure
-    path = folder / f"sure_{sure:g}.json"
+    content["ask_below"] = sure
+    path = folder / f"ask_below_{sure:g}.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     return f"fuse.weights={path}"
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from importlib.resources import files
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fusion.config import FuseConfig
@@ -114,7 +114,7 @@ def test_an_agreed_letter_that_the_ink_doubts_becomes_surer() -> None:
 
 
 def test_the_second_reader_decides_where_the_ink_allows_both() -> None:
-    views = ink("Nap", {"o": 0.51, "a": 0.48})
+    views = ink("Nap", {"o": 0.5, "a": 0.495})
     text, spans = fuse(views, "Napa")
     assert text == "Napa"
     assert because(spans, "vlm") == {"vlm_supported_by_ink"}
@@ -159,7 +159,7 @@ def test_a_dose_the_ink_shows_is_never_changed(written: str, said: str) -> None:
 
 
 def test_other_digits_need_ink_even_when_everything_else_is_right() -> None:
-    views = ink("Nap", {"o": 0.51, "a": 0.48}, " 500mg")
+    views = ink("Nap", {"o": 0.5, "a": 0.495}, " 500mg")
     text, spans = fuse(views, "Napa 600mg")
     assert text == "Napa 500mg"
     disputed = [span for span in spans if "5" in span.text]
@@ -302,6 +302,7 @@ LETTERS = "ab17 "
 QUALITIES = st.floats(0, 1)
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(inks(LETTERS), QUALITIES, inks("ab17"))
 def test_a_witness_that_agrees_changes_nothing(witnessed: Witnessed, views, quality: float, odd) -> None:
     assume(views.best.greedy == views.best.greedy.strip())
@@ -330,7 +331,8 @@ def test_a_witness_that_reads_the_same_of_other_ink_changes_nothing(
 def test_a_dose_that_the_ocrs_ink_is_sure_of_outlives_the_surest_witness(
     witnessed: Witnessed, written: str, said: str, unit: str
 ) -> None:
-    fused, _ = witnessed(ink(written + unit), ink(said + unit), 1.0)
+    sure = ink(*({c: 0.999, "": 0.001} for c in written + unit))
+    fused, _ = witnessed(sure, ink(said + unit), 1.0)
     assert quantities(fused) == quantities(written + unit)
 
 
@@ -553,3 +555,35 @@ def test_a_list_makes_surer_of_the_words_that_it_holds_and_of_no_other() -> None
     assert listed(None) == [0.0] * 8
     assert listed(Lexicon(["Napa"])) == [0.95] * 5 + [0.0] * 3
     assert listed(Lexicon(["Napa"], "names")) == [0.5] * 5 + [0.0] * 3
+
+
+@pytest.mark.parametrize("probability", [0.9, 0.7, 0.55])
+def test_a_list_takes_no_digit_away(probability: float) -> None:
+    views = ink("Napa", {"5": probability, "": 1 - probability})
+    assert fuse(views, prior=Lexicon(["Napa", "Losectil"]))[0] == "Napa5"
+    assert fuse(views, "Napa5", prior=Lexicon(["Napa", "Losectil"]))[0] == "Napa5"
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "marked"),
+    [
+        ("500 g", "500 mg", "500 g"),
+        ("1+0+1", "101", "101"),
+        ("5-7", "57", "57"),
+        ("1 tab", "1 1 tab", "1"),
+        ("1 tab", "½ 1 tab", "1"),
+        ("p00img", "p00 mg", "i"),
+        ("十片", "三十片", "十"),
+        ("I cap", "1 cap", "I"),
+        ("Napa 5 mg", "Napo 5 mg", ""),
+    ],
+)
+def test_every_quantity_that_became_another_is_marked_in_ink(own: str, other: str, marked: str) -> None:
+    found = "".join(c for c, hit in zip(clusters(own), decide.quantities_differ(own, other), strict=True) if hit)
+    assert set(marked.replace(" ", "")) <= set(found)
+    assert bool(found.strip()) == bool(marked)
+
+
+def test_a_long_answer_is_weighed_quickly_and_a_wrong_number_of_scores_is_none() -> None:
+    assert fuse(ink("Napa50 mg"), "x" * 5000)[0] == "Napa50 mg"
+    assert fuse(ink("Napa"), "Nape", score=lambda texts: [0.0] * (len(texts) + 1))[0] == "Napa"

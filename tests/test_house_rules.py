@@ -23,7 +23,7 @@ ALSO = {
 }
 HEAVY = ("torch", "paddle", "paddleocr", "paddlex", "transformers", "openai", "onnxruntime", "cv2", "fastapi")
 LIGHT_MODULES = ("fusion", "fusion.config", "fusion.page", "fusion.errors", "fusion.cli")
-FILE_LINES, FUNCTION_LINES = 400, 60
+FUNCTION_LINES = 60
 BROAD = {"engine.py": 2, "cli.py": 1}
 
 
@@ -135,8 +135,7 @@ def test_only_the_command_line_prints() -> None:
 
 
 @pytest.mark.parametrize("path", SIZED, ids=name_of)
-def test_files_and_functions_are_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) < FILE_LINES
+def test_functions_are_short(path: Path) -> None:
     long = [
         f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
         for node in ast.walk(tree_of(path))

@@ -1,9 +1,9 @@
-"""The lexicon: what counts as one name, what is near, and a character model that is a probability distribution."""
+"""The lexicon: what counts as one name, what is near, and how much likelier a list makes a text than any string."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from fusion.domain.formulary import read_names
-from fusion.domain.lexicon import Lexicon, letters
+from fusion.domain.lexicon import COVERAGE, SPELT_ALIKE, Lexicon, letters
 from fusion.domain.ngram import ORDER, SYMBOLS
 from fusion.errors import InputError
 
@@ -95,28 +95,93 @@ def test_witten_bell_by_hand() -> None:
     assert lexicon._model.next("zzza", "c") == pytest.approx((2 + 2 * unigram) / (3 + 2))
 
 
-def test_a_name_is_likelier_than_a_stranger_and_a_stranger_is_not_impossible() -> None:
-    assert LEXICON.log_probability("Paracetamol") > LEXICON.log_probability("Paracetand") > -math.inf
-    assert LEXICON.log_probability("xqzxqz") < LEXICON.log_probability("Napa") < 0
-    assert LEXICON.log_probability("药片") > -math.inf
+# --- against any string -------------------------------------------------------------------------------------------
+
+PACKAGED = Lexicon(DRUGS, "names")
+BOTH = pytest.mark.parametrize("lexicon", [LEXICON, PACKAGED], ids=["formulary", "names"])
+ODD = ["xqzxqz", "药片", "Zzz", "ß", "x" * 100]
 
 
-def test_log_probability_sees_letters_alone() -> None:
-    assert LEXICON.log_probability("Napa-Extra") == LEXICON.log_probability("napa extra")
+@BOTH
+@pytest.mark.parametrize("text", ["", " ", "500", "1+0+1", "5.5 / 7", "½ — ②", "+", "()"])
+def test_of_numbers_and_signs_a_list_says_nothing(lexicon: Lexicon, text: str) -> None:
+    assert lexicon.log_probability(text) == 0.0
+    assert lexicon.log_probability(f"Napa {text}") == pytest.approx(lexicon.log_probability("Napa"))
+
+
+@BOTH
+def test_a_name_is_likelier_than_any_string_and_a_stranger_less_likely(lexicon: Lexicon) -> None:
+    for name in DRUGS:
+        assert lexicon.log_probability(name) > 1
+    for word in ODD:
+        assert lexicon.log_probability(word) < 0
+
+
+@BOTH
+@pytest.mark.parametrize("around", ["{}", "{} 500", "take {} now", "1. {} 500 mg 1 tab bid", "({})", "{}."])
+@pytest.mark.parametrize(
+    ("name", "stranger"), [("Napa", "Nape"), ("Paracetamol", "Paracetanol"), ("Amlodipine", "Xqzwv")]
+)
+def test_a_name_is_likelier_than_a_stranger_in_a_line_as_alone(
+    lexicon: Lexicon, around: str, name: str, stranger: str
+) -> None:
+    assert lexicon.log_probability(around.format(name)) > lexicon.log_probability(around.format(stranger)) + 3
+
+
+@BOTH
+def test_what_is_spelt_like_names_is_likelier_than_what_is_not(lexicon: Lexicon) -> None:
+    assert lexicon.log_probability("Paracetamil") > 0 > lexicon.log_probability("qzxqzxqzxqz")
+    assert lexicon.log_probability("Napa") > lexicon.log_probability("Nap")  # the end is part of a name
+
+
+@BOTH
+@settings(deadline=None)
+@given(word=st.text("abnpxzé19 -", max_size=30) | st.sampled_from(ODD))
+def test_a_word_on_no_list_costs_no_more_than_that_no_list_is_complete(lexicon: Lexicon, word: str) -> None:
+    coverage = COVERAGE[lexicon.kind]
+    count = sum(any(c.isalpha() for c in part) for part in word.split())
+    worst = count * math.log((1 - coverage / max(1, count)) * (1 - SPELT_ALIKE))
+    assert lexicon.log_probability(word) >= worst - 1e-9
+    assert worst > -math.inf
+
+
+@BOTH
+@pytest.mark.parametrize("text", ["Napa-Extra", "NAPA EXTRA", "napa  extra.", "NapaExtra"])
+def test_case_and_hyphens_are_one(lexicon: Lexicon, text: str) -> None:
+    assert lexicon.log_probability(text) == lexicon.log_probability("Napa Extra")
+    assert lexicon.log_probability("take NAPA, now") == pytest.approx(lexicon.log_probability("take napa now"))
+
+
+def test_the_users_own_list_is_trusted_more_than_the_packaged_one() -> None:
+    assert 0 < PACKAGED.coverage < LEXICON.coverage < 1
+    for name in DRUGS:
+        assert LEXICON.log_probability(name) > PACKAGED.log_probability(name)
+    for word in [*ODD, "Nape", "Paracetanol"]:
+        assert LEXICON.log_probability(word) < PACKAGED.log_probability(word)
+
+
+def test_every_name_is_as_probable_as_another_of_its_length() -> None:
+    lexicon = Lexicon(["abab", "abac", "zqxw"])
+    alike = [lexicon.log_probability(name) for name in ("abab", "abac", "zqxw")]
+    assert alike == pytest.approx([alike[0]] * 3, abs=0.01)
+
+
+def test_a_longer_list_says_less_for_each_of_its_names() -> None:
+    few, many = Lexicon(["Napa"]), Lexicon(["Napa", *(f"drug{n:03}" for n in range(500))])
+    assert few.log_probability("Napa") > many.log_probability("Napa") > 0
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5))
-def test_strings_of_a_small_world_sum_to_at_most_one(names: list[str]) -> None:
+def test_times_the_probability_of_any_string_it_is_a_distribution_over_words(names: list[str]) -> None:
     lexicon = Lexicon(names)
-    texts = [""]
-    for _ in range(5):
-        texts += [text + c for text in texts if len(text) == max(map(len, texts)) for c in "ab"]
-    assert 0 < sum(math.exp(lexicon.log_probability(text)) for text in texts) <= 1 + 1e-9
+    texts = ["".join(word) for size in range(1, 8) for word in product("ab", repeat=size)]
+    mass = [math.exp(lexicon.log_probability(text)) / SYMBOLS ** (len(text) + 1) for text in texts]
+    assert COVERAGE["formulary"] <= sum(mass) <= 1 + 1e-9
 
 
-def test_the_end_is_part_of_a_name() -> None:
-    assert LEXICON.log_probability("Napa") > LEXICON.log_probability("Nap")
+def test_a_very_long_word_is_a_stranger() -> None:
+    assert LEXICON.log_probability("x" * 400) < 0
 
 
 # --- formulary files ----------------------------------------------------------------------------------------------

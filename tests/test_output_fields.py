@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from numpy.typing import NDArray
+from PIL import Image
 
 from fusion import output
 from fusion.domain import homework, prescription
-from fusion.page import Candidate, Check, Page, Place, Span
-from fusion.review import DISPUTED
+from fusion.output.review import COLUMNS, review_csv, review_json
+from fusion.page import Candidate, Failure, Line, Page, Span
+from fusion.review import NOTHING, review
 from tests.made_pages import page
 from tests.strategies import pages
 
@@ -122,63 +125,127 @@ def test_any_page_is_well_formed_tei_fhir_and_csv(made: Page) -> None:
 # --- review -------------------------------------------------------------------------------------------------------
 
 
-def items(made: Page, bound: float = 0.8) -> dict[str, tuple[str, ...]]:
-    return {item.text: item.reasons for item in output.review_items(made, bound, DISPUTED)}
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def test_words_are_listed_with_their_reasons() -> None:
-    spans = (
-        Span("sure ", "agreed", 0.95, "agreed"),
-        Span("d", "agreed", 0.95, "agreed"),
-        Span("im", "ocr", 0.3, "ocr_preferred", (Candidate("un", 0.25), Candidate("in", 0.2))),
-        Span(" Napa", "lexicon", 0.9, "lexicon_lookalike", (Candidate(" Nape", 0.1, -3.0),)),
-        Span(" 5", "ocr", 0.99, "digits_disagree"),
-        Span(" ok", "agreed", 0.99, "agreed"),
-        Span("□", "gap", None, "unread_ink", extent=1),
+def photo(value: int = 200) -> NDArray[np.uint8]:
+    return np.full((400, 300, 3), value, np.uint8)
+
+
+def doubtful() -> Page:
+    """One sure line between two with something to look at."""
+    rivals = (Candidate("dun", 0.3, -2.0), Candidate("", 0.2), Candidate(" ", 0.1), Candidate("dim", 0.05))
+    return page(
+        (Span("so ", "agreed", 0.999, "agreed"), Span("dim", "ocr", 0.4, "x", rivals)),
+        (Span("all is well", "agreed", 0.999, "agreed"),),
+        (Span("服药 5 片", "ocr", None, "decision_failed"),),
     )
-    assert items(page(spans)) == {
-        "dim": ("confidence",),
-        "Napa": ("lexicon_lookalike",),
-        "5": ("digits_disagree",),
-        "ok□": ("confidence", "gap"),
-    }
-    dim = next(item for item in output.review_items(page(spans), 0.8, DISPUTED) if item.text == "dim")
-    assert [(other.text, other.probability) for other in dim.alternatives] == [("dun", 0.25), ("din", 0.2)]
 
 
-def test_a_check_of_the_profile_lists_the_word_it_points_at() -> None:
-    made = replace(
-        page("take 5OO mg"),
-        checks=(
-            Check("letter_in_number", "", (Place("l000", 5, 8),)),
-            Check("x", "", (Place("l000", 0, 4),), review=False),
-        ),
-    )
-    assert items(made) == {"5OO": ("letter_in_number",)}
+def test_the_list_has_a_row_per_item_dearest_first() -> None:
+    found = review(doubtful(), 0.05)
+    rows = rows_of(review_csv(found.items))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    assert [(row["line"], row["start"], row["end"], row["text"], row["cost"]) for row in rows] == [
+        ("l002", "3", "4", "5", "2"),
+        ("l002", "5", "6", "片", "2"),
+        ("l002", "0", "2", "服药", "1"),
+        ("l000", "3", "6", "dim", "1"),
+    ]
+    assert [row["confidence"] for row in rows] == ["", "", "", "0.400"]
+    assert rows[-1]["reasons"] == "wrong with 60 %"
+    assert rows[-1]["alternatives"] == "dun (0.30)"
+    assert {row["correction"] for row in rows} == {""}  # left for the person
 
 
-def test_nothing_is_listed_when_all_is_sure() -> None:
-    assert items(page("all is well")) == {}
-    assert len(items(page("all is well"), float("inf"))) == 3
+def test_the_json_says_how_many_there_are_and_need_a_look() -> None:
+    found = review(doubtful(), 0.05)
+    content = json.loads(review_json(found, {("made.png", "l000"): "review/0001.png"}))
+    assert (content["stretches"], content["to_review"]) == (found.total, found.flagged) == (9, 5)
+    assert [item["rank"] for item in content["items"]] == [1, 2, 3, 4]
+    last = content["items"][-1]
+    assert (last["text"], last["confidence"], last["units"], last["crop"]) == ("dim", 0.4, 1, "review/0001.png")
+    assert last["alternatives"] == [{"text": "dun", "probability": 0.3, "ink": -2.0}]
+    assert last["polygon"] == [[0.0, 0.0], [300.0, 0.0], [300.0, 30.0], [0.0, 30.0]]
+    assert content["items"][0]["crop"] is None
+    assert content["items"][2]["units"] == 2
 
 
-def test_the_list_is_written_with_crops(tmp_path: Path) -> None:
-    made = page((Span("=dim", "ocr", 0.2, "x", (Candidate("dun", 0.3, -2.0),)),))
-    found = output.review_items(made, 0.5, DISPUTED)
-    output.write_review(tmp_path, found, {"made.png": np.full((400, 300, 3), 200, np.uint8)})
-    (row,) = csv.DictReader(io.StringIO((tmp_path / "review.csv").read_text(encoding="utf-8-sig")))
-    assert (row["text"], row["reasons"], row["alternatives"]) == ("'=dim", "confidence", "dun (0.30)")
-    assert (tmp_path / row["crop"]).is_file()
-    (entry,) = json.loads((tmp_path / "review.json").read_text(encoding="utf-8"))
-    assert entry["alternatives"] == [{"text": "dun", "probability": 0.3, "ink": -2.0}]
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
+def test_no_cell_of_the_list_is_a_formula(sign: str) -> None:
+    text = f"{sign}1"
+    made = replace(page((Span(text, "ocr", 0.2, "x", (Candidate(f"{sign}7", 0.3),)),)), id=f"{sign}page.png")
+    (row,) = rows_of(review_csv(review(made, 0.05).items))
+    assert (row["text"], row["page"], row["alternatives"]) == (f"'{text}", f"'{sign}page.png", f"'{sign}7 (0.30)")
+    (item,) = json.loads(review_json(review(made, 0.05)))["items"]
+    assert item["text"] == text  # quoted for spreadsheets alone
 
 
-@pytest.mark.parametrize("bound", [0.0, 0.5, float("inf")])
-@settings(deadline=None, max_examples=40)
-@given(made=pages())
-def test_items_are_words_of_the_transcript(bound: float, made: Page) -> None:
-    lines = {line.id: line.text for line in made.lines}
-    for item in output.review_items(made, bound, DISPUTED):
-        assert item.reasons
-        assert item.text == lines[item.line][item.start : item.end]
-        assert not any(c.isspace() for c in item.text)
+def test_the_list_is_written_with_one_crop_a_line(tmp_path: Path) -> None:
+    made = doubtful()
+    empty = Line("l003", made.lines[0].polygon, 3, failures=(Failure("ocr", "empty", "nothing"),))
+    made = replace(made, lines=(*made.lines, empty))
+    found = review(made, 0.05)
+    assert output.write_review(tmp_path, found, [(made, photo())]) == ("review.csv", "review.json")
+    rows = rows_of((tmp_path / "review.csv").read_text(encoding="utf-8-sig"))
+    crops = {row["line"]: row["crop"] for row in rows}
+    assert set(crops) == {"l000", "l002"}
+    assert len({row["crop"] for row in rows}) == 2
+    assert all((tmp_path / crop).is_file() for crop in crops.values())
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "review").iterdir())
+    assert written == ["review/0001.png", "review/0002.png", "review/0003.png"]  # the line that nobody read, too
+    entries = json.loads((tmp_path / "review.json").read_text(encoding="utf-8"))["items"]
+    assert [(entry["line"], entry["crop"]) for entry in entries] == [(row["line"], row["crop"]) for row in rows]
+
+
+def test_pages_without_a_photograph_have_no_crops_and_lines_of_two_pages_do_not_meet(tmp_path: Path) -> None:
+    made = doubtful()
+    bare, other = replace(made, id="bare.png"), replace(made, id="other.png")
+    pages = [(made, photo()), (bare, None), (other, photo(100))]
+    found = sum((review(one, 0.05) for one, _ in pages), NOTHING)
+    output.write_review(tmp_path, found, pages)
+    rows = rows_of((tmp_path / "review.csv").read_text(encoding="utf-8-sig"))
+    assert {row["page"] for row in rows if not row["crop"]} == {"bare.png"}
+    assert len({(row["page"], row["line"], row["crop"]) for row in rows if row["crop"]}) == 4
+    assert len({row["crop"] for row in rows if row["crop"]}) == 4
+    for row in rows:
+        if row["crop"]:
+            pixels = np.asarray(Image.open(tmp_path / row["crop"]))[10:-10, 10:-10]
+            assert (pixels == (200 if row["page"] == "made.png" else 100)).all()
+
+
+@pytest.mark.xfail(strict=True, reason="write_review: crops are found by page id, which two folders' note.jpg share")
+def test_pages_of_one_name_keep_their_own_crops(tmp_path: Path) -> None:
+    one, two = page((Span("dim", "ocr", 0.4, "x"),)), page((Span("sum", "ocr", 0.3, "x"),))
+    found = review(one, 0.05) + review(two, 0.05)
+    output.write_review(tmp_path, found, [(one, photo()), (two, photo(100))])
+    rows = rows_of((tmp_path / "review.csv").read_text(encoding="utf-8-sig"))
+    assert len({row["crop"] for row in rows}) == 2
+
+
+def test_a_list_without_items_is_written_too(tmp_path: Path) -> None:
+    sure = page((Span("all is well", "agreed", 0.999, "agreed"),))
+    output.write_review(tmp_path, review(sure, 0.05), [(sure, photo())])
+    assert rows_of((tmp_path / "review.csv").read_text(encoding="utf-8-sig")) == []
+    content = json.loads((tmp_path / "review.json").read_text(encoding="utf-8"))
+    assert content == {"stretches": 3, "to_review": 0, "items": []}
+    assert list((tmp_path / "review").iterdir()) == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(pages())
+def test_any_list_is_read_back_as_it_was(made: Page) -> None:
+    found = review(made, 0.05)
+    rows = rows_of(review_csv(found.items))
+    assert len(rows) == len(found.items)
+    for row, item in zip(rows, found.items, strict=True):
+        assert row["text"].removeprefix("'") == item.text.removeprefix("'")
+        assert int(row["end"]) - int(row["start"]) == len(item.text)
+        assert not any(cell[:1] in ("=", "+", "-", "@") for cell in row.values())
+        assert row["alternatives"].count(" | ") >= max(0, len(item.alternatives) - 1)
+    entries = json.loads(review_json(found))["items"]
+    assert [entry["text"] for entry in entries] == [item.text for item in found.items]
+    for entry in entries:
+        assert all(other["text"].strip() not in ("", entry["text"]) for other in entry["alternatives"])

@@ -375,11 +375,34 @@ def test_the_score_over_several_views_is_their_mean_log_probability(witness: Wit
         assert look.score([text])[0] == pytest.approx(sum(each) / len(each), abs=1e-9)
 
 
-def test_a_witness_says_which_texts_it_knows(witness: Witness) -> None:
-    assert witness.knows("abc 0123")
-    assert witness.knows("")
-    assert not witness.knows("abz")
-    assert not witness.knows("\u4e2d")
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("abc 0123", True),
+        ("", True),
+        ("   ", True),
+        ("ABC ＡＢ１", True),  # case and width are one
+        ("abz", True),
+        ("az", True),  # half of them
+        ("azz", False),
+        ("a z z z", False),  # spaces do not count
+        ("zzz", False),
+        ("中", False),
+        ("abcdef 中", False),  # Chinese is another reader's
+        ("abcあ", False),
+        ("½ ② a", False),
+    ],
+)
+def test_a_witness_knows_texts_in_its_script(witness: Witness, text: str, known: bool) -> None:
+    assert witness.knows(text) is known
+
+
+def test_what_a_witness_can_not_spell_is_no_mark_against_a_text(witness: Witness) -> None:
+    look = witness.look(picture("abc"), 3)[0]
+    assert witness.spells == frozenset(SIZE.alphabet)
+    assert all(view.spells == witness.spells for view in look.posteriors)
+    unknown, known = look.score(["a½c", "adc"])
+    assert unknown > known - 1e-9
 
 
 # --- files --------------------------------------------------------------------------------------------------------

@@ -147,7 +147,12 @@ class Lexicon:
     def _odds(self, word: str, coverage: float) -> float:
         anything = -(len(word) + 1) * math.log(SYMBOLS)
         spelt = self._model.log_probability(word) - anything
-        other = (1 - coverage) * (SPELT_ALIKE * math.exp(spelt) + 1 - SPELT_ALIKE)
-        listed = word in self._names or word in self._words
-        chance = coverage / (len(self._names) + len(self._words)) if listed else 0.0
-        return math.log(other + chance * math.exp(-anything))
+        other = math.log(1 - coverage) + _log_sum(math.log(SPELT_ALIKE) + spelt, math.log(1 - SPELT_ALIKE))
+        if word not in self._names and word not in self._words:
+            return other
+        return _log_sum(other, math.log(coverage / (len(self._names) + len(self._words))) - anything)
+
+
+def _log_sum(a: float, b: float) -> float:
+    """Logarithm of the sum of two numbers given as logarithms."""
+    return max(a, b) + math.log1p(math.exp(-abs(a - b)))

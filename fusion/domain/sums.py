@@ -25,8 +25,8 @@ _DIGITS, _LETTERS = frozenset(string.digits), frozenset(string.ascii_letters)
 _WORD = regex.compile(r"\p{Latin}{3,}|[\p{Han}--[一二三〇十人八大工口丁卜]]", regex.V1)
 """Words, and Chinese characters but for those that an OCR sees in signs: 二 for =, 〇 for 0."""
 _MATHS = regex.compile(r"\p{Nd}|[=<>≤≥≠±×÷]")
-_LEAD = regex.compile(r"^\s*(?:[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、)）])")
-"""The number of an exercise: (3), 3), 3、."""
+_LEAD = regex.compile(r"^\s*(?:[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、)）])(?!\s*[-+×*·÷/=<>≤≥≠)])")
+"""The number of an exercise, (3), 3) or 3、, and no factor: (3)×4 is a sum as a whole."""
 _FUNCTIONS = ("sin", "cos", "tan", "log", "lim", "mod", "max", "min")
 _NAMED = ("log", "sin", "cos", "tan", "ln")
 _VARIABLES = "xxxxyyyyzzaabbccnnmmkktpqrstuvwhij"

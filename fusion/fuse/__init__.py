@@ -7,7 +7,7 @@
     names        words that come from a list, and those they may be taken for
 
 Knows readings, ink and prior through their protocols; knows no engine, image or file. Two promises: a reading fused
-with itself is agreed throughout, and without a second reader and without a prior the text is the OCR's own.
+with itself, with nothing expected, is agreed throughout, and without a second reader and without a prior the text is the OCR's own.
 """
 
 from __future__ import annotations

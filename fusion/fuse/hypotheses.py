@@ -21,6 +21,8 @@ LIKELY = 0.02
 """Least probability of a single candidate worth a hypothesis of its own."""
 BEAM, FAINT = 60, 0.003
 """Prefixes kept while readings are put together under a model of sums, and the least probable candidate for them."""
+LONGER = 4
+"""A reading so many times longer than the OCR's can't stand on the line: it is kept, and no hypothesis."""
 NEAR = 30
 """Names of a formulary tried per word."""
 
@@ -36,14 +38,15 @@ def gather(ocr: Reading, others: Sequence[Reading], ink: Ink, prior: Prior | Non
         limit: most strings returned.
     """
     seen: dict[tuple[str, ...], str] = {}
+    near = [reading for reading in others if len(reading.text) <= LONGER * (len(ocr.text) + 10)]
     sources = (
         [ocr.text],
-        (reading.text for reading in others),
+        (reading.text for reading in near),
         (h.text for h in ocr.nbest),
         (h.text for reading in others for h in reading.nbest),
-        (text for reading in others for text in mixes(ocr.text, reading.text, ink)),
-        (text for reading in others for h in ocr.nbest[1:4] for text in mixes(h.text, reading.text, ink)),
-        _names([ocr.text, *(r.text for r in others), *(h.text for h in ocr.nbest[:8])], prior),
+        (text for reading in near for text in mixes(ocr.text, reading.text, ink)),
+        (text for reading in near for h in ocr.nbest[1:4] for text in mixes(h.text, reading.text, ink)),
+        _names([ocr.text, *(r.text for r in near), *(h.text for h in ocr.nbest[:8])], prior),
         _swaps(ocr),
         (text for reading in others for text in _swaps(reading)),
         _likely(ocr, prior) if prior is not None and prior.kind == "sums" else (),

@@ -30,6 +30,8 @@ from fusion.quantities import alike, quantities
 
 VERSION = 5
 """Of the weights file."""
+MOST = 1000.0
+"""Greatest number in it."""
 EXPERTS = ("ocr", "reader", "decoder", "answer", "list", "language", "length")
 """Columns of a table of evidence, and names of the weights λ:
 
@@ -142,7 +144,7 @@ def add_decoder(
         Its quality: the probability per token of the hypothesis that it likes best.
     """
     scores = score([texts[n] for n in asked])
-    if scores is None:
+    if scores is None or len(scores) != len(asked):
         return 0.0
     values = np.asarray(scores, dtype=np.float64)
     lengths = np.array([len(texts[n]) + 1 for n in asked])
@@ -195,7 +197,8 @@ def choose(
         same, math.log(weights.change) * changed, math.log(weights.quantity) * np.maximum(changed, 1)
     )
     seen = scores - table[:, PRIORS] @ weights.vector[PRIORS]
-    read = np.array([any(alike(one, quantities(other)) for other in others) for one in found])
+    said = [quantities(other) for other in others]
+    read = np.array([any(alike(one, other) for other in said) for one in found])
     supported = same | (
         _possible(table, same, weights) & (read | (seen > seen[same].max() + math.log(weights.quantity)))
     )
@@ -271,7 +274,11 @@ class Shared:
             (a, b), (c, d) = segment.ocr_range, segment.vlm_range
             if segment.kind == "equal" or not self._touches(a, b):
                 continue
-            if any(self.agreed[n] and not self.own[n].isalnum() for n in range(a, b)):
+            letters = segment.kind == "substitute" and b - a == d - c  # a digit may be a misread letter, never nothing
+            if any(
+                self.agreed[n] and not (self.own[n].isalpha() or (letters and self.own[n].isalnum()))
+                for n in range(a, b)
+            ):
                 return False
             inside = listed[c:d] if c < d else listed[max(0, c - 1) : c + 1]
             if not inside or not all(inside):
@@ -355,7 +362,7 @@ def load_weights(path: Path | None = None) -> Weights:
     source = path if path is not None else files("fusion.fuse") / "weights.json"
     try:
         return parse_weights(json.loads(source.read_text(encoding="utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         way = "Point fuse.weights to a file written by `python -m eval fit`, or leave it out."
         raise ConfigError(source, f"holds no usable weights ({type(error).__name__}: {error})", way) from error
 
@@ -373,8 +380,8 @@ def parse_weights(content: Mapping[str, Any]) -> Weights:
     numbers = [*experts.values(), *single.values(), *itertools.chain.from_iterable(maps.values())]
     if set(experts) != set(EXPERTS) or set(maps) != set(SCRIPTS):
         raise ValueError(f"experts {sorted(experts)} and scripts {sorted(maps)}")
-    if not np.isfinite(numbers).all() or min(*experts.values(), *single.values()) < 0:
-        raise ValueError("a number is not finite or is negative")
+    if not np.isfinite(numbers).all() or max(map(abs, numbers)) > MOST or min(*experts.values(), *single.values()) < 0:
+        raise ValueError("a number is not finite, too large or negative")
     if experts["ocr"] == 0 or min(weights.change, weights.quantity) < 1:
         raise ValueError("the OCR has no weight, or a wrong change costs less than a missed one")
     return weights

@@ -42,6 +42,8 @@ def mark_names(spans: Sequence[Span], readings: Sequence[Reading], prior: Prior,
             continue
         rivals = prior.rivals(word)
         own = _cut(spans, start, end)
+        if any(span.because == "quantity_changed" for span in own):
+            continue  # that says more
         result += _cut(spans, done, start)
         if rivals:
             result.append(_beside(own, rivals, (text[:start], text[end:]), ink))

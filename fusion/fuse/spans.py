@@ -29,7 +29,6 @@ SETTLED = 0.95
 """From this marginal on, neighbouring characters share a span, if their stretches are about equally sure."""
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99)
 """Confidences between which stretches count as equally sure."""
-_DIGIT = regex.compile(r"\p{Nd}")
 _PLAIN = str.maketrans("零〇一二两三四五六七八九⁄", "001223456789/")
 
 
@@ -54,9 +53,7 @@ class Verdict:
     supported: bool
 
 
-def verdict(
-    text: str, ocr: str, vlm: str | None, *, written: bool, supported: bool, refused: bool
-) -> Verdict:
+def verdict(text: str, ocr: str, vlm: str | None, *, written: bool, supported: bool, refused: bool) -> Verdict:
     """Set a decided text beside both readings; `vlm` None: nobody else read the line.
 
     A reader that only looks (not `written`) disputes a quantity if its evidence nearly changed it (`refused`); how far it
@@ -76,18 +73,26 @@ def verdict(
 def quantities_differ(text: str, other: str) -> NDArray[np.bool_]:
     """Which clusters of a text stand in a quantity, unit included, that another text has otherwise: bool (n,).
 
-    A digit of the other text counts where it stands, even if no quantity of this text is there: `I cap` for `1 cap`.
+    Where the other text has one and this has none, what differs there counts: `I cap` for `1 cap`.
     """
     own, theirs = quantities(text), quantities(other)
-    starts = np.cumsum([0, *map(len, clusters(text))])
-    found = np.zeros(len(starts) - 1, dtype=np.bool_)
+    split = clusters(text)
+    starts = np.cumsum([0, *map(len, split)])
+    found = np.zeros(len(split), dtype=np.bool_)
+    if alike(own, theirs):
+        return found
     for op in Levenshtein.opcodes(own, theirs):
         if op.tag != "equal":
             for quantity in own[op.src_start : op.src_end]:
                 found |= (starts[1:] > quantity.start) & (starts[:-1] < quantity.end)
-    if not alike(own, theirs):
-        beside = zip(clusters(text), counterpart(text, other), strict=True)
-        found |= [bool(_DIGIT.search(has)) and key(has) != key(cluster) for cluster, has in beside]
+    if len(own) < len(theirs):
+        beside = zip(split, counterpart(text, other), strict=True)
+        differs = np.array([key(has) != key(one) for one, has in beside], dtype=np.bool_)
+        # White space has no reader: what is missing there is missing beside both its neighbours.
+        gaps = differs & np.array([one.isspace() for one in split], dtype=np.bool_)
+        differs[1:] |= gaps[:-1]
+        differs[:-1] |= gaps[1:]
+        found |= differs
     return found
 
 
@@ -165,15 +170,19 @@ def spans(
 
 def _levels(text: str, confidences: Sequence[float]) -> list[int]:
     """Of each cluster, how sure its stretch is; white space goes with what is before it."""
-    starts = np.cumsum([0, *map(len, clusters(text))])[:-1]
-    found = np.zeros(len(starts), dtype=np.int64)
-    last = 0
+    own = clusters(text)
+    starts = np.cumsum([0, *map(len, own)])[:-1]
+    found = [0] * len(own)
     for start, end in stretches(text):
-        inside = (starts >= start) & (starts < end)
-        found[last : int(np.argmax(inside))] = found[last - 1] if last else 0
-        found[inside] = np.searchsorted(LEVELS, np.min(np.asarray(confidences)[inside]), side="right")
-        last = int(np.flatnonzero(inside)[-1]) + 1
-    return [int(level) for level in found]
+        inside = np.flatnonzero((starts >= start) & (starts < end)).tolist()
+        if inside:  # else it begins within a cluster: a Chinese character with a combining mark
+            least = min(confidences[n] for n in inside)
+            for n in inside:
+                found[n] = int(np.searchsorted(LEVELS, least, side="right"))
+    for n in range(1, len(own)):
+        if own[n].isspace():
+            found[n] = found[n - 1]
+    return found
 
 
 def _alternatives(
@@ -195,10 +204,10 @@ def _rule(verdict: Verdict, own: list[str], n: int) -> tuple[Source, str]:
     text = own[n]
     ocr, vlm = verdict.ocr[n], verdict.vlm[n] if verdict.vlm is not None else None
     by_ocr, by_vlm = key(ocr) == key(text), vlm is not None and key(vlm) == key(text)
+    if verdict.changed[n]:
+        return "agreed" if by_ocr and by_vlm else "vlm" if by_vlm else "ocr", "quantity_changed"
     if by_ocr and by_vlm:
         return "agreed", "agreed"
-    if not by_ocr and verdict.changed[n]:
-        return "vlm" if by_vlm else "ocr", "quantity_changed"
     if by_vlm:
         return "vlm", "vlm_supported_by_ink" if verdict.supported else "vlm_preferred"
     if by_ocr and vlm is None:
