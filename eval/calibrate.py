@@ -7,7 +7,7 @@ least sure of its characters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +169,3 @@ def sure_from(cases: Sequence[Case], weights: Weights, idle: float) -> float:
     spared = np.cumsum(gains) <= idle * max(float(gains.sum()), 0.0)
     count = int(np.argmin(spared)) if not spared.all() else len(spared)
     return ranked[count - 1].quality[0] if count else 1.0
-
-
-Progress = Callable[[str], None]

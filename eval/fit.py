@@ -54,7 +54,7 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
 
 
 def gathered(config: FitConfig, progress: Callable[[str], None]) -> tuple[list[Case], list[Case]]:
-    """Cases for the weights and cases for the calibration; no writer or word is in both."""
+    """Cases for the weights and cases for the calibration; no writer or word of one source is in both."""
     bench = Bench(config.reader)
     drawn: list[Case] = []
     trusted: list[Case] = []

@@ -2,7 +2,7 @@
 
 Knows strings alone. A quantity is a value with its unit; two texts say the same if their quantities are `alike`.
 No reader, list or profile may turn one quantity into another without support from the ink, and a person looks at each
-that was changed; see `model.Model.choose`.
+that was changed; see `fusion.fuse.model.choose`.
 """
 
 from __future__ import annotations
