@@ -21,7 +21,7 @@ from eval.cases import Case
 from eval.datasets import NORMALISATIONS, Normalisation
 from fusion.ctc import fold
 from fusion.fuse import confidence_inputs
-from fusion.fuse.align import clusters
+from fusion.fuse.align import clusters, starts
 from fusion.fuse.model import CONFIDENCE, SCRIPTS, Script, Weights, script
 from fusion.page import stretches
 
@@ -115,12 +115,12 @@ def judged(case: Case, weights: Weights) -> list[Stretch]:
     """The stretches of what the weights decide about a case."""
     decision = case.decided(weights)
     inputs, _, _ = confidence_inputs(decision, case.quality[0], case.prior, weights)
-    starts = np.cumsum([0, *map(len, clusters(decision.text))])[:-1]
+    begins = starts(decision.text)[:-1]
     found = []
     rights = right_stretches(decision.text, case.reference, case.normalise)
     for (start, end), right in zip(stretches(decision.text), rights, strict=True):
         if right is not None:
-            rows = inputs[(starts >= start) & (starts < end)]
+            rows = inputs[(begins >= start) & (begins < end)]
             kind = script(decision.text[start:end])
             found.append(Stretch(kind, rows, right, case.cluster, case.source, case.condition))
     return found

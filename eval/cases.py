@@ -1,7 +1,7 @@
 """Training lines as the fit sees them: hypotheses, what the experts say of each, and errors, under each condition.
 
 Knows the engine's own parts (OCR, small reader, hypotheses, model) and a simulated second reader; fits nothing. A condition
-is a second reader, or none, with something to expect, or nothing. No writer and no word is in both parts of the lines: those
+is a second reader, or none, with something to expect, or nothing. No writer and no word of a source is in both parts of its lines: those
 that weights are fitted on, and those that confidences are calibrated on.
 """
 
@@ -136,7 +136,7 @@ class Case:
         table = self.table.copy()
         for name, quality in zip(("reader", "decoder"), self.quality[1:], strict=True):
             table[:, EXPERTS.index(name)] *= weights.trust(quality, self.texts[0])
-        return Decision(list(self.texts), table)
+        return Decision(self.texts, table)
 
     def decided(self, weights: Weights) -> Decision:
         """The same with the choice that the engine would make."""

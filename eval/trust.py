@@ -42,7 +42,7 @@ def lines(name: str, reads: Sequence[Read], references: Sequence[str], normal: C
 def review(
     name: str, reads: Sequence[Read], clusters: Sequence[str], normalise: Normalisation, *, crop: bool, rounds: int
 ) -> str:
-    """What a person who looks at the flagged stretches finds, and what is wrong among the others."""
+    """How many wrong stretches the review flags, and the share of wrong ones among the others, with its interval."""
     rows = []  # expected cost, flagged, wrong, cluster
     for read, cluster in zip(reads, clusters, strict=True):
         for page in read.pages:
@@ -56,7 +56,9 @@ def review(
     if not rows:
         return f"{name}: nothing to review"
     flagged, wrong = (np.array([row[n] for row in rows], dtype=bool) for n in (1, 2))
-    order = np.argsort([-row[0] - 10 * row[1] for row in rows], kind="stable")[: round(BUDGET * len(rows))]
+    order = np.lexsort((np.array([-row[0] for row in rows]), ~flagged))[
+        : round(BUDGET * len(rows))
+    ]  # flagged ones first
     caught = f"{wrong[order].sum() / max(1, wrong.sum()):.2f}"
     left = metrics.ratio_interval(wrong & ~flagged, ~flagged, [row[3] for row in rows], rounds, SEED)
     return (

@@ -1,7 +1,7 @@
 """Quantities of a text: what is sacred in a dose, a date or a sum, by one rule.
 
 Knows strings alone. A quantity is a value with its unit; two texts say the same if their quantities are `alike`.
-No reader, list or profile may turn one quantity into another without support from the ink, and a person looks at each
+No reader, list or profile may turn one quantity into another that the ink does not leave open, and a person looks at each
 that was changed; see `fusion.fuse.model.choose`.
 """
 
@@ -51,7 +51,7 @@ _LONGEST = max(map(len, _UNITS))
 _LATIN = regex.compile(r"\p{Latin}")
 _VALUE = regex.compile(
     rf"(?:(?<!\p{{Latin}})(?P<before>\p{{Latin}}+))?(?P<value>(?:(?<=^|[(=<>≤≥≠:])[-−–])?(?:(?<![\p{{Latin}}\p{{Nd}}])[.,])?"
-    rf"\p{{Nd}}+(?:[.,/:⁄]\p{{Nd}}+)*[⁰¹²³⁴⁵⁶⁷⁸⁹]*|[{''.join(_VULGAR)}①-⑳]"
+    rf"\p{{Nd}}+(?:[.,/:]\p{{Nd}}+)*[⁰¹²³⁴⁵⁶⁷⁸⁹]*|[{''.join(_VULGAR)}①-⑳]"
     r"|[零〇一二两三四五六七八九十百千万亿半壹贰叁肆伍陆柒捌玖拾佰仟])(?P<glued>\p{Latin}*)"
 )
 
@@ -62,7 +62,8 @@ class Quantity:
 
     Attributes:
         value: as written, wide digits and vulgar fractions resolved.
-        unit: one spelling for all of a unit's spellings; "" where none is known.
+        unit: one spelling for all of a known unit's spellings; else the letters glued to the value (500my); "" where there
+            are none.
         weak: a single digit in a word, as likely a misread letter: A2 may be Az, but never A3.
         start: first code point of the value.
         end: behind the last code point of the unit.
@@ -122,7 +123,7 @@ def _unit(text: str, start: int, glued: str) -> tuple[str, int]:
         goes_on = letters and text[end : end + 1].isalpha() and not (glued and length > 1)
         if len(piece) == length and piece in _UNITS and not goes_on:
             if text[end : end + 1] == "/" and text[end + 1 : end + 2].isalpha():
-                per, last = _unit(text, end + 1, "/")
+                per, last = _unit(text, end + 1, "/")  # as if glued: no space may follow the stroke
                 return (f"{_UNITS[piece]}/{per}", last) if per else (_UNITS[piece], end)
             return _UNITS[piece], end
     return "", start

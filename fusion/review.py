@@ -2,7 +2,8 @@
 
 Knows decided pages; changes nothing. A stretch is a word; of Chinese, a character. What it may cost to leave one alone is
 the probability that it is wrong times what a mistake there costs. One that may cost more than `review.max_error` is
-flagged, so of the words left alone at most that share is wrong if confidences hold; a dose must be surer, punctuation need not be.
+flagged: of the words left alone at most that share is wrong if confidences hold. A dose must be surer, punctuation need
+not be.
 """
 
 from __future__ import annotations

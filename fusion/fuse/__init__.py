@@ -1,13 +1,14 @@
 """The fuse room: one OCR reading, the second reader's readings, the ink and a prior in; spans out.
 
     hypotheses   which strings are weighed
-    quantities   what is sacred in them
+    align        texts as clusters, side by side
     model        what each expert says of them, their probabilities, and the one that costs least
     spans        the decision as spans, each with its source, rule and confidence
     names        words that come from a list, and those they may be taken for
 
 Knows readings, ink and prior through their protocols; knows no engine, image or file. Two promises: a reading fused
-with itself, with nothing expected, is agreed throughout, and without a second reader and without a prior the text is the OCR's own.
+with itself, with nothing expected, is agreed throughout, and without a second reader and without a prior the text is the
+OCR's own.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 
 from fusion.config import FuseConfig
 from fusion.fuse import model, spans
-from fusion.fuse.align import clusters, distance, keys
+from fusion.fuse.align import distance, keys, starts
 from fusion.fuse.hypotheses import gather
 from fusion.fuse.model import EXPERTS, Weights, load_weights
-from fusion.fuse.names import mark_names
+from fusion.fuse.names import listed, mark_names
 from fusion.ink import Ink, Prior
 from fusion.page import GAP, Failure, Reading, Span, stretches
 
@@ -47,7 +48,7 @@ class Decision:
         refused: a more probable one was refused for its quantities.
     """
 
-    texts: list[str]
+    texts: tuple[str, ...]
     table: NDArray[np.float64]
     chosen: int = 0
     refused: bool = False
@@ -67,7 +68,7 @@ class Fuser:
         self._weights = load_weights(config.weights)
 
     def doubtful(self, ink: Ink) -> bool:
-        """Whether a second look at a line can change anything, by how sure the OCR's own look is."""
+        """Whether a second look at a line is worth its time, by how sure the OCR's own look is; see `Weights.ask_below`."""
         return ink.quality < self._weights.ask_below
 
     def fuse(
@@ -103,7 +104,8 @@ class Fuser:
         weighed = weigh(ocr, ink, others, prior, score if others else None, witness, self._weights, limit)
         decision = decide(weighed, [other.text for other in others], prior, self._weights)
         text = self._cased(decision.text, [ocr, *others], ink, prior, witness)
-        decision.texts[decision.chosen] = text
+        n = decision.chosen  # case is no evidence of its own: the hypothesis keeps its row of the table
+        decision = replace(decision, texts=(*decision.texts[:n], text, *decision.texts[n + 1 :]))
         nearest = min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
         supported = decision.table[decision.chosen, EXPERTS.index("ocr")] >= -self._weights.tolerance
         verdict = spans.verdict(
@@ -165,7 +167,7 @@ def weigh(
     if score is not None:
         best = np.argsort(-(table @ weights.vector), kind="stable")[:SCORED].tolist()
         model.add_decoder(table, texts, best, score, lambda quality: weights.trust(quality, ocr.text))
-    return Decision(texts, table)
+    return Decision(tuple(texts), table)
 
 
 def decide(weighed: Decision, said: Sequence[str], prior: Prior | None, weights: Weights) -> Decision:
@@ -207,7 +209,7 @@ def confidence_inputs(
     inputs[:, 1:4] = np.stack([model.log_odds(marginal(p)) for p in (under, ocr, second)], axis=1)
     inputs[:, 4] = model.log_odds(quality)
     if prior is not None:
-        inputs[:, 5] = prior.coverage * np.array(spans.listed(decision.text, prior))
+        inputs[:, 5] = prior.coverage * np.array(listed(decision.text, prior))
     return inputs, marginal(under), [(float(under[n]), v) for n, v in zip(probable, versions, strict=True)]
 
 
@@ -216,5 +218,4 @@ def scripts_of(text: str) -> list[model.Script]:
     found: list[model.Script] = ["Common"] * len(text)
     for start, end in stretches(text):
         found[start:end] = [model.script(text[start:end])] * (end - start)
-    starts = np.cumsum([0, *map(len, clusters(text))])[:-1].tolist()
-    return [found[start] for start in starts]
+    return [found[start] for start in starts(text)[:-1].tolist()]

@@ -6,13 +6,16 @@ Knows strings; knows nothing of ink or probabilities. A grapheme cluster is what
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import regex
+from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
+
+from fusion.ctc import fold
 
 _KINDS: dict[str, Literal["equal", "substitute", "insert", "delete"]] = {
     "equal": "equal",
@@ -41,16 +44,17 @@ def clusters(text: str) -> list[str]:
     return list(text) if text.isascii() and "\r" not in text else _CLUSTER.findall(text)
 
 
+def starts(text: str) -> NDArray[np.int64]:
+    """Code point at which each cluster of a text begins, and the end of the text: int64 (n + 1,)."""
+    return np.cumsum([0, *map(len, clusters(text))])
+
+
 def key(cluster: str) -> str:
     """What counts as the same character when two readings are compared: case and width are no disagreement.
 
     Superscripts and circled digits are: NFKC would make x² and x2, or ② and 2, the same.
     """
-    if cluster.isascii():
-        return cluster.casefold()
-    decomposition = unicodedata.decomposition(cluster) if len(cluster) == 1 else ""
-    same_but_width = decomposition.startswith(("<wide>", "<narrow>"))
-    return (unicodedata.normalize("NFKC", cluster) if same_but_width else cluster).casefold()
+    return (fold(cluster) if len(cluster) == 1 else cluster).casefold()
 
 
 def keys(text: str) -> list[str]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fusion.errors import ConfigError
 from fusion.fuse.align import align, distance, keys
+from fusion.fuse.names import listed
 from fusion.ink import Ink, Prior
 from fusion.page import is_ideograph, stretches
 from fusion.quantities import alike, quantities
@@ -59,7 +60,8 @@ class Weights:
         ask_below: quality of the OCR's look under which a second look is worth its time.
         change: cost of a wrong change of a word, where a missed one costs 1.
         quantity: the same for a quantity.
-        tolerance: nats by which the OCR's ink may prefer its own quantity and still support another.
+        tolerance: nats by which the OCR's ink may prefer its own text and still leave another open: a condition for
+            another quantity, and what tells `vlm_supported_by_ink` from `vlm_preferred`.
         confidence: script → calibration; see `calibration`.
     """
 
@@ -97,7 +99,10 @@ def evidence(
     witness: Ink | None = None,
     trust: float = 1.0,
 ) -> NDArray[np.float64]:
-    """What the experts say of each hypothesis: float64 (N, R), natural logarithms, best hypothesis 0; `decoder` stays 0.
+    """What the experts say of each hypothesis: float64 (N, R); `decoder` stays 0.
+
+    Log-probabilities are natural, the best hypothesis at 0; `answer` is minus the mean number of edits, `length` counts the
+    inked characters that a text has more than the OCR's.
 
     Args:
         texts: hypotheses, the OCR's own reading first.
@@ -269,7 +274,7 @@ class Shared:
     def kept(self, text: str, prior: Prior | None) -> bool:
         """Whether a text keeps it: all of it, but for letters and digits inside words that a list has."""
         theirs = _inked(text)
-        listed = _listed(text, prior)
+        held = _listed(text, prior)
         for segment in align(self.own, theirs):
             (a, b), (c, d) = segment.ocr_range, segment.vlm_range
             if segment.kind == "equal" or not self._touches(a, b):
@@ -280,7 +285,7 @@ class Shared:
                 for n in range(a, b)
             ):
                 return False
-            inside = listed[c:d] if c < d else listed[max(0, c - 1) : c + 1]
+            inside = held[c:d] if c < d else held[max(0, c - 1) : c + 1]
             if not inside or not all(inside):
                 return False
         return True
@@ -292,10 +297,7 @@ class Shared:
 
 def _listed(text: str, prior: Prior | None) -> list[bool]:
     """Whether each inked cluster of a text stands in a word that a list has."""
-    if prior is None:
-        return [False] * len(_inked(text))
-    whole = prior.holds(text)
-    return [whole or held for word in text.split() for held in [prior.holds(word)] * len(keys(word))]
+    return [held for one, held in zip(keys(text), listed(text, prior), strict=True) if not one.isspace()]
 
 
 def _inked(text: str) -> list[str]:

@@ -11,13 +11,25 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fusion.fuse.align import keys
+from fusion.fuse.align import clusters, keys
 from fusion.ink import Ink, Prior
 from fusion.page import Candidate, Reading, Span
 
 SHOWN = 3
 """Rivals listed beside a name."""
 _WORD = re.compile(r"\S+")
+
+
+def listed(text: str, prior: Prior | None) -> list[bool]:
+    """Whether a list holds the word of each cluster; white space belongs to what is before it."""
+    if prior is None:
+        return [False] * len(clusters(text))
+    if prior.holds(text):
+        return [True] * len(clusters(text))
+    found: list[bool] = []
+    for word in re.findall(r"\s+|\S+", text):
+        found += [word.isspace() or prior.holds(word)] * len(clusters(word))
+    return found
 
 
 def mark_names(spans: Sequence[Span], readings: Sequence[Reading], prior: Prior, ink: Ink) -> tuple[Span, ...]:
@@ -43,7 +55,7 @@ def mark_names(spans: Sequence[Span], readings: Sequence[Reading], prior: Prior,
         rivals = prior.rivals(word)
         own = _cut(spans, start, end)
         if any(span.because == "quantity_changed" for span in own):
-            continue  # that says more
+            continue  # that a number became another matters more than where the word is from
         result += _cut(spans, done, start)
         if rivals:
             result.append(_beside(own, rivals, (text[:start], text[end:]), ink))

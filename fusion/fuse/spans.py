@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import regex
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from fusion.fuse.align import align, clusters, key, keys
-from fusion.ink import Prior
+from fusion.fuse.align import align, clusters, key, keys, starts
 from fusion.page import Candidate, Source, Span, stretches
 from fusion.quantities import alike, quantities
 
@@ -42,7 +40,7 @@ class Verdict:
         vlm: the same for the second reader's reading that is nearest to `text`; None when there is none.
         changed: bool (n,), clusters of quantities that the OCR has otherwise.
         disputed: bool (n,), clusters of quantities that the second reader has otherwise.
-        supported: the OCR's ink hardly prefers another text.
+        supported: the OCR's ink prefers no other text by more than `Weights.tolerance`.
     """
 
     text: str
@@ -76,15 +74,14 @@ def quantities_differ(text: str, other: str) -> NDArray[np.bool_]:
     Where the other text has one and this has none, what differs there counts: `I cap` for `1 cap`.
     """
     own, theirs = quantities(text), quantities(other)
-    split = clusters(text)
-    starts = np.cumsum([0, *map(len, split)])
+    split, edges = clusters(text), starts(text)
     found = np.zeros(len(split), dtype=np.bool_)
     if alike(own, theirs):
         return found
     for op in Levenshtein.opcodes(own, theirs):
         if op.tag != "equal":
             for quantity in own[op.src_start : op.src_end]:
-                found |= (starts[1:] > quantity.start) & (starts[:-1] < quantity.end)
+                found |= (edges[1:] > quantity.start) & (edges[:-1] < quantity.end)
     if len(own) < len(theirs):
         beside = zip(split, counterpart(text, other), strict=True)
         differs = np.array([key(has) != key(one) for one, has in beside], dtype=np.bool_)
@@ -123,18 +120,6 @@ def agreeing(text: str, hypotheses: Sequence[str]) -> tuple[NDArray[np.bool_], l
     return np.array(same, dtype=np.bool_).reshape(len(hypotheses), len(own)), versions
 
 
-def listed(text: str, prior: Prior | None) -> list[bool]:
-    """Whether a list holds the word of each cluster; white space belongs to what is before it."""
-    if prior is None:
-        return [False] * len(clusters(text))
-    if prior.holds(text):
-        return [True] * len(clusters(text))
-    found: list[bool] = []
-    for word in regex.findall(r"\s+|\S+", text):
-        found += [word.isspace() or prior.holds(word)] * len(clusters(word))
-    return found
-
-
 def spans(
     verdict: Verdict,
     confidences: Sequence[float],
@@ -171,10 +156,10 @@ def spans(
 def _levels(text: str, confidences: Sequence[float]) -> list[int]:
     """Of each cluster, how sure its stretch is; white space goes with what is before it."""
     own = clusters(text)
-    starts = np.cumsum([0, *map(len, own)])[:-1]
+    begins = starts(text)[:-1]
     found = [0] * len(own)
     for start, end in stretches(text):
-        inside = np.flatnonzero((starts >= start) & (starts < end)).tolist()
+        inside = np.flatnonzero((begins >= start) & (begins < end)).tolist()
         if inside:  # else it begins within a cluster: a Chinese character with a combining mark
             least = min(confidences[n] for n in inside)
             for n in inside:
@@ -214,11 +199,11 @@ def _rule(verdict: Verdict, own: list[str], n: int) -> tuple[Source, str]:
         return "ocr", "only_reader"
     if by_ocr:
         disputed = bool(verdict.disputed[n]) and not paraphrase_rejected(text, vlm or "")
-        return "ocr", "quantity_disputed" if disputed else _why_not_vlm(verdict, text, vlm or "")
+        return "ocr", "quantity_disputed" if disputed else _why_not_vlm(text, vlm or "")
     return "ocr", "candidate"
 
 
-def _why_not_vlm(verdict: Verdict, text: str, vlm: str) -> str:
+def _why_not_vlm(text: str, vlm: str) -> str:
     """Why the second reader's version did not win where the OCR's did."""
     for rule in (paraphrase_rejected, unsupported_insertion_rejected, unsupported_omission_rejected):
         if rule(text, vlm):

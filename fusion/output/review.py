@@ -72,7 +72,7 @@ def review_json(found: Review, crops: Mapping[tuple[str, str], str] | None = Non
 def write_review(
     folder: Path, found: Review, pages: Sequence[tuple[Page, NDArray[np.uint8] | None]]
 ) -> tuple[str, ...]:
-    """Write `review.csv`, `review.json` and a crop of each line with an item; returns the names of the lists.
+    """Write `review.csv`, `review.json` and a crop of each line of `found.lines`; returns the names of the lists.
 
     Args:
         folder: exists.
