@@ -7,6 +7,7 @@ least sure of its characters.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
-from rapidfuzz.fuzz import partial_ratio_alignment
 
 from eval.cases import Case
 from eval.datasets import NORMALISATIONS, Normalisation
@@ -27,8 +27,8 @@ from fusion.page import stretches
 
 SOFT = 4.0
 """How sharply the least sure character stands for its stretch while the map is fitted."""
-MATCH = 50.0
-"""Similarity, %, under which no part of a page is a line's counterpart."""
+MATCH = 0.5
+"""Edits per character of a line beyond which no part of a page is its counterpart."""
 LEAST = 200
 """Stretches of a script under which it keeps the map that it has."""
 
@@ -72,25 +72,38 @@ def right_stretches(text: str, reference: str, normalise: Normalisation, *, with
     theirs, _ = _counted(reference, normalise)
     lost, has = False, set[str]()
     if within and own:
-        found = partial_ratio_alignment(own, theirs)
-        matches = found is not None and found.score >= MATCH and len(own) <= len(theirs)
-        if found is None or not matches:
+        start, end, edits = best_part(own, theirs)
+        if edits > MATCH * len(own):
             lost, has = True, set(theirs)
         else:
-            theirs = theirs[found.dest_start : found.dest_end]
+            theirs = theirs[start:end]
     good = np.array([one in has for one in own] if lost else [True] * len(own), dtype=np.bool_)
     for op in () if lost else Levenshtein.opcodes(own, theirs):
         if op.tag in ("replace", "delete"):
             good[op.src_start : op.src_end] = False
         elif op.tag == "insert" and len(own):  # what is missing is missing beside the character before it
-            if within and op.src_start in (0, len(own)):
-                continue  # it belongs to the line before or behind
             good[max(0, op.src_start - 1)] = False
     verdicts: list[bool | None] = []
     for start, end in stretches(text):
         inside = [bool(good[n]) for n, place in enumerate(places) if start <= place < end]
         verdicts.append(all(inside) if inside else None)
     return verdicts
+
+
+def best_part(own: Sequence[str], theirs: Sequence[str]) -> tuple[int, int, int]:
+    """The part of a longer sequence that takes the fewest edits to become `own`: its start, its end, and how many.
+
+    Approximate string matching by dynamic programming, O(n m): Sellers, "The theory and computation of evolutionary
+    distances: pattern recognition", 1980. Of equal parts the one whose length is nearest is taken.
+    """
+    row = [(0, -start) for start in range(len(theirs) + 1)]  # edits, minus the start: later starts are shorter
+    for n, one in enumerate(own, 1):
+        above, row = row, [(n, 0)]
+        for m, other in enumerate(theirs, 1):
+            kept = (above[m - 1][0] + (one != other), above[m - 1][1])
+            row.append(min(kept, (above[m][0] + 1, above[m][1]), (row[m - 1][0] + 1, row[m - 1][1])))
+    end = min(range(len(row)), key=lambda m: (row[m][0], abs(m + row[m][1] - len(own))))
+    return -row[end][1], end, row[end][0]
 
 
 def _counted(text: str, normalise: Normalisation) -> tuple[list[str], list[int]]:
@@ -100,7 +113,7 @@ def _counted(text: str, normalise: Normalisation) -> tuple[list[str], list[int]]
     places: list[int] = []
     start = 0
     for cluster in clusters(text):
-        plain = fold(normal(cluster))
+        plain = fold(normal(unicodedata.normalize("NFKC", cluster)))  # ③ is 3
         if normalise == "arithmetic" and plain in ("x", "*"):
             plain = "×"  # one between digits is one: the two can't be told where that matters
         for character in plain:

@@ -127,6 +127,11 @@ class Case:
     length: int
 
     @property
+    def by_word(self) -> bool:
+        """Whether no writer is named, so that the cluster is the word."""
+        return self.cluster == self.reference.casefold()
+
+    @property
     def held_back(self) -> int:
         """Number in [0, 1000) of the cluster, the same in every run: which part the line is in."""
         return zlib.crc32(self.cluster.encode()) % 1000

@@ -54,7 +54,7 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
 
 
 def gathered(config: FitConfig, progress: Callable[[str], None]) -> tuple[list[Case], list[Case]]:
-    """Cases for the weights and cases for the calibration; no writer or word of one source is in both."""
+    """Cases for the weights and cases for the calibration; no word is in both, and no writer of one source."""
     bench = Bench(config.reader)
     drawn: list[Case] = []
     trusted: list[Case] = []
@@ -66,7 +66,8 @@ def gathered(config: FitConfig, progress: Callable[[str], None]) -> tuple[list[C
                 trusted.append(case)
             elif source.weigh and case.errors.min() <= source.noise * case.length:
                 drawn.append(case)
-    return drawn, trusted
+    words = {case.cluster for case in trusted if case.by_word}
+    return [case for case in drawn if not (case.by_word and case.cluster in words)], trusted
 
 
 def fitted(

@@ -34,6 +34,7 @@ class Read:
         confidence: the lowest of its lines, or None.
         pages: the result.
         review: whether somebody should look at it.
+        bound: `review.max_error` of the run.
         seconds: wall time of everything.
         ocr_seconds: of intake and OCR.
         vlm_seconds: of the second reader.
@@ -48,6 +49,7 @@ class Read:
     confidence: float | None
     pages: tuple[Page, ...]
     review: bool
+    bound: float
     seconds: float
     ocr_seconds: float
     vlm_seconds: float
@@ -63,7 +65,8 @@ def read_split(engine: Engine, items: Sequence[Item], *, crop: bool) -> Iterator
             pages = list(engine.read(item.path, crop=crop))
         except InputError as error:
             seconds = time.perf_counter() - start
-            yield Read(item, "", (), "", (), None, (), True, seconds, seconds, 0.0, (f"intake:{error.problem}",))
+            bound = engine.config.review.max_error
+            yield Read(item, "", (), "", (), None, (), True, bound, seconds, seconds, 0.0, (f"intake:{error.problem}",))
             continue
         yield _read(item, pages, time.perf_counter() - start, engine, crop)
 
@@ -85,6 +88,7 @@ def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: b
         confidence=confidence,
         pages=tuple(pages),
         review=not lines or any(review(page, engine.config.review.max_error).lines for page in pages),
+        bound=engine.config.review.max_error,
         seconds=seconds,
         ocr_seconds=clock.get("intake", 0.0) + clock.get("ocr", 0.0),
         vlm_seconds=clock.get("vlm", 0.0),

@@ -13,7 +13,6 @@ from eval import metrics
 from eval.calibrate import right_stretches
 from eval.datasets import Normalisation
 from eval.systems import Read
-from fusion.config import ReviewConfig
 from fusion.review import judge
 
 BUDGET = 0.35
@@ -40,13 +39,19 @@ def lines(name: str, reads: Sequence[Read], references: Sequence[str], normal: C
 
 
 def review(
-    name: str, reads: Sequence[Read], clusters: Sequence[str], normalise: Normalisation, *, crop: bool, rounds: int
+    name: str,
+    reads: Sequence[Read],
+    clusters: Sequence[str],
+    normalise: Normalisation,
+    *,
+    crop: bool,
+    rounds: int,
 ) -> str:
     """How many wrong stretches the review flags, and the share of wrong ones among the others, with its interval."""
     rows = []  # expected cost, flagged, wrong, cluster
     for read, cluster in zip(reads, clusters, strict=True):
         for page in read.pages:
-            for line, units, flags in judge(page, ReviewConfig().max_error):
+            for line, units, flags in judge(page, read.bound):
                 rights = right_stretches(line.text, read.item.reference, normalise, within=not crop)
                 rows += [
                     (unit.expected_cost, flag, not right, cluster)

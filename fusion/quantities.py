@@ -31,10 +31,17 @@ _SPELT = {
     "mcg": ("µg", "μg", "ug"),
     "iu": ("unit", "units"),
     "ml": ("cc",),
+    "°c": ("℃",),
+    "mm": ("㎜",),
+    "cm": ("㎝",),
+    "kg": ("㎏",),
+    "cm²": ("㎠",),
+    "m²": ("㎡",),
+    "m³": ("㎥",),
 }
 _PLAIN = (
-    "mg g kg ng l dl iu u mm cm m km am pm lb oz bpm tsp tbsp amp vial sachet spray mmhg meq mmol "
-    "% ‰ ° ℃ °c ㎡ ㎝ ㎏ ㎜ cm² m² m³ "
+    "mg g ng l dl iu u m km am pm lb oz bpm tsp tbsp amp vial sachet spray mmhg meq mmol "
+    "% ‰ ° "
     "片 粒 丸 袋 支 瓶 盒 包 贴 付 剂 颗 个 滴 喷 勺 匙 次 日 天 周 月 年 时 小时 点 分 分钟 秒 岁 度 元 角 "
     "毫克 克 千克 微克 公斤 斤 吨 毫升 升 毫米 厘米 米 千米 公里"
 )

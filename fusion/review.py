@@ -20,7 +20,7 @@ SACRED = ("drug", "strength", "dose", "frequency", "duration", "quantity")
 COSTS = {"sacred": 3.0, "quantity": 2.0, "word": 1.0, "sign": 0.5}
 """What a mistake costs: in a field of `SACRED`, in any other number with its unit, in a word, in punctuation. A policy, not
 a fitted value."""
-DISPUTED = {
+ALWAYS = {
     "quantity_changed": "another number or unit than the OCR reads",
     "quantity_disputed": "the readers disagree on a number or unit",
     "lexicon_lookalike": "may be another listed name",
@@ -124,7 +124,7 @@ def _item(page: Page, line: Line, start: int, end: int) -> Item:
     values = [None if span.source == "gap" else span.confidence for _, span in touched]
     known = [value for value in values if value is not None]
     reasons = [UNREAD[span.source] for _, span in touched if span.source in UNREAD]
-    reasons += [DISPUTED[span.because] for _, span in touched if span.because in DISPUTED]
+    reasons += [ALWAYS[span.because] for _, span in touched if span.because in ALWAYS]
     reasons += [check.message for check in _checks(page, line, start, end) if check.review]
     return Item(
         page.id,
@@ -178,7 +178,7 @@ def _joined(line: Line, group: Sequence[Item]) -> Item:
     first, last = group[0], group[-1]
     known = [unit.confidence for unit in group if unit.confidence is not None]
     confidence = min(known) if len(known) == len(group) else None
-    wrong = "an unknown probability" if confidence is None else f"{100 * (1 - confidence):.0f} %"
+    wrong = "unknown" if confidence is None else f"{100 * (1 - confidence):.0f} %"
     alone = len(group) == 1
     touched = list(_spans(line, first.start, last.end))
     return Item(
@@ -190,7 +190,11 @@ def _joined(line: Line, group: Sequence[Item]) -> Item:
         confidence,
         max(unit.cost for unit in group),
         len(group),
-        tuple(dict.fromkeys([*itertools.chain.from_iterable(unit.reasons for unit in group), f"wrong with {wrong}"])),
+        tuple(
+            dict.fromkeys(
+                [*itertools.chain.from_iterable(unit.reasons for unit in group), f"chance of a mistake: {wrong}"]
+            )
+        ),
         first.alternatives if alone else _alternatives(line.text, first.start, last.end, touched),
         first.polygon if alone else _polygon(line, first.start, last.end, touched),
     )

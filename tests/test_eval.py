@@ -225,6 +225,12 @@ def test_a_line_of_a_page_is_compared_with_the_part_that_it_is() -> None:
     assert right_stretches("饭后服月", page, "han", within=True) == [True, True, True, False]
 
 
+def test_a_line_that_lost_a_letter_is_compared_with_all_of_its_part() -> None:
+    page = "Farmstreet 12\nMs/Mr Patient 29\n③ Aklief (Galderma)\n-9 DEC 2025"
+    assert right_stretches("Ms/Mr Pahent 29", page, "letters", within=True) == [True, False, True]
+    assert right_stretches("3. Abief Caldenal", page, "letters", within=True)[0]
+
+
 def test_hard_lines_are_judged_like_any_other() -> None:
     hopeless = case(("zzzz", "yyyy"), "abcd efgh", ocr=(0.0, -1.0))
     assert [stretch.right for stretch in judged(hopeless, weights())] == [False]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from fusion.ctc import Views
 from fusion.domain.lexicon import Lexicon
 from fusion.domain.sums import SumModel
 from fusion.errors import ConfigError
-from fusion.fuse import SCORED, Fuser, confidence_inputs, model, weigh
+from fusion.fuse import SCORED, Decision, Fuser, confidence_inputs, model, weigh
 from fusion.fuse import spans as decide
 from fusion.fuse.align import align, clusters, keys
 from fusion.fuse.hypotheses import gather, mixes
@@ -111,6 +112,13 @@ def test_an_agreed_letter_that_the_ink_doubts_becomes_surer() -> None:
     alone = min(span.confidence for span in FUSER.fuse(ocr_reading(views), views)[0])
     together = min(span.confidence for span in fuse(views, "Rosu")[1])
     assert together > alone
+
+
+def test_the_ocr_speaks_where_there_is_nothing_to_choose_from() -> None:
+    single = Decision(("Napa",), np.zeros((1, len(model.EXPERTS))))
+    inputs, *_ = confidence_inputs(single, 0.99, None, FUSER._weights)
+    assert inputs[:, model.CONFIDENCE.index("ocr")].tolist() == [model.LIMIT] * 4
+    assert inputs[:, model.CONFIDENCE.index("second")].tolist() == [0.0] * 4  # nobody else looked
 
 
 def test_the_second_reader_decides_where_the_ink_allows_both() -> None:

@@ -155,7 +155,7 @@ def test_the_list_has_a_row_per_item_dearest_first() -> None:
         ("l000", "3", "6", "dim", "1"),
     ]
     assert [row["confidence"] for row in rows] == ["", "", "", "0.400"]
-    assert rows[-1]["reasons"] == "wrong with 60 %"
+    assert rows[-1]["reasons"] == "chance of a mistake: 60 %"
     assert rows[-1]["alternatives"] == "dun (0.30)"
     assert {row["correction"] for row in rows} == {""}  # left for the person
 

@@ -24,7 +24,7 @@ from fusion.page import (
     is_ideograph,
     stretches,
 )
-from fusion.review import COSTS, DISPUTED, NOTHING, SACRED, UNREAD, Item, Review, judge, review
+from fusion.review import ALWAYS, COSTS, NOTHING, SACRED, UNREAD, Item, Review, judge, review
 from tests.made_pages import page
 from tests.strategies import pages
 
@@ -99,13 +99,13 @@ def test_what_nobody_read_is_always_looked_at(max_error: float) -> None:
     found = reasons(made, max_error)
     assert set(found) == {GAP * 2, "5x"}
     assert found[GAP * 2][0] == UNREAD["gap"]
-    assert found["5x"] == (UNREAD["supplied"], "wrong with 0 %")
+    assert found["5x"] == (UNREAD["supplied"], "chance of a mistake: 0 %")
 
 
 @pytest.mark.parametrize("max_error", [0.01, 0.2, 0.99])
 def test_what_is_unknown_counts_as_wrong(max_error: float) -> None:
     made = page((sure("so ", 1.0), sure("and 5 片", None, "ocr", "decision_failed")))
-    assert reasons(made, max_error) == dict.fromkeys(["and", "5", "片"], ("wrong with an unknown probability",))
+    assert reasons(made, max_error) == dict.fromkeys(["and", "5", "片"], ("chance of a mistake: unknown",))
     assert {item.confidence for item in review(made, max_error).items} == {None}
 
 
@@ -118,14 +118,14 @@ def test_a_gap_is_as_dear_as_a_word() -> None:
     assert flagged(made)[0] == GAP
 
 
-@pytest.mark.parametrize(("because", "reason"), DISPUTED.items())
+@pytest.mark.parametrize(("because", "reason"), ALWAYS.items())
 def test_what_a_rule_left_to_a_person_is_looked_at_however_sure(because: str, reason: str) -> None:
     made = page((sure("take ", 1.0), sure("5", 1.0, "ocr", because), sure(" now", 1.0)))
-    assert reasons(made, 0.9) == {"5": (reason, "wrong with 0 %")}
+    assert reasons(made, 0.9) == {"5": (reason, "chance of a mistake: 0 %")}
 
 
 def test_reasons_are_words_for_people() -> None:
-    for reason in [*DISPUTED.values(), *UNREAD.values()]:
+    for reason in [*ALWAYS.values(), *UNREAD.values()]:
         assert " " in reason
         assert "_" not in reason
 
@@ -143,14 +143,14 @@ def test_a_check_flags_the_stretch_that_it_points_at_and_a_remark_flags_nothing(
     found = review(made, 0.05)
     (item,) = found.items
     assert (item.text, item.start, item.end) == ("5OO", 5, 8)
-    assert item.reasons == ("holds a letter that looks like a digit", "wrong with 0 %")
+    assert item.reasons == ("holds a letter that looks like a digit", "chance of a mistake: 0 %")
     assert found.lines == {("made.png", "l000")}
 
 
 def test_a_reason_stands_once_and_the_confidence_last() -> None:
     twice = (Check("a", "same", (Place("l000", 0, 4),)), Check("b", "same", (Place("l000", 0, 2),)))
     made = replace(page((sure("Na", 0.4, "ocr", "quantity_disputed"), sure("pa", 0.7))), checks=twice)
-    assert reasons(made) == {"Napa": (DISPUTED["quantity_disputed"], "same", "wrong with 60 %")}
+    assert reasons(made) == {"Napa": (ALWAYS["quantity_disputed"], "same", "chance of a mistake: 60 %")}
 
 
 # --- order --------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_a_word_and_the_chinese_beside_it_are_two_items() -> None:
 
 def test_merged_characters_have_the_reasons_of_all() -> None:
     made = page((sure("服", 0.9), sure("两", 0.5, "ocr", "quantity_disputed")))
-    assert reasons(made) == {"服两": (DISPUTED["quantity_disputed"], "wrong with 50 %")}
+    assert reasons(made) == {"服两": (ALWAYS["quantity_disputed"], "chance of a mistake: 50 %")}
 
 
 def test_only_lines_with_something_to_look_at_and_unread_ones_are_named() -> None:
@@ -240,7 +240,7 @@ def test_items_are_stretches_of_their_lines(made: Page, max_error: float) -> Non
         assert (item.page, item.line) in found.lines
         assert item.text == texts[item.line][item.start : item.end]
         assert not any(character.isspace() for character in item.text)
-        assert item.reasons[-1].startswith("wrong with ")
+        assert item.reasons[-1].startswith("chance of a mistake: ")
         inside = [pair for pair in stretches(texts[item.line]) if item.start <= pair[0] and pair[1] <= item.end]
         assert len(inside) == item.units
         assert (inside[0][0], inside[-1][1]) == (item.start, item.end)
@@ -274,7 +274,7 @@ def test_whatever_nobody_read_is_flagged(made: Page, max_error: float) -> None:
         left = 0
         for span in line.spans:
             right = left + len(span.text)
-            if span.source in UNREAD or span.confidence is None or span.because in DISPUTED:
+            if span.source in UNREAD or span.confidence is None or span.because in ALWAYS:
                 marks = [place for place in range(left, right) if not line.text[place].isspace()]
                 assert all((line.id, place) in covered for place in marks)
             left = right
@@ -318,7 +318,7 @@ def test_the_ink_of_a_rival_is_kept() -> None:
     rival = Span("Napa", "lexicon", 0.9, "lexicon_lookalike", (Candidate("Nape", 0.1, -3.0),))
     item = only(page((rival,)))
     assert item.alternatives == (Candidate("Nape", 0.1, -3.0),)
-    assert item.reasons == (DISPUTED["lexicon_lookalike"], "wrong with 10 %")
+    assert item.reasons == (ALWAYS["lexicon_lookalike"], "chance of a mistake: 10 %")
 
 
 @settings(deadline=None, max_examples=100)

@@ -196,7 +196,9 @@ def confidence_inputs(
         hypotheses, each with what it has for every character.
     """
     under = model.distribution(decision.table @ weights.vector)
-    ocr, second = (model.alone(decision.table, experts, weights) for experts in (("ocr",), SECOND))
+    ocr, second = model.alone(decision.table, ("ocr",), weights), None
+    if decision.table[:, [EXPERTS.index(name) for name in SECOND]].any():  # somebody else looked and tells them apart
+        second = model.alone(decision.table, SECOND, weights)
     present = [p for p in (under, ocr, second) if p is not None]
     probable = np.flatnonzero(np.max(present, axis=0) >= spans.NEGLIGIBLE)
     same, versions = spans.agreeing(decision.text, [decision.texts[n] for n in probable])

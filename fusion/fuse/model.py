@@ -331,11 +331,9 @@ def log_odds(probability: NDArray[np.float64] | float) -> NDArray[np.float64]:
     return np.clip(np.log(p / (1 - p)), -LIMIT, LIMIT)
 
 
-def alone(table: NDArray[np.float64], experts: Sequence[str], weights: Weights) -> NDArray[np.float64] | None:
-    """The distribution under some experts by themselves: float64 (N,); None where none of them speaks."""
+def alone(table: NDArray[np.float64], experts: Sequence[str], weights: Weights) -> NDArray[np.float64]:
+    """The distribution under some experts by themselves: float64 (N,)."""
     columns = [EXPERTS.index(name) for name in experts]
-    if not table[:, columns].any():
-        return None
     return distribution(table[:, columns] @ weights.vector[columns])
 
 
