@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from fusion.config import IntakeConfig, OcrConfig
 from fusion.ctc import Views
-from fusion.ink import InkLine, PageImage
+from fusion.ink import InkLine, PageImage, image_sha256
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
-from fusion.ocr.paddle import COLUMN, HEIGHT
+from fusion.ocr.onnx import COLUMN, HEIGHT
 
 pytestmark = pytest.mark.live
 
@@ -99,7 +99,9 @@ def test_a_reading_is_whole(read: Read, name: str) -> None:
         assert reading.text == reading.raw
         assert unicodedata.is_normalized("NFC", reading.text)
         assert "".join(p.candidates[0].text for p in reading.positions if not p.optional) == reading.text
-        assert reading.recipe.image_sha256 == hashlib.sha256(line.crop.tobytes()).hexdigest()
+        assert reading.recipe.engine == "pp-ocr/onnx"
+        assert (reading.recipe.model or "").startswith("PP-OCRv6_small_rec@")
+        assert reading.recipe.image_sha256 == image_sha256(line.crop)
         assert reading.score is not None
         assert reading.score <= 0
         assert len(reading.nbest) <= 20
@@ -152,6 +154,16 @@ def test_a_page_reads_the_same_twice_and_after_other_pages(reader: OcrReader, re
     again = reader.read(page)
     assert [line.reading for line in again] == [line.reading for line in lines]
     assert [line.polygon for line in again] == [line.polygon for line in lines]
+
+
+def test_pages_may_be_read_from_several_threads_at_once(reader: OcrReader, read: Read) -> None:
+    names = ("note_zh.jpg", "two_columns.png", "report_gap.png")
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda name: reader.read(read[name][0]), names))
+    for name, lines in zip(names, together, strict=True):
+        assert [(line.polygon, line.reading) for line in lines] == [
+            (line.polygon, line.reading) for line in read[name][1]
+        ]
 
 
 def test_the_page_is_not_written_to(reader: OcrReader) -> None:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
 from fusion.errors import DependencyError, ReaderError
 from fusion.ink import PageImage
-from fusion.ocr import OcrReader, paddle, weights
+from fusion.ocr import OcrReader, paddle
+from fusion.ocr.onnx import COLUMN
+from tests.paddle_models import detection_yml, recognition_yml, write_yml
+
+pytest.importorskip("paddleocr")
+pytest.importorskip("paddle")
 
 CHARACTERS = ["a", "b", "c", "ß", "二"]
 CLASSES = ("blank", *CHARACTERS, " ")
-RECOGNITION_YML: dict[str, Any] = {
-    "Global": {"model_name": weights.RECOGNITION},
-    "PreProcess": {
-        "transform_ops": [
-            {"DecodeImage": {"channel_first": False, "img_mode": "BGR"}},
-            {"MultiLabelEncode": {"gtc_encode": "NRTRLabelEncode"}},
-            {"RecResizeImg": {"image_shape": [3, 48, 320]}},
-            {"KeepKeys": {"keep_keys": ["image"]}},
-        ]
-    },
-    "PostProcess": {"name": "CTCLabelDecode", "character_dict": CHARACTERS},
-}
 
 
 def save_models(root: Path) -> tuple[Path, Path]:
@@ -60,13 +54,13 @@ def save_models(root: Path) -> tuple[Path, Path]:
 
     framework.seed(0)
     models: list[tuple[str, Any, list[int | None], dict[str, Any]]] = [
-        ("det", Detection(), [None, 3, None, None], weights._detection_yml()),
-        ("rec", Recognition(), [None, 3, 48, None], RECOGNITION_YML),
+        ("det", Detection(), [None, 3, None, None], detection_yml()),
+        ("rec", Recognition(), [None, 3, 48, None], recognition_yml(CHARACTERS)),
     ]
     for name, network, shape, description in models:
         network.eval()
         framework.jit.save(network, str(root / name / "inference"), input_spec=[InputSpec(shape, "float32", "x")])
-        (root / name / "inference.yml").write_text(yaml.safe_dump(description, allow_unicode=True), encoding="utf-8")
+        write_yml(root / name, description)
         assert {"inference.json", "inference.pdiparams"} <= {path.name for path in (root / name).iterdir()}
     return root / "det", root / "rec"
 
@@ -122,7 +116,7 @@ def test_a_column_is_where_its_ink_is(reader: OcrReader) -> None:
     (blank,) = reader._engine.posteriors([pixels])
     pixels[:, 240:248] = 0
     (marked,) = reader._engine.posteriors([pixels])
-    assert np.flatnonzero(np.abs(marked - blank).max(axis=1) > 1e-3).tolist() == [240 // paddle.COLUMN]
+    assert np.flatnonzero(np.abs(marked - blank).max(axis=1) > 1e-3).tolist() == [240 // COLUMN]
 
 
 def test_colours_reach_the_networks_as_blue_green_red(reader: OcrReader) -> None:
@@ -131,6 +125,24 @@ def test_colours_reach_the_networks_as_blue_green_red(reader: OcrReader) -> None
     (swapped,) = reader._engine.posteriors([np.ascontiguousarray(pixels[:, :, ::-1])])
     assert np.abs(full - swapped).max() > 1e-3
     assert np.array_equal(reader._engine.posteriors([pixels])[0], full)
+
+
+def test_threads_take_turns(reader: OcrReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = [noise(48, 100 + 60 * seed, seed) for seed in range(8)]
+    alone = [reader._engine.posteriors([crop])[0] for crop in crops]
+    assert isinstance(reader._engine, paddle.PaddleModels)
+    predict = reader._engine._recognizer.predict
+
+    def slow(*args: Any, **settings: Any) -> Any:
+        result = predict(*args, **settings)
+        time.sleep(0.005)  # time for another thread to come between
+        return result
+
+    monkeypatch.setattr(reader._engine._recognizer, "predict", slow)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda crop: reader._engine.posteriors([crop])[0], crops))
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one, other)
 
 
 # --- pages --------------------------------------------------------------------------------------------------------
@@ -143,7 +155,7 @@ def test_a_page_is_read_with_both_networks(reader: OcrReader) -> None:
         assert (corners.min(axis=0) <= (left, top)).all()
         assert (corners.max(axis=0) >= (right - 1, bottom - 1)).all()
         assert line.reading is not None
-        assert line.reading.recipe.engine == "paddleocr/paddle"
+        assert line.reading.recipe.engine == "pp-ocr/paddle"
         assert set(line.reading.text) <= set(CLASSES[1:])
 
 
@@ -165,18 +177,21 @@ def test_the_runtime_packages_no_weights(config: OcrConfig) -> None:
     assert "ocr.recognition_dir" in caught.value.way_out
 
 
-def test_a_missing_runtime_says_how_to_install_it(config: OcrConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", ["PaddleOCR", "PaddlePaddle"])
+def test_a_missing_runtime_says_how_to_install_it(
+    config: OcrConfig, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
     real = paddle.version
 
     def version(package: str) -> str:
-        if package.startswith("paddlepaddle"):
+        if package.startswith(missing.lower()):
             raise PackageNotFoundError(package)
         return real(package)
 
     monkeypatch.setattr(paddle, "version", version)
-    with pytest.raises(DependencyError, match="PaddlePaddle is not installed") as caught:
+    with pytest.raises(DependencyError, match=f"{missing} is not installed") as caught:
         OcrReader(config)
-    assert ".[paddle]" in caught.value.way_out
+    assert "fusion[paddle]" in caught.value.way_out
 
 
 @pytest.mark.parametrize("file", ["inference.yml", "inference.json", "inference.pdiparams"])
@@ -187,6 +202,12 @@ def test_a_folder_that_lacks_a_file_is_refused(config: OcrConfig, tmp_path: Path
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(ReaderError, match="can't load the models"):
         OcrReader(config.model_copy(update={"recognition_dir": tmp_path}))
+
+
+def test_a_folder_that_is_not_there_is_named(config: OcrConfig, tmp_path: Path) -> None:
+    with pytest.raises(DependencyError, match="is not a folder") as caught:
+        OcrReader(config.model_copy(update={"detection_dir": tmp_path / "none"}))
+    assert caught.value.subject == str(tmp_path / "none")
 
 
 def test_the_name_of_another_model_is_refused(config: OcrConfig) -> None:

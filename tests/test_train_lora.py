@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fusion.config import LocalVlm
 from fusion.errors import ConfigError, DependencyError, InputError
@@ -24,12 +24,12 @@ from fusion.ink import InkLine
 from fusion.page import Reading, Recipe
 from fusion.train.corrections import read_rows
 from fusion.train.lora import IGNORED, Line, Tutor, load_lines, lora
+from fusion.vlm import open_reader
 from fusion.vlm.cache import AnswerCache
 from fusion.vlm.checkpoint import Checkpoint, load
 from fusion.vlm.local import LocalReader
 from fusion.vlm.protocol import Query
-from fusion.vlm.witness import SETTINGS, WEIGHTS, CtcHead
-from tests import tiny_glm
+from tests import tiny_glm, tiny_reader
 
 TEXTS = (
     *("Napa 500 mg", "1 tab", "x", "2 cap qid", "第2步", "今天气温会降到5度", "Rx", "Seclo 20", "prn, daily"),
@@ -84,9 +84,7 @@ def reader_scores(checkpoint: Checkpoint, lines: Sequence[Line], prompt: str = "
     found = []
     for line in lines:
         reading = Reading("ocr", line.text, Recipe("made", "1", "made", ""))
-        scores = reader.score(Query("photo.png", InkLine("l000", (), line.pixels, reading, None)), [line.text])
-        assert scores is not None
-        found += scores
+        found += reader.score(Query("photo.png", InkLine("l000", (), line.pixels, reading, None)), [line.text])
     return found
 
 
@@ -205,17 +203,15 @@ def test_a_run_is_repeatable(data: Path, folder: Path, tmp_path: Path) -> None:
     assert first[0] == again[0]
 
 
-def test_a_witness_stays_with_the_checkpoint(data: Path, tmp_path: Path) -> None:
-    """Without it the merged model would see other pixels than those it was taught on."""
-    folder = tiny_glm.build(tmp_path, "glm_ocr")
-    settings = {"height": 32, "frames": 2, "hidden": 8, "softness": 0.0, "alphabet": "ab"}
-    (folder / SETTINGS).write_text(json.dumps(settings))
-    save_file(CtcHead(32 // tiny_glm.PATCH, 32, 2, 3, 8).state_dict(), folder / WEIGHTS)
-    figures, _ = teach(data, folder, tmp_path / "out", epochs=1)
-    loaded = load(LocalVlm(model=str(tmp_path / "out" / "merged"), threads=1))
-    assert loaded.witness is not None
-    off = [-s / len(t) - figures["after"] for s, t in zip(reader_scores(loaded, load_lines(data)), TEXTS, strict=True)]
-    assert min(map(abs, off)) < 1e-3
+def test_what_becomes_of_the_small_reader_is_a_checkpoint_that_opens(tmp_path: Path) -> None:
+    """Settings without the graphs that they speak of would be half a small reader and no GLM."""
+    folder = tiny_reader.build(tmp_path / "small")
+    words = ["abc", "bad", "dead beef", "0123", "1+2=3", "egg", "face", "cab", "hag", "each", "3+0=3", "fed"]
+    data = write(tmp_path / "rows.jsonl", [draw(tmp_path, n, text) for n, text in enumerate(words)])
+    teach(data, folder, tmp_path / "out", epochs=1)
+    opened = open_reader(LocalVlm(model=str(tmp_path / "out" / "merged"), threads=1))
+    assert opened is not None
+    opened.close()
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------

@@ -34,9 +34,8 @@ from fusion.vlm import open_reader
 from fusion.vlm.cache import AnswerCache
 from fusion.vlm.checkpoint import load
 from fusion.vlm.local import LocalReader
-from fusion.vlm.protocol import Query
-from fusion.vlm.scoring import ScoringReader
-from fusion.vlm.witness import grey
+from fusion.vlm.protocol import Look, Query
+from fusion.vlm.small import GRAPHS, READER, Small, SmallReader, grey
 
 SIZE = Size(
     patch=4,
@@ -164,7 +163,6 @@ def test_the_decoder_is_taught_what_it_will_be_asked(
         asked = query(crop)
         assert np.array_equal(np.asarray(checkpoint.view(asked.line.crop)), asked.line.crop)
         scores = writer.score(asked, [text])
-        assert scores is not None
         alone = loss_in_training(stirred[0], [crop], [text])
         assert alone == pytest.approx(-scores[0] / (len(text) + 1), abs=2e-4)
         nats, tokens = nats - scores[0], tokens + len(text) + 1
@@ -197,24 +195,29 @@ def test_the_token_ids_of_training_are_those_of_the_exported_tokenizer(
     )
 
 
+def look_at(reader: object, asked: Query) -> Look:
+    assert isinstance(reader, SmallReader)
+    look = reader.look(asked)
+    assert isinstance(look, Look)
+    return look
+
+
 def test_an_exported_reader_sees_what_the_learner_sees(
     stirred: tuple[Learner, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner, folder = stirred
-    monkeypatch.setattr("fusion.vlm.witness.STRETCHES", (1.0,))
+    monkeypatch.setattr("fusion.vlm.small.STRETCHES", (1.0,))
     reader = open_reader(LocalVlm(model=str(folder), threads=1))
-    assert isinstance(reader, ScoringReader)
+    assert reader is not None
     for text in ("bad egg", "fed 3", "beach"):
         whole = round(picture(text).shape[1] / 4 / UNIT) * UNIT * 4  # of whole units, so that neither pads
         crop = cv2.resize(picture(text), (whole, ROOM))
-        asked = query(crop)
-        ((reading,),) = reader.read([asked])
-        assert isinstance(reading, Reading)
-        look = reader.witness(asked)
-        assert isinstance(look, Views)
-        assert look.best.greedy == learner.read([Sample(crop, text)])[0]
-        scores = look.score([text, reading.text])
-        assert scores[1] == pytest.approx(reading.score)
+        look = look_at(reader, query(crop))
+        assert look.reading is not None
+        assert isinstance(look.ink, Views)
+        assert look.ink.best.greedy == learner.read([Sample(crop, text)])[0]
+        scores = look.ink.score([text, look.reading.text])
+        assert scores[1] == pytest.approx(look.reading.score)
         with torch.inference_mode():
             shown = torch.from_numpy(grey(crop, SIZE.height))[None]
             nats = float(learner.ctc_losses(learner.frames(learner.features(shown)), [text]))
@@ -226,24 +229,34 @@ def test_the_reader_that_ships_asks_the_decoder_what_it_was_taught(stirred: tupl
     learner, folder = stirred
     reader = open_reader(LocalVlm(model=str(folder), threads=1))
     assert reader is not None
-    crop = levelled("bad", 6 * UNIT)
-    scores = reader.score(query(crop), ["bad", "0123 +="])
-    taught = [-(len(text) + 1) * loss_in_training(learner, [crop], [text]) for text in ("bad", "0123 +=")]
+    crop, texts = levelled("bad", 6 * UNIT), ["bad", "0123 +="]
+    asked = query(crop)
+    scores = Small(folder, threads=1).score(asked.line.crop, texts)
+    taught = [-(len(text) + 1) * loss_in_training(learner, [crop], [text]) for text in texts]
     assert scores == pytest.approx(taught, abs=2e-3)
+    with pytest.MonkeyPatch.context() as patch:  # one look, in its own proportions, as the decoder was shown it
+        patch.setattr("fusion.vlm.small.STRETCHES", (1.0,))
+        assert look_at(reader, asked).score(texts) == pytest.approx(taught, abs=2e-3)
     reader.close()
 
 
-def test_the_heads_loss_is_the_witnesss_score(stirred: tuple[Learner, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusion.vlm.witness.STRETCHES", (1.0,))
-    checkpoint = load(LocalVlm(model=str(stirred[1]), threads=1))
-    assert checkpoint.witness is not None
+def test_the_heads_loss_is_the_score_of_a_look(stirred: tuple[Learner, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion.vlm.small.STRETCHES", (1.0,))
     crop = levelled("bad", 8 * UNIT)
     with torch.inference_mode():
         frames = stirred[0].frames(stirred[0].features(torch.from_numpy(grey(crop, SIZE.height))[None]))
         losses = stirred[0].ctc_losses(frames, ["bad"])
-    look, _ = checkpoint.witness.look(np.repeat(crop[:, :, None], 3, axis=2), 3)
+    look, _ = Small(stirred[1], threads=1).look(np.repeat(crop[:, :, None], 3, axis=2), 3)
     assert len(look.posteriors) == 1
     assert look.score(["bad"])[0] == pytest.approx(-3 * float(losses[0]), rel=1e-4)
+
+
+def test_an_export_leaves_a_whole_checkpoint_and_nothing_else(stirred: tuple[Learner, Path]) -> None:
+    names = {path.name for path in stirred[1].iterdir()}
+    weights = {"model.safetensors", "witness.safetensors"}
+    words = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    settings = {"config.json", "generation_config.json", "preprocessor_config.json", READER, "README.md"}
+    assert names == weights | words | settings | set(GRAPHS.values())
 
 
 # --- a run --------------------------------------------------------------------------------------------------------
@@ -726,10 +739,7 @@ def test_adapting_writes_a_checkpoint_that_opens_as_a_model(stirred: tuple[Learn
     assert set(rates) == {"before", "after"}
     assert "27 corrections to learn from, 3 kept out, 1 left out" in lines[0]
     reader = open_reader(LocalVlm(model=str(tmp_path / "mine"), threads=1))
-    assert isinstance(reader, ScoringReader)
-    ((reading,),) = reader.read([query(picture("bad"))])
-    assert isinstance(reading, Reading)
-    reader.close()
+    assert isinstance(look_at(reader, query(picture("bad"))).reading, Reading)
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     assert "5 steps on 27 corrected crops" in card
     kept = load_split(tmp_path / "mine" / adapting.KEPT_OUT)
@@ -793,17 +803,17 @@ def test_a_correction_may_be_stretched(tmp_path: Path) -> None:
     assert last.pixels.shape[1] == pytest.approx(2 * first.pixels.shape[1], abs=1)
 
 
-@pytest.mark.parametrize("harm", ["no config.json", "no witness.json", "broken witness.json", "no folder"])
-def test_a_start_without_a_witness_is_named(stirred: tuple[Learner, Path], tmp_path: Path, harm: str) -> None:
+@pytest.mark.parametrize("harm", ["no config.json", f"no {READER}", f"broken {READER}", "no folder"])
+def test_a_start_without_a_head_is_named(stirred: tuple[Learner, Path], tmp_path: Path, harm: str) -> None:
     start = tmp_path / "start"
     if harm != "no folder":
         start.mkdir()
-        for name in ("config.json", "witness.json", "model.safetensors", "witness.safetensors"):
+        for name in ("config.json", READER, "model.safetensors", "witness.safetensors"):
             if harm != f"no {name}":
                 (start / name).write_bytes((stirred[1] / name).read_bytes())
         if harm.startswith("broken"):
-            (start / "witness.json").write_text('{"height": 16}', encoding="utf-8")
-    with pytest.raises(InputError, match=r"start: is no checkpoint with an ink witness"):
+            (start / READER).write_text('{"height": 16}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"start: is no checkpoint"):
         go_on(write_corrections(tmp_path, WORDS), start, tmp_path / "mine")
 
 
@@ -852,11 +862,11 @@ def test_the_command_explains_itself() -> None:
     call = [sys.executable, "-m", "fusion.train", "--help"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0
-    assert "reader" in done.stdout
-    assert "adapt" in done.stdout
+    for command in ("reader", "adapt", "graphs", "lora"):
+        assert command in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["reader", "--config"], ["adapt", "--output", "o", "--data"]])
+@pytest.mark.parametrize("arguments", [["reader", "--config"], ["adapt", "--output", "o", "--data"], ["graphs"]])
 def test_an_error_of_the_user_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from fusion.errors import FusionError
+from fusion.ink import image_sha256
 from fusion.page import Token
 from fusion.vlm import Answer
-from fusion.vlm.cache import AnswerCache, answer_key, image_sha256
+from fusion.vlm.cache import AnswerCache, answer_key
 
 ANSWER = Answer("明天 □ \ud800", "stop", (Token("明", -0.25), Token("天", -1.5)), "glm")
 

@@ -26,7 +26,7 @@ from fusion.vlm.cache import AnswerCache
 from fusion.vlm.checkpoint import fingerprint, fit, load
 from fusion.vlm.images import LONGEST_SIDE
 from fusion.vlm.local import Draw, LocalReader, log_probabilities, token_texts
-from fusion.vlm.protocol import Answer, Query
+from fusion.vlm.protocol import Answer, Look, Query
 from tests import tiny_glm
 
 TEXT = "Text Recognition:"
@@ -127,7 +127,6 @@ def test_scoring_together_is_scoring_one_by_one(reader: LocalReader) -> None:
     line = query(crop(48, 300))
     together = reader.score(line, texts)
     assert together == pytest.approx([score for text in texts for score in reader.score(line, [text])], abs=1e-3)
-    assert together is not None
     assert together[0] == pytest.approx(together[-1], abs=1e-4)
     assert all(score < 0.0 for score in together)
     assert reader.score(line, []) == []
@@ -195,7 +194,7 @@ def test_a_question_cannot_smuggle_control_tokens(reader: LocalReader) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
-def testinputs_are_those_of_the_checkpoints_own_processor(reader: LocalReader, checkpoint: Path) -> None:
+def test_inputs_are_those_of_the_checkpoints_own_processor(reader: LocalReader, checkpoint: Path) -> None:
     """GLM's processor itself refuses to start without torchvision, so its video half is left out here."""
     loaded = reader._open()
     theirs = transformers.models.glm46v.processing_glm46v.Glm46VProcessor.__new__(
@@ -255,6 +254,17 @@ def test_a_character_of_several_tokens_is_given_to_the_last() -> None:
     assert texts[:5] == ["a", "", "", "第", "2"]
     cut = token_texts(list("第步".encode())[:-1], Bytes())
     assert cut == ["", "", "第", "", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_code_that_a_checkpoint_brings_does_not_run(ocr_checkpoint: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(ocr_checkpoint, tmp_path / "coded")
+    settings = json.loads((model / "config.json").read_text())
+    settings |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.MineConfig"}}
+    (model / "config.json").write_text(json.dumps(settings))
+    (model / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass MineConfig: ...\n")
+    with pytest.raises(ReaderError, match="does not load as a GLM"):
+        open_local(model)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "no-such-folder", "zai-org/no-such-model", "C:\\models\\glm"])
@@ -333,9 +343,7 @@ def test_a_tokenizer_without_padding_is_padded_with_stops(ocr_checkpoint: Path, 
 def test_weight_type_follows_the_configuration(ocr_checkpoint: Path) -> None:
     reader = open_local(ocr_checkpoint, dtype="bfloat16")
     assert reader._open().model.dtype == torch.bfloat16
-    scores = reader.score(query(crop(40, 100)), ["abc", "第2步"])
-    assert scores is not None
-    assert np.isfinite(scores).all()
+    assert np.isfinite(reader.score(query(crop(40, 100)), ["abc", "第2步"])).all()
 
 
 def test_threads_are_honoured(ocr_checkpoint: Path) -> None:
@@ -370,6 +378,10 @@ def test_a_closed_reader_is_gone(ocr_checkpoint: Path) -> None:
     reader.close()
     with pytest.raises(ReaderError, match="closed"):
         reader.score(query(crop(40, 100)), ["abc"])
+    look = reader.look(query(crop(40, 100)))
+    assert isinstance(look, Look)
+    with pytest.raises(ReaderError, match="closed"):
+        look.score(["abc"])
 
 
 def test_reading_goes_through_the_shared_questions(reader: LocalReader) -> None:
@@ -429,12 +441,25 @@ def test_one_bad_crop_costs_no_other_its_answer(ocr_checkpoint: Path, monkeypatc
     for row in (0, 1, 3, 4, 5, 6):
         assert isinstance(found[row], Answer)
         assert found[row].text == expected[row].text
-    assert reader.score(query(questions[2].pixels), ["abc"]) is None
+    look = reader.look(query(questions[2].pixels))
+    assert isinstance(look, Look)
+    with pytest.raises(
+        torch.OutOfMemoryError
+    ):  # a decoder's word has no place for a failure: the engine's door catches it
+        look.score(["abc"])
 
 
 def test_an_empty_crop_is_no_question(reader: LocalReader) -> None:
     assert isinstance(reader.ask(crop(0, 5), TEXT), Failure)
-    assert reader.score(query(crop(0, 5)), ["abc"]) is None
+    assert isinstance(reader.look(query(crop(0, 5))), Failure)
+
+
+def test_a_look_is_the_decoders_word_and_nothing_else(reader: LocalReader) -> None:
+    asked = query(crop(48, 300))
+    look = reader.look(asked)
+    assert isinstance(look, Look)
+    assert (look.reading, look.ink) == (None, None)
+    assert look.score(["abc", "第2步"]) == reader.score(asked, ["abc", "第2步"])
 
 
 def test_other_weights_under_the_same_name_are_another_checkpoint(ocr_checkpoint: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import fusion
 from fusion.config import LocalVlm, ServedVlm
 from fusion.errors import ConfigError
 from fusion.page import Failure, Reading
-from fusion.vlm import open_reader
+from fusion.vlm import Look, Looks, open_reader
 from fusion.vlm.endpoints import parse_endpoints
 from tests.vlm_readers import completion, opened, query, serving
 
@@ -59,6 +59,20 @@ def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"vlm\.endpoints") as caught:
         parse_endpoints([url], [])
     assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ada:hidden@host.example/v1",
+        "https://host.example/v1?key=hidden",
+        "ftp://ada:hidden@127.0.0.1/v1?key=hidden",
+    ],
+)
+def test_a_secret_in_an_address_is_not_printed(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"vlm\.endpoints") as caught:
+        parse_endpoints([url], [])
+    assert "hidden" not in str(caught.value)
 
 
 def test_the_same_address_twice_is_refused() -> None:
@@ -124,6 +138,28 @@ def test_a_proxy_of_the_environment_is_not_used_for_this_machine(dialect: str, m
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_image_for_an_allowed_host_passes_through_no_proxy(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy is a host that nobody has allowed."""
+    look_up = socket.getaddrinfo
+
+    def known_here(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host in ("pages.invalid", b"pages.invalid"):
+            raise socket.gaierror("no such host")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", known_here)
+    settings = {"dialect": dialect, "retries": 0, "allowed_hosts": ("pages.invalid",)}
+    with serving(answer) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        with opened(ServedVlm(endpoints=("http://pages.invalid/v1",), **settings)) as reader:  # type: ignore[arg-type]
+            ((item, _),) = reader.read([query("Wortlaut")])
+    assert isinstance(item, Failure)
+    assert item.kind == "unreachable"
+    assert proxy.requests == []
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_no_text_and_no_image_is_logged(dialect: str, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("", "openai", "httpx2", "httpcore2", "httpx", "httpcore", "fusion"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -149,8 +185,11 @@ def test_the_packaged_reader_asks_no_network_and_tells_no_folder(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     caplog.set_level(logging.DEBUG)
     with opened(LocalVlm(threads=1)) as reader:
-        ((item,),) = reader.read([query("Wortlaut", before="Vorzeile")])
-    assert isinstance(item, Reading)
-    assert item.recipe.model.startswith("small ")
-    assert str(Path(fusion.__file__).parent) not in repr(item.recipe)
+        assert isinstance(reader, Looks)
+        look = reader.look(query("Wortlaut", before="Vorzeile"))
+        assert isinstance(look, Look)
+        assert len(look.score(["Wortlaut"])) == 1
+    assert look.reading is not None
+    assert (look.reading.recipe.model or "").startswith("small@")
+    assert str(Path(fusion.__file__).parent) not in repr(look.reading.recipe)
     assert all(text not in caplog.text for text in ("Wortlaut", "Vorzeile"))

@@ -72,6 +72,7 @@ def test_the_inference_dialect() -> None:
     assert answer == Answer("hello word")
     assert isinstance(reading, Reading)
     assert (reading.score, reading.finish, reading.recipe.temperature) == (None, None, None)
+    assert reading.recipe.model == "unnamed, 127.0.0.1"  # the dialect names none, and vlm.model is not asked for
 
 
 def test_an_endpoint_without_logprobs_is_asked_without_from_then_on() -> None:
@@ -252,6 +253,10 @@ def test_the_cache_spares_requests_and_knows_what_differs(tmp_path: Path) -> Non
         with opened(config(server, cache=tmp_path / "c.sqlite")) as reader:
             assert reader.read(asked) == first
             assert len(server.requests) == 2
+        with serving(lambda p, b: completion("hello")) as other:  # the same name may be another model elsewhere
+            with opened(config(other, cache=tmp_path / "c.sqlite")) as reader:
+                reader.read(asked[:1])
+            assert len(other.requests) == 1
         for changed in ({"model": "other"}, {"max_tokens": 99}, {"language": "zh"}, {"thinking": True}):
             before = len(server.requests)
             with opened(config(server, cache=tmp_path / "c.sqlite", **changed)) as reader:
@@ -259,9 +264,10 @@ def test_the_cache_spares_requests_and_knows_what_differs(tmp_path: Path) -> Non
             assert len(server.requests) == before + 1
 
 
-def test_failures_are_not_cached(tmp_path: Path) -> None:
-    replies = [(500, "boom", {}), completion("hello")]
-    settings = {"cache": tmp_path / "c.sqlite", "retries": 0}
+@pytest.mark.parametrize("bad", [(500, "boom", {}), completion(""), completion(" \n")])
+def test_failures_and_empty_answers_are_not_cached(tmp_path: Path, bad: Reply) -> None:
+    replies = [bad, completion("hello")]
+    settings = {"cache": tmp_path / "c.sqlite", "retries": 0, "attempts": 1}
     with serving(lambda p, b: replies.pop(0)) as server, opened(config(server, **settings)) as reader:
         assert isinstance(only(reader.read([query("hello")])), Failure)
         assert isinstance(only(reader.read([query("hello")])), Reading)

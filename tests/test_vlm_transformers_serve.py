@@ -31,6 +31,7 @@ from fusion.page import Failure, Reading
 from fusion.vlm import Answer, Query, endpoints
 from fusion.vlm.acceptance import Symptom
 from fusion.vlm.local import LocalReader
+from fusion.vlm.small import GRAPHS, HEAD, READER
 from tests.vlm_readers import opened, query
 
 SMALL = Path(fusion.vlm.__file__).parent / "small"
@@ -46,10 +47,10 @@ def servable(folder: Path) -> Path:
     torchvision. PaddleOCRVLProcessor is the same without video: one image token of the prompt becomes one for each merged
     patch. It asks the tokenizer which token that is.
 
-    The witness stays behind: with it the local reader levels a crop first, which no server does. Without it both see the
-    same pixels.
+    Head, graphs and their settings stay behind: with them it opens as the small reader, which does not write. Without them
+    it is a GLM like any other, here and at the server.
     """
-    shutil.copytree(SMALL, folder, ignore=shutil.ignore_patterns("witness.*"))
+    shutil.copytree(SMALL, folder, ignore=shutil.ignore_patterns(HEAD, READER, *GRAPHS.values()))
     (folder / "processor_config.json").write_text('{"processor_class": "PaddleOCRVLProcessor"}', encoding="utf-8")
     words = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     words["image_token"] = "<|image|>"

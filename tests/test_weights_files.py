@@ -1,5 +1,4 @@
-"""Model folders made from the packaged weights: made once, safe to make twice at a time, never half there; and the
-small reader's files as they are packaged."""
+"""Where weights lie: PP-OCR's in the wheel that carries them or in a folder, the small reader's in the package."""
 
 from __future__ import annotations
 
@@ -7,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import tomllib
 import unicodedata
 from importlib.metadata import PackageNotFoundError
@@ -15,108 +13,65 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
-import yaml
 
 import fusion.vlm
-from fusion.config import LocalVlm, OcrConfig
+from fusion.config import LocalVlm
 from fusion.errors import DependencyError, ReaderError
 from fusion.ocr import weights
-from fusion.ocr.paddle import PaddleEngine
-from fusion.vlm.checkpoint import load
+from fusion.vlm import Look, open_reader
+from fusion.vlm.local import LocalReader
+from fusion.vlm.small import GRAPHS, HEAD, MODEL, READER, Small, SmallReader
+from tests.paddle_models import characters_of, recognition_yml, write_yml
+from tests.vlm_readers import query
 
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FUSION_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+# --- PP-OCR -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", [weights.DETECTION, weights.RECOGNITION])
-def test_a_folder_holds_the_weights_and_their_description(cache: Path, model: str) -> None:
-    folder = weights.model_folder(model)
-    assert folder.parent == cache / "models"
-    assert {path.name for path in folder.iterdir()} == {"inference.onnx", "inference.yml"}
-    assert (folder / "inference.onnx").read_bytes() == weights.packaged_onnx(model).read_bytes()
-    content = yaml.safe_load((folder / "inference.yml").read_text(encoding="utf-8"))
-    assert content["Global"]["model_name"] == model
-    if model == weights.RECOGNITION:
-        characters = content["PostProcess"]["character_dict"]
-        assert len(characters) == len(set(characters)) == 18_708
-        assert all(isinstance(one, str) and len(one) == 1 for one in characters)  # "1" and "y" are no numbers or yes
+def test_the_packaged_model_is_an_onnx_file_of_the_wheel(model: str) -> None:
+    path = weights.packaged_onnx(model)
+    assert path.suffix == ".onnx"
+    assert path.stat().st_size > 1e6
+    assert weights.onnx_file(model, None) == path
 
 
-def test_the_second_call_makes_nothing(cache: Path) -> None:
-    first = weights.model_folder(weights.DETECTION)
-    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
-    assert weights.model_folder(weights.DETECTION) == first
-    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+def test_the_recogniser_names_its_characters_each_once() -> None:
+    characters = characters_of(weights.packaged_onnx(weights.RECOGNITION))
+    assert len(characters) == len(set(characters)) == 18_708
+    assert all(len(one) == 1 for one in characters)
+    assert weights.listed_characters(weights.packaged_onnx(weights.RECOGNITION)) == []  # they are in the model
 
 
-def test_the_two_models_have_two_folders(cache: Path) -> None:
-    assert weights.model_folder(weights.DETECTION) != weights.model_folder(weights.RECOGNITION)
-    assert len(list((cache / "models").iterdir())) == 2
+def test_a_model_of_ones_own_is_found_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "inference.onnx").write_bytes(b"")
+    assert weights.onnx_file("any name", tmp_path) == tmp_path / "inference.onnx"
 
 
-def test_an_upgraded_package_makes_a_new_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = weights.model_folder(weights.DETECTION)
-    monkeypatch.setattr(weights, "version", lambda package: "99.0")
-    assert weights.model_folder(weights.DETECTION) != old
-    assert old.is_dir()
+def test_listed_characters_are_texts_whatever_yaml_would_take_them_for(tmp_path: Path) -> None:
+    characters = ["1", "y", "n", "~", "=", "-", "'", '"', "#", "二", "\u3000"]
+    write_yml(tmp_path, recognition_yml(characters))
+    assert weights.listed_characters(tmp_path / "inference.onnx") == characters
+    (tmp_path / "inference.yml").write_text("PostProcess: {character_dict: [1, a, 二]}", encoding="utf-8")
+    assert weights.listed_characters(tmp_path / "inference.onnx") == ["1", "a", "二"]
 
 
-def test_processes_may_make_it_at_once(cache: Path) -> None:
-    code = f"from fusion.ocr.weights import model_folder; print(model_folder({weights.DETECTION!r}))"
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    answers = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0, 0, 0], answers
-    (folder,) = {Path(out.strip()) for out, _ in answers}
-    assert {path.name for path in folder.iterdir()} == {"inference.onnx", "inference.yml"}
-    assert list((cache / "models").iterdir()) == [folder]  # nothing left over
+@pytest.mark.parametrize("content", [b"", b"- a", b"PostProcess: {}", b"PostProcess: 5", b"a: [", b"\xff\xfe\x00"])
+def test_a_list_that_can_not_be_understood_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "inference.yml").write_bytes(content)
+    with pytest.raises(ReaderError, match="lists no characters") as caught:
+        weights.listed_characters(tmp_path / "inference.onnx")
+    assert caught.value.subject == str(tmp_path / "inference.yml")
 
 
-def test_threads_may_make_it_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = weights.shutil.copy
-    quicker: list[Path] = []
-
-    def copy_while_another_thread_makes_it(source: Path, target: Path) -> None:
-        copy(source, target)
-        monkeypatch.setattr(weights.shutil, "copy", copy)
-        thread = threading.Thread(target=lambda: quicker.append(weights.model_folder(weights.DETECTION)))
-        thread.start()
-        thread.join(60)
-
-    monkeypatch.setattr(weights.shutil, "copy", copy_while_another_thread_makes_it)
-    slower = weights.model_folder(weights.DETECTION)
-    assert quicker == [slower]
-    assert {path.name for path in slower.iterdir()} == {"inference.onnx", "inference.yml"}
-    assert list((cache / "models").iterdir()) == [slower]
-
-
-def test_an_interrupted_making_leaves_no_folder_that_looks_ready(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(*_: object, **__: object) -> str:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(weights.yaml, "safe_dump", breaks)
-        with pytest.raises(KeyboardInterrupt):
-            weights.model_folder(weights.DETECTION)
-    folder = weights.model_folder(weights.DETECTION)
-    assert (folder / "inference.yml").stat().st_size > 100
-
-
-def test_a_missing_package_says_what_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(package: str) -> None:
         raise PackageNotFoundError(package)
 
     monkeypatch.setattr(weights, "files", missing)
     with pytest.raises(DependencyError, match="weights are not installed") as caught:
-        weights.model_folder(weights.DETECTION)
+        weights.packaged_onnx(weights.DETECTION)
     assert "pip install" in caught.value.way_out
     assert "rapidocr" in caught.value.way_out
-    assert not cache.exists()
 
 
 @pytest.mark.parametrize("listed", [None, []])
@@ -128,7 +83,7 @@ def test_a_package_without_the_file_says_so_too(monkeypatch: pytest.MonkeyPatch,
 
 def test_another_model_must_be_given_as_a_folder() -> None:
     with pytest.raises(DependencyError, match="is not packaged") as caught:
-        weights.model_folder("PP-OCRv6_medium_rec")
+        weights.packaged_onnx("PP-OCRv6_medium_rec")
     assert weights.RECOGNITION in caught.value.way_out
     assert "ocr.*_dir" in caught.value.way_out
 
@@ -141,34 +96,6 @@ def test_weights_are_found_without_importing_the_package_that_carries_them() -> 
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
-def test_cache_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FUSION_CACHE", str(tmp_path / "own"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert weights.cache_home() == tmp_path / "own"
-    monkeypatch.delenv("FUSION_CACHE")
-    assert weights.cache_home() == tmp_path / "xdg" / "fusion"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert weights.cache_home() == tmp_path / ".cache" / "fusion"
-
-
-def test_a_cache_that_can_not_be_written_is_an_error_with_a_way_out(cache: Path) -> None:
-    cache.write_text("a file where the folder should be")
-    with pytest.raises(ReaderError, match="ocr: "):
-        PaddleEngine(OcrConfig())
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DependencyError, match="is not a folder") as caught:
-        PaddleEngine(OcrConfig(detection_dir=tmp_path / "none"))
-    assert caught.value.subject == str(tmp_path / "none")
-
-
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReaderError, match="can't load the models"):
-        PaddleEngine(OcrConfig(detection_dir=tmp_path))
-
-
 # --- the second reader's own ----------------------------------------------------------------------------------------
 
 SMALL = Path(fusion.vlm.__file__).parent / "small"
@@ -176,7 +103,7 @@ SMALL = Path(fusion.vlm.__file__).parent / "small"
 
 def test_the_small_reader_is_whole_and_every_file_of_it_is_packaged() -> None:
     names = {path.name for path in SMALL.iterdir() if path.is_file()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "witness.json", "witness.safetensors"} <= names
+    assert {MODEL, HEAD, READER, *GRAPHS.values(), "config.json", "tokenizer.json"} <= names
     settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = settings["tool"]["setuptools"]["package-data"]["fusion"]
     for name in names:
@@ -185,7 +112,7 @@ def test_the_small_reader_is_whole_and_every_file_of_it_is_packaged() -> None:
 
 
 def test_the_small_readers_alphabet_is_single_nfc_characters_each_once() -> None:
-    settings = json.loads((SMALL / "witness.json").read_text(encoding="utf-8"))
+    settings = json.loads((SMALL / READER).read_text(encoding="utf-8"))
     alphabet = settings["alphabet"]
     assert len(alphabet) == len(set(alphabet))
     assert unicodedata.is_normalized("NFC", alphabet)
@@ -194,23 +121,39 @@ def test_the_small_readers_alphabet_is_single_nfc_characters_each_once() -> None
 
 
 def test_the_small_reader_says_of_letters_it_knows_whatever_stands_on_the_crop() -> None:
-    checkpoint = load(LocalVlm(threads=1))
-    witness = checkpoint.witness
-    assert witness is not None
-    assert witness.knows("Napa 0.5 mg ×2")
-    assert witness.knows("")
-    assert not witness.knows("第2步")
+    small = Small(SMALL, threads=1)
+    assert small.knows("Napa 0.5 mg ×2")
+    assert small.knows("")
+    assert not small.knows("第2步")
     for height, width, characters in ((1, 1, 0), (5, 1500, 3), (300, 9, 12), (64, 64, 10), (48, 300, 0)):
         for shade in (0, 255):
-            look, _ = witness.look(np.full((height, width, 3), shade, np.uint8), characters)
+            pixels = np.full((height, width, 3), shade, np.uint8)
+            look, _ = small.look(pixels, characters)
             assert 0 <= look.quality <= 1
             assert np.isfinite(look.score(["Napa", ""])).all()
-            assert set(look.best.greedy) <= set(witness.alphabet)
+            assert set(look.best.greedy) <= set(small.alphabet)
             assert all(0 <= left <= right for left, right in look.place("ab"))
+            assert all(-1e4 < score < 0 for score in small.score(pixels, ["Napa", ""]))
 
 
-def test_a_checkpoint_without_the_witnesss_settings_has_no_witness(tmp_path: Path) -> None:
+def test_the_graphs_of_the_small_reader_are_enough_to_read_with_it(tmp_path: Path) -> None:
+    for name in (MODEL, HEAD, READER, *GRAPHS.values()):
+        shutil.copy(SMALL / name, tmp_path / name)
+    reader = SmallReader(LocalVlm(model=str(tmp_path), threads=1))
+    packaged = SmallReader(LocalVlm(threads=1))
+    asked = query("Napa 500 mg")
+    one, other = reader.look(asked), packaged.look(asked)
+    assert isinstance(one, Look)
+    assert isinstance(other, Look)
+    assert one.score(["Napa", "Nepa"]) == other.score(["Napa", "Nepa"])
+    assert one.reading is not None
+    assert other.reading is not None
+    assert one.reading.text == other.reading.text
+
+
+def test_the_small_reader_without_its_settings_is_a_glm_like_any_other(tmp_path: Path) -> None:
     without = tmp_path / "without"
-    shutil.copytree(SMALL, without)
-    (without / "witness.json").unlink()
-    assert load(LocalVlm(model=str(without), threads=1)).witness is None
+    shutil.copytree(SMALL, without, ignore=shutil.ignore_patterns(READER, *GRAPHS.values(), HEAD))
+    opened = open_reader(LocalVlm(model=str(without), threads=1))
+    assert isinstance(opened, LocalReader)
+    opened.close()

@@ -1,7 +1,8 @@
 """What the tests of the vlm room share: queries, a scripted server, and every reader that must keep the contract.
 
-`READERS` maps a name to a context manager that opens a reader. A reader in it reads each of `QUERIES`, or declines it with
-a kind of failure that says that nobody was asked; it reads at least one.
+`READERS` maps a name to a context manager that opens a reader, `PROTOCOLS` to the protocols that it implements. A reader in
+it reads, or looks at, each of `QUERIES`, or declines it with a kind of failure that says that nobody was asked; it has
+something to say about at least one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from fusion.config import LocalVlm, ReplayVlm, ServedVlm
 from fusion.ink import InkLine
 from fusion.page import Candidate, Position, Reading, Recipe
-from fusion.vlm import Query, Reader, open_reader
+from fusion.vlm import Answers, Looks, Query, Reader, Writes, open_reader
 
 WAIT = threading.Event()
 """A scripted server that hangs waits for this; set when a test is over."""
@@ -198,4 +199,11 @@ READERS: dict[str, Callable[[Path], AbstractContextManager[Reader]]] = {
     "replay": _replay,
     "local": _local,
     "small": _small,
+}
+PROTOCOLS: dict[str, set[type]] = {
+    "served-openai": {Writes, Answers},
+    "served-inference": {Writes, Answers},
+    "replay": {Writes},
+    "local": {Looks, Writes, Answers},
+    "small": {Looks},
 }

@@ -1,14 +1,16 @@
 """The OCR room: an upright page in, lines in reading order out, each with candidates and answers about any string.
 
-Knows PaddleOCR, CTC and the order of lines; knows nothing of a second reader or of decisions. Nothing is dropped for a
+Knows PP-OCR, CTC and the order of lines; knows nothing of a second reader or of decisions. Nothing is dropped for a
 low score: those lines are the job.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -16,13 +18,15 @@ from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
 from fusion.ctc import Posterior, Views
-from fusion.ink import InkLine, PageImage
+from fusion.ink import InkLine, PageImage, image_sha256
 from fusion.ocr import layout
-from fusion.ocr.paddle import PaddleEngine, column_px
-from fusion.page import Failure, Position, Reading, Recipe
+from fusion.ocr.onnx import OnnxModels, Recognizer, column_px
+from fusion.page import Failure, Position, Reading, Recipe, is_ideograph
 
 __all__ = ["OcrReader"]
 
+LATIN = Path(str(files("fusion.ocr") / "latin" / "recogniser.onnx"))
+"""PP-OCR's recogniser trained on with real Latin hands; its card stands beside it."""
 LOOKS = 3
 """Looks kept at a line that was read at several widths."""
 TALL = 1.5
@@ -38,13 +42,52 @@ class _View:
     turned: bool = False
 
 
+class Models(Protocol):
+    """What finds and recognises writing: PP-OCR under one of two runtimes.
+
+    Attributes:
+        engine, version, model: what a reading's recipe records.
+        detection_model: name of the model that finds regions.
+        characters: one text per class of a posterior; the first is the blank.
+    """
+
+    engine: str
+    version: str
+    model: str
+    detection_model: str
+    characters: tuple[str, ...]
+
+    def regions(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+        """Regions of writing on a page, in no order."""
+        ...
+
+    def posteriors(self, crops: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """CTC posterior of each crop."""
+        ...
+
+    def close(self) -> None:
+        """Give the models' memory back."""
+        ...
+
+
+def open_models(config: OcrConfig) -> Models:
+    """The models that a configuration names; see `OnnxModels` and `PaddleModels` for errors."""
+    if config.engine == "onnx":
+        return OnnxModels(config)
+    from fusion.ocr.paddle import PaddleModels
+
+    return PaddleModels(config)
+
+
 class OcrReader:
-    """Finds lines and reads them. Keeps no state between pages, so a page in a batch reads as it does alone."""
+    """Finds lines and reads them. Keeps no state between pages, and may be used from several threads at once."""
 
     def __init__(self, config: OcrConfig) -> None:
-        """Load the models; see `PaddleEngine` for errors."""
+        """Load the models; see `open_models` for errors."""
         self._config = config
-        self._engine = PaddleEngine(config)
+        self._engine = open_models(config)
+        self._latin = Recognizer(LATIN, "latin hands", config.threads)
+        self._spells = frozenset(self._latin.characters[1:])
 
     def read(self, page: PageImage, *, crop: bool = False) -> tuple[InkLine, ...]:
         """Lines of a page in reading order.
@@ -69,9 +112,10 @@ class OcrReader:
         return tuple(lines)
 
     @property
-    def seconds(self) -> float:
-        """Time spent in PaddleOCR itself since the start, s."""
-        return self._engine.seconds
+    def identity(self) -> str:
+        """What its readings depend on beside the settings: models and runtime."""
+        engine = self._engine
+        return f"{engine.detection_model} {engine.model} {self._latin.model} {engine.engine} {engine.version}"
 
     def close(self) -> None:
         """Give the models' memory back."""
@@ -88,43 +132,58 @@ class OcrReader:
         return view
 
     def _looks(self, crop: NDArray[np.uint8]) -> Views:
-        (plain,) = self._read(crop, [crop])
+        return self._at_widths(crop, lambda view: self._engine.posteriors([view])[0], self._engine.characters, None)
+
+    def _hand(self, crop: NDArray[np.uint8], text: str) -> tuple[Reading, Views] | tuple[None, None]:
+        """The second look, by the recogniser of Latin hands; of lines in another script it says nothing."""
+        if any(map(is_ideograph, text)):
+            return None, None
+        looks = self._at_widths(crop, self._latin.posterior, self._latin.characters, self._spells)
+        recipe = Recipe("pp-ocr/latin hands", self._engine.version, self._latin.model, image_sha256(crop))
+        return self._reading("hand", looks, recipe, float(crop.shape[1])), looks
+
+    def _at_widths(
+        self,
+        crop: NDArray[np.uint8],
+        read: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+        characters: Sequence[str],
+        spells: frozenset[str] | None,
+    ) -> Views:
+        """Looks at a crop: as it is; where that is poor or cramped also stretched. Columns are measured on the crop."""
+
+        def look(view: NDArray[np.uint8]) -> Posterior:
+            column = column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1]
+            return Posterior.compact(read(view), characters, column, spells)
+
+        plain = look(crop)
         on_ink = crop.shape[1] / column_px(*crop.shape[1::-1])
         cramped = on_ink < self._config.cramped * max(1, len(plain.greedy))
         if not cramped and plain.quality >= self._config.poor:
             return Views((plain,))
-        stretched = self._read(crop, [_stretched(crop, factor) for factor in self._config.stretches])
+        stretched = [look(_stretched(crop, factor)) for factor in self._config.stretches]
         ranked = sorted([plain, *stretched], key=lambda posterior: -posterior.quality)
         return Views(tuple(ranked[:LOOKS]))
-
-    def _read(self, crop: NDArray[np.uint8], views: Sequence[NDArray[np.uint8]]) -> list[Posterior]:
-        """Posterior of each view of a crop, with columns measured in px of the crop."""
-        return [
-            Posterior.compact(
-                full, self._engine.characters, column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1]
-            )
-            for view, full in zip(views, self._engine.posteriors(views), strict=True)
-        ]
 
     def _line(
         self, name: str, polygon: tuple[tuple[float, float], ...], crop: NDArray[np.uint8], ink: Views
     ) -> InkLine:
-        reading = Reading(
-            source="ocr",
-            text=ink.best.greedy,
-            recipe=Recipe(
-                engine=f"paddleocr/{self._config.engine}",
-                version=self._engine.version,
-                model=self._engine.model,
-                image_sha256=hashlib.sha256(crop.tobytes()).hexdigest(),
-            ),
-            positions=_within(ink.best.positions(self._config.top_k), float(crop.shape[1])),
-            nbest=ink.nbest(self._config.nbest),
-            score=ink.score([ink.best.greedy])[0],
-            raw=ink.best.greedy,
-        )
+        recipe = Recipe(f"pp-ocr/{self._engine.engine}", self._engine.version, self._engine.model, image_sha256(crop))
+        reading = self._reading("ocr", ink, recipe, float(crop.shape[1]))
         failures = () if ink.best.greedy else (Failure("ocr", "empty", "the OCR reads nothing on this line"),)
-        return InkLine(name, polygon, crop, reading, ink, failures)
+        hand, hand_ink = self._hand(crop, ink.best.greedy)
+        return InkLine(name, polygon, crop, reading, ink, failures, hand, hand_ink)
+
+    def _reading(self, source: Literal["ocr", "hand"], looks: Views, recipe: Recipe, width: float) -> Reading:
+        best = looks.best
+        return Reading(
+            source=source,
+            text=best.greedy,
+            recipe=recipe,
+            positions=_within(best.positions(self._config.top_k), width),
+            nbest=looks.nbest(self._config.nbest),
+            score=looks.score([best.greedy])[0],
+            raw=best.greedy,
+        )
 
 
 def _within(positions: Sequence[Position], width: float) -> tuple[Position, ...]:

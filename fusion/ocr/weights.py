@@ -1,21 +1,16 @@
-"""Model folders for PaddleOCR made from the weights that the `rapidocr` wheel carries.
+"""Where the models of PP-OCR lie: in the wheel that carries them, or in a folder of the user's.
 
-Knows where the ONNX files lie and what PaddleOCR wants beside them; reads no image. Nothing is downloaded.
+Knows files and packages; opens no model. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
-from importlib.metadata import PackageNotFoundError, files, version
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from fusion.errors import DependencyError
+from fusion.errors import DependencyError, ReaderError
 
 DETECTION = "PP-OCRv6_small_det"
 RECOGNITION = "PP-OCRv6_small_rec"
@@ -46,87 +41,34 @@ def packaged_onnx(model: str) -> Path:
     )
 
 
-def cache_home() -> Path:
-    """Folder for derived files: `$FUSION_CACHE`, else `$XDG_CACHE_HOME/fusion`, else `~/.cache/fusion`."""
-    given = os.environ.get("FUSION_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fusion"
+def onnx_file(model: str, folder: Path | None) -> Path:
+    """The ONNX file of a model: the packaged one, or `inference.onnx` in a folder.
 
-
-def model_folder(model: str) -> Path:
-    """A folder with `inference.onnx` and `inference.yml` for a packaged model; made once and kept.
-
-    The folder's name carries the size of the weights and the package version, so an upgrade makes a new one.
+    Raises:
+        DependencyError: there is no such file.
     """
-    source = packaged_onnx(model)
-    key = hashlib.sha256(f"{version('rapidocr')} {source.stat().st_size}".encode()).hexdigest()[:12]
-    folder = cache_home() / "models" / f"{model}-{key}"
-    if (folder / "inference.yml").is_file():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    staging.chmod(0o755)  # mkdtemp's 0700 would lock out the other users of a shared cache
-    shutil.copy(source, staging / "inference.onnx")
-    content = _recognition_yml(source) if model == RECOGNITION else _detection_yml()
-    (staging / "inference.yml").write_text(
-        yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8"
-    )
+    if folder is None:
+        return packaged_onnx(model)
+    if not folder.is_dir():
+        raise DependencyError(folder, "is not a folder", "Check ocr.detection_dir and ocr.recognition_dir.")
+    path = folder / "inference.onnx"
+    if not path.is_file():
+        way = "Export the model to ONNX, or set ocr.engine: paddle for a model of PaddlePaddle."
+        raise DependencyError(path, "there is no such file", way)
+    return path
+
+
+def listed_characters(model: Path) -> list[str]:
+    """The characters that `inference.yml` beside a recognition model lists, without blank and space; [] if there is none.
+
+    Raises:
+        ReaderError: the file can't be understood.
+    """
+    path = model.with_name("inference.yml")
+    if not path.is_file():
+        return []
     try:
-        staging.rename(folder)
-    except OSError:  # another process was quicker: its folder is as good
-        shutil.rmtree(staging, ignore_errors=True)
-    return folder
-
-
-def _recognition_yml(source: Path) -> dict[str, Any]:
-    """What PaddleOCR's recogniser needs; the character list is inside the ONNX file."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-    characters = session.get_modelmeta().custom_metadata_map["character"].splitlines()
-    return {
-        "Global": {"model_name": RECOGNITION},
-        "PreProcess": {
-            "transform_ops": [
-                {"DecodeImage": {"channel_first": False, "img_mode": "BGR"}},
-                {"MultiLabelEncode": {"gtc_encode": "NRTRLabelEncode"}},
-                {"RecResizeImg": {"image_shape": [3, 48, 320]}},
-                {"KeepKeys": {"keep_keys": ["image"]}},
-            ]
-        },
-        "PostProcess": {"name": "CTCLabelDecode", "character_dict": characters},
-    }
-
-
-def _detection_yml() -> dict[str, Any]:
-    """What PaddleOCR's detector needs: ImageNet normalisation and DB post-processing as published."""
-    return {
-        "Global": {"model_name": DETECTION},
-        "PreProcess": {
-            "transform_ops": [
-                {"DecodeImage": {"channel_first": False, "img_mode": "BGR"}},
-                {"DetLabelEncode": None},
-                {"DetResizeForTest": {"resize_long": 960}},
-                {
-                    "NormalizeImage": {
-                        "mean": [0.485, 0.456, 0.406],
-                        "std": [0.229, 0.224, 0.225],
-                        "order": "hwc",
-                        "scale": "1./255.",
-                    }
-                },
-                {"ToCHWImage": None},
-                {"KeepKeys": {"keep_keys": ["image", "shape", "polys", "ignore_tags"]}},
-            ]
-        },
-        "PostProcess": {
-            "name": "DBPostProcess",
-            "thresh": 0.3,
-            "box_thresh": 0.6,
-            "max_candidates": 1000,
-            "unclip_ratio": 1.5,
-        },
-    }
+        return [str(one) for one in yaml.safe_load(path.read_text(encoding="utf-8"))["PostProcess"]["character_dict"]]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        way = "It comes with the model; its PostProcess section lists the characters."
+        raise ReaderError(path, f"lists no characters ({type(error).__name__})", way) from error

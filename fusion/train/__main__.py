@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fusion.errors import ConfigError, FusionError
-from fusion.train.recipe import load_recipe
+from fusion.train.recipe import load_recipe, load_recogniser_recipe
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -39,6 +39,47 @@ def reader(
 
 
 @app.command()
+def recogniser(
+    config: Annotated[Path, typer.Option(help="Recipe, a YAML file.")],
+    device: Annotated[str | None, typer.Option(help="Torch device, instead of the recipe's.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="Time of the whole run, instead of the recipe's.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Crops per step, instead of the recipe's.")] = None,
+    rate: Annotated[float | None, typer.Option(min=1e-9, help="Peak step length, instead of the recipe's.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that make crops, instead of the recipe's.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the result, instead of the recipe's.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder of the material, instead of the recipe's.")] = None,
+    gather: Annotated[bool, typer.Option("--gather", help="Only fill the folder of the material.")] = False,
+) -> None:
+    """Fine-tune PP-OCR's recogniser on real handwriting; a broken run continues from its saved state."""
+    given = {
+        "device": device,
+        "seconds": seconds,
+        "batch": batch,
+        "rate": rate,
+        "workers": workers,
+        "output": output,
+        "work": work,
+    }
+    recipe = load_recogniser_recipe(config, {key: value for key, value in given.items() if value is not None})
+    from fusion.train.recogniser import prepare, train
+
+    recipe.output.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    with (recipe.output / "log.jsonl").open("a", encoding="utf-8") as file:
+
+        def log(line: str) -> None:
+            typer.echo(f"{time.monotonic() - begun:7.1f} {line}")
+            file.write(line + "\n")
+            file.flush()
+
+        prepare(recipe, log) if gather else train(recipe, log)
+
+
+@app.command()
 def adapt(
     data: Annotated[Path, typer.Option(help='Corrections, a JSONL file of {"image": …, "text": …}.')],
     output: Annotated[Path, typer.Option(help="Folder of the new checkpoint: name it in vlm.model.")],
@@ -62,6 +103,17 @@ def adapt(
         f"character error rate on corrections kept out: {rates['before']:.3f} before, {rates['after']:.3f} after"
     )
     typer.echo(f"use it with --set vlm.model={output}")
+
+
+@app.command()
+def graphs(
+    folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint of the small reader.")],
+) -> None:
+    """Write the ONNX graphs of a checkpoint of the small reader anew, from its weights; nothing is trained."""
+    from fusion.train.graphs import rewrite_graphs
+
+    rewrite_graphs(folder)
+    typer.echo(f"wrote look.onnx, prompt.onnx, proceed.onnx and reader.json in {folder}")
 
 
 @app.command()

@@ -18,7 +18,7 @@ from fusion.train.crops import Deck, Sample, read_crop
 from fusion.train.export import calibrate, export
 from fusion.train.learn import Decks, Learner
 from fusion.train.recipe import Recipe, Size, Stage, Synthetic
-from fusion.vlm.witness import SETTINGS
+from fusion.vlm.small import READER
 
 FEWEST = 20
 KEPT_OUT = "kept_out.tsv"
@@ -121,7 +121,7 @@ def _size(folder: Path) -> Size:
     """Sides of an exported checkpoint."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        witness = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        witness = json.loads((folder / READER).read_text(encoding="utf-8"))
         vision, text = config["vision_config"], config["text_config"]
         return Size(
             patch=vision["patch_size"],

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fusion.errors import InputError
 from fusion.train.recipe import Ink
-from fusion.vlm.witness import level
+from fusion.vlm.small import level
 
 ROOM = 64
 """Height at which real crops are kept, px: more than the tower sees, so that zooming in stays sharp."""

@@ -1,4 +1,4 @@
-"""From a trained network to a checkpoint folder that loads like any other GLM, with its witness and its model card.
+"""From a trained network to a checkpoint folder: one that loads like any other GLM, with its head, its graphs and its card.
 
 Knows files; trains nothing. The witness is calibrated on words that it was not trained on: a share of every frame is
 spread over the alphabet, so that a stroke it misreads costs a bounded number of nats.
@@ -16,8 +16,11 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from fusion.train.crops import Sample
+from fusion.train.graphs import write_graphs
 from fusion.train.learn import Learner
-from fusion.vlm.witness import SETTINGS, WEIGHTS, grey, pad, soften, tower
+from fusion.train.network import PROMPT
+from fusion.train.tower import pad, soften, tower
+from fusion.vlm.small import HEAD, grey
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1)
 """Shares tried."""
@@ -53,8 +56,8 @@ def export(learner: Learner, folder: Path, card: str, softness: float) -> None:
         "alphabet": size.alphabet,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(images, indent=1) + "\n", encoding="utf-8")
-    (folder / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    save_file({name: weight.contiguous() for name, weight in learner.head.state_dict().items()}, folder / WEIGHTS)
+    save_file({name: weight.contiguous() for name, weight in learner.head.state_dict().items()}, folder / HEAD)
+    write_graphs(model, learner.head.eval(), words, PROMPT, settings, folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
     for file in folder.glob("*.safetensors"):
         file.chmod(0o644)  # written for one's own eyes otherwise

@@ -32,7 +32,8 @@ from fusion.train import network
 from fusion.train.crops import Deck, Sample, cuts, distort, join
 from fusion.train.muon import Muon
 from fusion.train.recipe import Recipe, Stage
-from fusion.vlm.witness import WEIGHTS, CtcHead, columns_of, grey, pad, tower, tower_block
+from fusion.train.tower import CtcHead, columns_of, pad, tower, tower_block
+from fusion.vlm.small import HEAD, grey
 
 WARM = 100
 """Steps until the full step length."""
@@ -350,7 +351,7 @@ class Learner:
             self.model.load_state_dict(
                 load_file(folder / "model.safetensors"), strict=False
             )  # tied weights: stored once
-            self.head.load_state_dict(load_file(folder / WEIGHTS))
+            self.head.load_state_dict(load_file(folder / HEAD))
         except (OSError, SafetensorError, RuntimeError) as error:
             way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt` has written."
             raise InputError(folder, f"can't be gone on from ({type(error).__name__})", way) from error

@@ -36,7 +36,7 @@ from fusion.vlm.checkpoint import Checkpoint, load
 from fusion.vlm.local import LocalReader
 from fusion.vlm.prompts import render
 from fusion.vlm.protocol import Query
-from fusion.vlm.witness import WEIGHTS
+from fusion.vlm.small import READER
 
 PROJECTIONS = r".*language_model.*\.(q|k|v|o|gate|up|gate_up|down)_proj"
 """Modules that get an adapter. The vision tower has projections of the same names, hence the path."""
@@ -315,8 +315,6 @@ def _export(checkpoint: Checkpoint, folder: Path) -> None:
     name = checkpoint.model.name_or_path
     source = Path(str(cached_file(name, "config.json", local_files_only=True))).parent
     kept = {file for pattern in KEPT_FILES for file in source.glob(pattern)}
-    if checkpoint.witness is not None:  # it looks at the vision tower, which is what it was
-        kept.add(source / WEIGHTS)
     for file in kept:
-        if file.name != "config.json" and not file.name.endswith(".index.json"):
+        if file.name not in ("config.json", READER) and not file.name.endswith(".index.json"):
             shutil.copyfile(file, folder / file.name)

@@ -12,7 +12,7 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from fusion.train.recipe import Size
-from fusion.vlm.witness import CtcHead
+from fusion.train.tower import CtcHead
 
 PROMPT = "Text Recognition:"
 """GLM-OCR's own fixed prompt; one token here, since a decoder of this size understands no other."""

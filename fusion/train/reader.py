@@ -5,6 +5,7 @@ Knows the order of work; the parts know how.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections import Counter
 from collections.abc import Callable
@@ -138,8 +139,9 @@ def names_of(recipe: Recipe) -> list[str]:
 
 
 def _rendered(recipe: Recipe) -> dict[str, list[Sample]]:
-    """Rendered training lines, and lines in held-out fonts and words; kept in the work folder once made."""
-    path = recipe.work / "rendered.pkl"
+    """Rendered training lines, and lines in held-out fonts and words; kept in the work folder, one file per recipe."""
+    drawn_from = f"{recipe.synthetic!r} {recipe.size.alphabet} {recipe.seed} {recipe.ink!r}"
+    path = recipe.work / f"rendered-{hashlib.sha256(drawn_from.encode()).hexdigest()[:12]}.pkl"
     if not path.is_file():
         names, materials = names_of(recipe), fetch(recipe.synthetic.fonts, recipe.work / "materials")
         made = {

@@ -6,6 +6,7 @@ Knows the keys and their ranges; trains nothing.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -104,6 +105,90 @@ class Recipe(Part):
     synthetic: Synthetic = Field(description="Rendered handwriting.")
     stages: tuple[Stage, ...] = Field(min_length=1, description="One after the other.")
     report_every: int = Field(500, ge=1, description="Steps between evaluations and saved states.")
+
+
+class Hands(Part):
+    """One source of real handwriting for the recogniser; its licence must let the weights be shipped."""
+
+    name: str = Field(description="For the log and the card.")
+    data: Path = Field(description="A TSV with image, text, writer, note.")
+    kind: Literal["words", "lines"] = Field(description="What a crop holds.")
+    upright: float = Field(1.0, gt=0, description="The crops' width is multiplied by this: 2.25 for squashed squares.")
+    stretch: tuple[float, float] = Field((0.8, 1.25), description="Least and greatest width, relative to that.")
+    skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
+    hold_out: float = Field(0.06, ge=0, lt=1, description="Share of the words, or of the writers, kept for evaluation.")
+    hold_out_by: Literal["word", "writer"] = Field("writer", description="Unit of the held-out part.")
+    distrust: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of this source's crops in a batch, those with the largest losses, taken for mislabelled.",
+    )
+    any_case: bool = Field(False, description="The labels' case is unreliable: train on the likeliest case.")
+    licence: str = Field(description="As stated by the publisher.")
+    attribution: str = Field(description="Authors and origin, to be named with the weights.")
+
+
+class Rendered(Part):
+    """Rendered texts: new words and phrases, and rehearsal of print."""
+
+    fonts: Path = Field(description="Listing of handwriting fonts and of word lists.")
+    print_fonts: Path = Field(description="Listing of print fonts.")
+    names: tuple[Path, ...] = Field((), description="Lists of names to draw texts from, one a line.")
+    judged: int = Field(200, ge=1, description="Texts of each kind, in held-out fonts and words, to evaluate on.")
+
+
+class Shares(Part):
+    """Relative frequencies of the kinds of crops."""
+
+    word: float = Field(0.17, ge=0, description="A real word.")
+    spliced: float = Field(0.14, ge=0, description="The beginning of one real word and the end of another.")
+    pad: float = Field(0.14, ge=0, description="Real words and rendered doses side by side: a line of a prescription.")
+    line: float = Field(0.18, ge=0, description="A real line, whole or a stretch of it.")
+    joined: float = Field(0.07, ge=0, description="Stretches of real lines of one hand side by side.")
+    hand: float = Field(0.20, ge=0, description="A text in a handwriting font.")
+    print: float = Field(0.10, ge=0, description="A text in a print font.")
+
+
+class RecogniserRecipe(Part):
+    """A run of `python -m fusion.train recogniser`."""
+
+    seed: int = Field(1, description="Seed of draws and pictures.")
+    device: str = Field("cpu", description="Torch device.")
+    threads: int = Field(2, ge=1, description="CPU threads of the network.")
+    workers: int = Field(0, ge=0, description="Worker processes that make crops; 0: none.")
+    bf16: bool = Field(False, description="Autocast to bfloat16: only where the processor has it.")
+    work: Path = Field(description="Folder of the material, and of the state that a run resumes from.")
+    output: Path = Field(description="Folder of the recogniser, its card and its log.")
+    start: Path | None = Field(None, description="ONNX file to start from; default: the packaged PP-OCRv6-small.")
+    hands: tuple[Hands, ...] = Field(min_length=1, description="Real handwriting.")
+    rendered: Rendered = Field(description="Rendered texts.")
+    shares: Shares = Field(Shares(), description="Mixture of a batch.")
+    seconds: float = Field(7200, gt=0, description="Time of the whole run, evaluation and export included.")
+    batch: int = Field(32, ge=2, description="Crops per step, of 320 px; of wider ones proportionally fewer.")
+    rate: float = Field(1.5e-3, gt=0, description="Peak step length, as a share of a kernel's size.")
+    clip: float = Field(1.0, gt=0, description="Greatest norm of the gradients, in units of the kernels' sizes.")
+    warm_up: float = Field(0.05, ge=0, lt=1, description="Share of the time in which the step length grows.")
+    average: float = Field(0.999, ge=0, lt=1, description="Decay of the average of the weights (EMA).")
+    tether: float = Field(0.3, ge=0, description="Weight of the divergence from the start on rendered texts.")
+    tether_real: float = Field(0.05, ge=0, description="The same on real handwriting.")
+    reports: int = Field(6, ge=1, description="Evaluations and saved states, evenly over the time.")
+
+    @property
+    def distrusted(self) -> dict[str, float]:
+        """Source → share of its crops taken for mislabelled."""
+        return {source.name: source.distrust for source in self.hands if source.distrust}
+
+
+def load_recogniser_recipe(path: Path, overrides: dict[str, object] | None = None) -> RecogniserRecipe:
+    """Load a recipe of the recogniser; ConfigError names what is wrong."""
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return RecogniserRecipe.model_validate({**read, **(overrides or {})})
+    except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
+        raise ConfigError(
+            path, f"is no recipe of a recogniser ({error})", "See configs/train/recogniser.yaml."
+        ) from error
 
 
 def load_recipe(path: Path, overrides: dict[str, object] | None = None) -> Recipe:

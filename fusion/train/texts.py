@@ -68,6 +68,7 @@ class Texts:
             "english": self._english,
             "letter": self._letter,
             "code": _code,
+            "dose": _dose,
         }
 
     def line(self, rng: random.Random, kind: str | None = None, *, held_out: bool = False) -> str:
@@ -75,7 +76,7 @@ class Texts:
 
         Args:
             rng: source of all chance.
-            kind: one of `KINDS`; None draws it by its weight.
+            kind: one of `KINDS`, or "dose"; None draws one of `KINDS` by its weight.
             held_out: draw from the texts kept for evaluation instead of those for training.
         """
         # Short lists of names may have nothing on the side asked for: then a name is made up.
@@ -284,6 +285,27 @@ def _recase(rng: random.Random, text: str) -> str:
     if chance < 0.55:
         return text[:1].upper() + text[1:].lower()
     return text.lower() if chance < 0.75 else text.upper() if chance < 0.88 else text
+
+
+def _dose(rng: random.Random) -> str:
+    """What stands beside a medicine's name: strength, times of day, duration, number."""
+    strength = f"{rng.choice(_SAY['doses'])}{rng.choice(('', ' '))}{rng.choice(_SAY['units'])}"
+    times = rng.choice("++-").join(rng.choices(("0", "1", "1", "½", "2"), k=3))
+    return rng.choice(
+        (
+            strength,
+            strength,
+            strength.strip("%"),
+            f"({strength})",
+            times,
+            times,
+            rng.choice(_SAY["when"]),
+            f"{rng.choice('x×')} {rng.randint(1, 30)} {rng.choice(('days', 'd', 'wks', 'months'))}",
+            f"{rng.randint(1, 2)} {rng.choice(('tab', 'cap', 'tsf', 'ml', 'puff'))} {rng.choice(_SAY['when'])}",
+            f"{rng.randint(1, 90)}",
+            f"#{rng.randint(1, 90)}",
+        )
+    )
 
 
 def _date(rng: random.Random) -> str:

@@ -5,11 +5,17 @@ Knows which readers there are; opening one loads its libraries, importing this r
 
 from __future__ import annotations
 
-from fusion.config import LocalVlm, NoVlm, ServedVlm, VlmConfig
-from fusion.vlm.cache import AnswerCache
-from fusion.vlm.protocol import Answer, Query, Reader
+from importlib.metadata import entry_points
 
-__all__ = ["Answer", "Query", "Reader", "open_reader"]
+from fusion.config import LocalVlm, NoVlm, ReplayVlm, ServedVlm, VlmConfig
+from fusion.errors import DependencyError
+from fusion.vlm.cache import AnswerCache
+from fusion.vlm.protocol import Answer, Answers, Look, Looks, Query, Reader, Writes
+
+__all__ = ["Answer", "Answers", "Look", "Looks", "Query", "Reader", "Writes", "open_reader"]
+
+PLUGINS = "fusion.readers"
+"""Entry points of other packages: name → a function from `vlm.options` to a `Reader`."""
 
 
 def open_reader(config: VlmConfig) -> Reader | None:
@@ -18,29 +24,38 @@ def open_reader(config: VlmConfig) -> Reader | None:
     Raises:
         ConfigError: the section can't be used as it is (refused endpoint, missing key, missing file).
         ReaderError: the cache or the checkpoint can't be opened.
+        DependencyError: a package or checkpoint is missing.
     """
     if isinstance(config, NoVlm):
         return None
     if isinstance(config, ServedVlm):
         from fusion.vlm.served import ServedReader
 
-        return ServedReader(config, AnswerCache(config.cache))
+        try:
+            return ServedReader(config, AnswerCache(config.cache))
+        except ImportError as error:
+            way = "pip install 'fusion[served]', or set vlm.dialect: inference."
+            raise DependencyError("vlm.engine: served", "the openai package is not installed", way) from error
     if isinstance(config, LocalVlm):
         return _open_local(config)
-    from fusion.vlm.replay import ReplayReader
+    if isinstance(config, ReplayVlm):
+        from fusion.vlm.replay import ReplayReader
 
-    return ReplayReader(config)
+        return ReplayReader(config)
+    (plugin,) = entry_points(group=PLUGINS, name=config.engine)
+    reader: Reader = plugin.load()(config.options)
+    return reader
 
 
 def _open_local(config: LocalVlm) -> Reader:
-    """One loader for every checkpoint; one that has an ink witness beside it weighs, any other writes."""
-    from fusion.vlm.checkpoint import load
+    """The small reader where the checkpoint has its graphs; any other GLM with transformers."""
+    from fusion.vlm import small
 
-    checkpoint = load(config)
-    if checkpoint.witness is not None:
-        from fusion.vlm.scoring import ScoringReader
-
-        return ScoringReader(config, checkpoint, checkpoint.witness)
-    from fusion.vlm.local import LocalReader
-
-    return LocalReader(config, AnswerCache(config.cache), checkpoint)
+    if (small.folder_of(config.model) / small.READER).is_file():
+        return small.SmallReader(config)
+    try:
+        from fusion.vlm.local import LocalReader, load
+    except ImportError as error:
+        way = "pip install 'fusion[glm]', or set vlm.model: small."
+        raise DependencyError(f"vlm.model: {config.model}", "torch and transformers are not installed", way) from error
+    return LocalReader(config, AnswerCache(config.cache), load(config))

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fusion.config import LocalVlm, ServedVlm
+from fusion.ink import image_sha256
 from fusion.page import Failure, Reading, Recipe
 from fusion.vlm.acceptance import MESSAGES, Accept, Retry, Symptom, examine
-from fusion.vlm.cache import AnswerCache, answer_key, image_sha256
+from fusion.vlm.cache import AnswerCache, answer_key
 from fusion.vlm.prompts import Kind, Prompt, render
 from fusion.vlm.protocol import Answer, Query
 
@@ -134,7 +135,7 @@ def ask_cached(questions: Sequence[Question], model: Model, cache: AnswerCache) 
     if missing:
         for key, answer in zip(missing, model.ask_many(list(missing.values())), strict=True):
             answers[key] = answer
-            if isinstance(answer, Answer):
+            if isinstance(answer, Answer) and answer.text.strip():  # an empty one may be a hiccup
                 cache.put(key, answer)
     return [answers[key] for key in keys]
 

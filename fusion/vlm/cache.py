@@ -13,25 +13,13 @@ import threading
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fusion.errors import ReaderError
 from fusion.page import Token
 from fusion.vlm.protocol import Answer
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 _WAIT = 10.0
 """Seconds to wait while another process writes."""
-
-
-def image_sha256(pixels: NDArray[np.uint8]) -> str:
-    """SHA-256 over shape and pixels of an image, uint8 (H, W, 3)."""
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(pixels.tobytes())
-    return digest.hexdigest()
 
 
 def answer_key(image: str, prompt: str, model: str, parameters: Mapping[str, object]) -> str:

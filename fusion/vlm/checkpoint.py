@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +23,12 @@ from transformers.utils import logging as transformers_logging
 from fusion.config import LocalVlm
 from fusion.errors import ConfigError, DependencyError, ReaderError
 from fusion.vlm.images import LONGEST_SIDE, THINNEST, on_strip
-from fusion.vlm.witness import Witness, grey, load_witness
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODEL_TYPES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 """`model_type` of the checkpoints whose tokens, image grid and rotary positions are the ones put together here."""
-SMALL = "small"
-"""Name in `vlm.model` of the checkpoint that ships with the package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +40,12 @@ class Checkpoint:
         tokenizer: with a chat template.
         images: image processor (PIL), cuts an image into patches.
         stops: ids of the tokens that end an answer, at least one.
-        witness: CTC head on the vision tower, where the checkpoint has one.
     """
 
     model: Any
     tokenizer: Any
     images: Any
     stops: list[int]
-    witness: Witness | None = None
 
     @property
     def unit(self) -> int:
@@ -60,10 +54,7 @@ class Checkpoint:
 
     def view(self, pixels: NDArray[np.uint8]) -> Image.Image:
         """A crop, uint8 (h, w, 3) RGB and not empty, as this checkpoint was trained to see it."""
-        if self.witness is None:
-            return fit(pixels, self.unit)
-        level = (grey(pixels, self.witness.height) + 1) * 127.5
-        return fit(np.repeat(level.round().astype(np.uint8)[:, :, None], 3, axis=2), self.unit)
+        return fit(pixels, self.unit)
 
 
 def load(config: LocalVlm) -> Checkpoint:
@@ -76,7 +67,8 @@ def load(config: LocalVlm) -> Checkpoint:
     """
     torch.set_num_threads(config.threads)
     name = _folder(config)
-    where = {"local_files_only": not config.download}
+    # No code of a checkpoint runs, ever: its classes are those of transformers, and nobody is asked on the terminal.
+    where = {"local_files_only": not config.download, "trust_remote_code": False}
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         settings = AutoConfig.from_pretrained(name, **where)
@@ -107,11 +99,7 @@ def load(config: LocalVlm) -> Checkpoint:
         raise _broken(config.model, "it has no chat template (chat_template.jinja)")
     tokenizer.clean_up_tokenization_spaces = False  # answers are kept verbatim
     model = _place(model.eval(), config.device)
-    try:
-        witness = load_witness(Path(name), model.model.visual) if Path(name).is_dir() else None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise _broken(config.model, f"its ink witness: {first_line(error)}") from error
-    return Checkpoint(model, tokenizer, images, _adopt_stops(model, tokenizer), witness)
+    return Checkpoint(model, tokenizer, images, _adopt_stops(model, tokenizer))
 
 
 def _folder(config: LocalVlm) -> str:
@@ -119,8 +107,6 @@ def _folder(config: LocalVlm) -> str:
 
     Loading by folder keeps the hub's client off the network: by name it asks after adapters even when told not to.
     """
-    if config.model == SMALL:
-        return str(files("fusion.vlm") / SMALL)
     if config.download or Path(config.model).is_dir():
         return config.model
     try:

@@ -2,8 +2,8 @@
 
 Knows the two wire formats and turns what goes wrong into `Trouble`; knows no retry, no other endpoint, no acceptance.
 
-Privacy: only known headers are sent, no key but the configured one, no redirect is followed, and the environment's proxies
-are not used for this machine.
+Privacy: only known headers are sent, no key but the configured one, no redirect is followed, and no proxy of the environment
+is used.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class InferenceDialect:
         address = f"{endpoint.url.removesuffix('/v1')}/v1/inference"
         request = urllib.request.Request(address, body, self._headers, method="POST")
         try:
-            with _opener(endpoint).open(request, timeout=self._config.timeout) as response:
+            with _opener().open(request, timeout=self._config.timeout) as response:
                 content = response.read(LARGEST_ANSWER + 1)
         except urllib.error.HTTPError as error:
             with error:
@@ -182,10 +182,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _opener(endpoint: Endpoint) -> urllib.request.OpenerDirector:
-    """No redirects, and for this machine no proxies."""
-    proxies = urllib.request.ProxyHandler({}) if endpoint.loopback else urllib.request.ProxyHandler()
-    return urllib.request.build_opener(proxies, _NoRedirect)
+def _opener() -> urllib.request.OpenerDirector:
+    """No redirects and no proxies: images go to the hosts that are allowed, and through no other."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
 
 
 def _client(endpoint: Endpoint, key: str | None, config: ServedVlm) -> openai.OpenAI:
@@ -201,7 +200,7 @@ def _client(endpoint: Endpoint, key: str | None, config: ServedVlm) -> openai.Op
             request.headers["Authorization"] = f"Bearer {key}"
 
     web = openai.DefaultHttpxClient(
-        trust_env=not endpoint.loopback,
+        trust_env=False,
         follow_redirects=False,
         timeout=config.timeout,
         event_hooks={"request": [only_ours]},

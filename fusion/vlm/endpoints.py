@@ -6,6 +6,7 @@ Knows addresses, load and health; knows no dialect and sends nothing.
 from __future__ import annotations
 
 import ipaddress
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -145,15 +146,26 @@ def parse_endpoints(urls: Sequence[str], allowed_hosts: Collection[str]) -> tupl
                 "Name a variable in vlm.api_key_env instead.",
             )
         if host is None:
-            raise ConfigError("vlm.endpoints", f"{given} is not an http(s) URL", "Example: http://127.0.0.1:8000/v1")
+            problem = f"{shown(given)} is not a plain http(s) URL"
+            raise ConfigError("vlm.endpoints", problem, "Example: http://127.0.0.1:8000/v1")
         loopback = _is_loopback(host)
         if not loopback and host not in allowed:
-            problem = f"{given} is not this machine, and images of pages would be sent there"
+            problem = f"{shown(given)} is not this machine, and images of pages would be sent there"
             raise ConfigError("vlm.endpoints", problem, f"If that is wanted, add {host} to vlm.allowed_hosts.")
         if url in endpoints:
-            raise ConfigError("vlm.endpoints", f"names {given} twice", "Keep one of them.")
+            raise ConfigError("vlm.endpoints", f"names {shown(given)} twice", "Keep one of them.")
         endpoints[url] = Endpoint(url, host, loopback)
     return tuple(endpoints.values())
+
+
+def shown(url: str) -> str:
+    """An address as it may be printed: what may be a secret in it, before @ and behind ?, is hidden.
+
+    >>> shown("https://ada:secret@host/v1?key=secret")
+    'https://***@host/v1?***'
+    """
+    head, mark, _ = url.partition("?")
+    return re.sub(r"//[^/]*@", "//***@", head) + (f"{mark}***" if mark else "")
 
 
 def _host(url: str) -> tuple[str | None, bool]:

@@ -1,4 +1,4 @@
-"""A GLM-V checkpoint in this process: GLM-4.1V, GLM-4.6V-Flash, GLM-OCR, or the small reader of this project.
+"""A GLM-V checkpoint in this process: GLM-4.1V, GLM-4.6V-Flash or GLM-OCR, with torch and transformers (extra `glm`).
 
 Knows how a crop and a question become tokens, and tokens an answer or a probability; knows no file of a checkpoint, no
 prompt wording, no acceptance and no retry policy. Importing this file imports torch and transformers: `open_reader` does
@@ -12,7 +12,6 @@ processor, which needs torchvision. One path, then, with and without it; the tes
 from __future__ import annotations
 
 import copy
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,19 +23,19 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from fusion.config import LocalVlm
 from fusion.errors import ReaderError
-from fusion.ink import Ink
+from fusion.ink import image_sha256
 from fusion.page import Failure, Reading, Token
 from fusion.vlm.asking import Model, Question, ask_cached, read_all
-from fusion.vlm.cache import AnswerCache, answer_key, image_sha256
-from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line
+from fusion.vlm.cache import AnswerCache, answer_key
+from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line, load
 from fusion.vlm.prompts import Kind, render
-from fusion.vlm.protocol import Answer, Query
+from fusion.vlm.protocol import Answer, Look, Query
+
+__all__ = ["LocalReader", "load"]
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_LOG = logging.getLogger(__name__)
 
 
 def log_probabilities(logits: torch.Tensor, stops: Sequence[int]) -> torch.Tensor:
@@ -116,7 +115,6 @@ class LocalReader:
     """Reads crops with a GLM-V checkpoint on this machine. May be used from several threads; they take turns."""
 
     name = "local"
-    writes = True
 
     def __init__(self, config: LocalVlm, cache: AnswerCache, checkpoint: Checkpoint) -> None:
         """Take over a loaded checkpoint."""
@@ -125,6 +123,7 @@ class LocalReader:
         self._lock = threading.Lock()
         self._checkpoint: Checkpoint | None = checkpoint
         folder = Path(config.model)
+        self.identity = f"{folder.name}@{fingerprint(checkpoint)} {' '.join(config.prompts)} {config.dtype}"
         self._model = Model(
             engine=self.name,
             version=transformers.__version__,
@@ -138,9 +137,11 @@ class LocalReader:
         """Read each crop with each configured prompt, in batches."""
         return read_all(queries, self._config, self._model, self._cache)
 
-    def witness(self, query: Query) -> Ink | None:
-        """None: a decoder has no look at the ink of its own."""
-        return None
+    def look(self, query: Query) -> Look | Failure:
+        """Its decoder's word on any text of a crop; it has no look at the strokes of its own."""
+        if query.line.crop.size == 0:
+            return Failure("vlm", "empty_crop", "the crop has no pixels")
+        return Look(None, None, lambda texts: self.score(query, texts))
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
         """Free question about an image, answered greedily."""
@@ -148,21 +149,16 @@ class LocalReader:
             return Failure("vlm", "empty_crop", "the image has no pixels")
         return ask_cached([Question(pixels, question)], self._model, self._cache)[0]
 
-    def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
+    def score(self, query: Query, texts: Sequence[str]) -> list[float]:
         """Natural log-probability of each text, and of stopping after it, given the crop and the blind prompt.
 
-        The blind prompt is `glm_ocr` where that is the first one configured. None when the model can't take the crop.
+        The blind prompt is `glm_ocr` where that is the first one configured. Raises what the model raises when it can't
+        take the crop.
         """
-        if query.line.crop.size == 0:
-            return None
         kind: Kind = "glm_ocr" if self._config.prompts[0] == "glm_ocr" else "blind"
         question = Question(query.line.crop, render(kind, self._config.language, query).text)
         with self._lock, torch.inference_mode():
-            try:
-                return self._score(question, texts)
-            except (RuntimeError, ValueError) as error:
-                _LOG.warning("no scores for line %s: %s", query.line.id, first_line(error))
-                return None
+            return self._score(question, texts)
 
     def close(self) -> None:
         """Free the model's memory and close the cache; a closed reader can't be asked."""

@@ -1,13 +1,13 @@
-"""What a second reader is: the one protocol that served, local and replayed models implement.
+"""What a second reader is: three small protocols, of which each reader implements those that it can.
 
 Knows the question and the answer; knows nothing of HTTP, checkpoints or files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fusion.ink import Ink, InkLine
 from fusion.page import Failure, Reading, Token
@@ -52,33 +52,59 @@ class Answer:
     model: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a reader that looks says about one crop.
+
+    Attributes:
+        reading: its best path, as evidence.
+        ink: answers about any string, or None for a reader without a look of its own at the strokes.
+        score: natural log-probability of each text under its decoder; may raise what the model raises.
+    """
+
+    reading: Reading | None
+    ink: Ink | None
+    score: Callable[[Sequence[str]], list[float]]
+
+
 class Reader(Protocol):
-    """A second reader. One failing query never disturbs another; failures are returned, not raised.
+    """A second reader: at least one of `Looks`, `Writes` and `Answers`. Failures are returned, not raised.
+
+    All may be used from several threads at once; one failing query never disturbs another.
 
     Attributes:
         name: as in the configuration's `vlm.engine`.
-        writes: whether it can answer questions and propose texts, or only looks and weighs.
     """
 
     name: str
-    writes: bool
+
+    def close(self) -> None:
+        """Give back connections, memory and files."""
+        ...
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """Answers about any string: how well does it fit this crop?"""
+
+    def look(self, query: Query) -> Look | Failure:
+        """A look at one crop."""
+        ...
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """Writes down what it reads."""
 
     def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
         """Read each crop with each configured prompt: one tuple per query, in order, never empty."""
         ...
 
-    def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
-        """Natural log-probability of each text given crop and blind prompt; None when the reader can't say."""
-        ...
 
-    def witness(self, query: Query) -> Ink | None:
-        """Its own look at the strokes of a crop of the last `read`; None for readers that only write."""
-        ...
+@runtime_checkable
+class Answers(Protocol):
+    """Answers questions about an image."""
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
         """Free question about an image (uint8 (H, W, 3) RGB). The answer is never part of a transcript by itself."""
-        ...
-
-    def close(self) -> None:
-        """Give back connections, memory and files."""
         ...

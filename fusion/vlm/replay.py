@@ -15,19 +15,13 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from fusion.config import ReplayVlm
 from fusion.errors import ConfigError
-from fusion.ink import Ink
+from fusion.ink import image_sha256
 from fusion.page import Failure, Reading, Recipe
 from fusion.vlm.acceptance import MESSAGES, Accept, examine
-from fusion.vlm.cache import image_sha256
 from fusion.vlm.protocol import Answer, Query
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 ROW_BREAK = "\\n"
 
@@ -36,7 +30,6 @@ class ReplayReader:
     """Recorded readings behind the reader protocol; asks nobody anything."""
 
     name = "replay"
-    writes = False
 
     def __init__(self, config: ReplayVlm) -> None:
         """Load the file.
@@ -46,6 +39,7 @@ class ReplayReader:
         """
         self._column = config.column
         self._recordings, self._version = _load(config)
+        self.identity = f"replay {self._version} {self._column}"
         names = Counter(PurePosixPath(image).name for image in self._recordings)
         self._by_name = {PurePosixPath(i).name: i for i in self._recordings if names[PurePosixPath(i).name] == 1}
 
@@ -58,18 +52,6 @@ class ReplayReader:
             outcomes.append((self._read_one(query, dealt[query.image], lines[query.image]),))
             dealt[query.image] += 1
         return outcomes
-
-    def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
-        """None: a recording can't weigh other texts."""
-        return None
-
-    def witness(self, query: Query) -> Ink | None:
-        """None: a recording has no look at the ink."""
-        return None
-
-    def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
-        """A failure: nothing but readings is recorded."""
-        return Failure("vlm", "not_recorded", "recorded readings can't answer questions")
 
     def close(self) -> None:
         """Nothing to give back."""

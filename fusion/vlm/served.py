@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from fusion.config import ServedVlm
 from fusion.errors import ConfigError
-from fusion.ink import Ink
 from fusion.page import Failure, Reading
 from fusion.vlm.asking import Model, Question, ask_cached, read_all
 from fusion.vlm.cache import AnswerCache
@@ -30,7 +29,6 @@ class ServedReader:
     """A served model behind the reader protocol. Closing it closes its cache."""
 
     name = "served"
-    writes = True
 
     def __init__(self, config: ServedVlm, cache: AnswerCache) -> None:
         """Check addresses and key; nothing is sent yet.
@@ -46,12 +44,18 @@ class ServedReader:
             OpenAIDialect(config, key, addresses) if config.dialect == "openai" else InferenceDialect(config, key)
         )
         self._endpoints = Endpoints(addresses)
+        self.identity = f"{config.model} {' '.join(config.prompts)} {' '.join(sorted(a.url for a in addresses))}"
         self._workers = ThreadPoolExecutor(config.concurrency, thread_name_prefix="fusion-vlm")
         self._model = Model(
             engine=self._dialect.engine,
             version=self._dialect.version,
-            name=config.model,
-            parameters={"max_tokens": config.max_tokens, "thinking": config.thinking},
+            # The plain dialect names no model, and what answers behind it is not the one that `vlm.model` happens to say.
+            name=config.model if config.dialect == "openai" else f"unnamed, {' '.join(a.host for a in addresses)}",
+            parameters={
+                "max_tokens": config.max_tokens,
+                "thinking": config.thinking,
+                "endpoints": sorted(address.url for address in addresses),
+            },
             ask_many=self._ask_many,
             has_temperature=self._dialect.has_temperature,
         )
@@ -59,14 +63,6 @@ class ServedReader:
     def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
         """Read each crop with each configured prompt, `vlm.concurrency` requests at a time."""
         return read_all(queries, self._config, self._model, self._cache)
-
-    def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
-        """None: these dialects can't weigh a text that the model did not write."""
-        return None
-
-    def witness(self, query: Query) -> Ink | None:
-        """None: a served model has no look at the ink that can be asked."""
-        return None
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
         """Free question about an image."""

@@ -1,4 +1,4 @@
-"""`python -m fusion.domain.build`: makes the packaged lists and the model of sums anew; `lists/SOURCE.md` names the sources.
+"""`python -m fusion.train.lists`: makes the packaged lists and the model of sums anew; `lists/SOURCE.md` names the sources.
 
 Knows the sources' forms and the grammar of sums; needs no network, since the sources are given as files.
 """
@@ -10,12 +10,14 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from rapidfuzz.distance import Levenshtein
 
 from fusion.domain import ngram, sums
 from fusion.domain.lexicon import letters
+from fusion.train import grammar
 
 RARE = 3
 """Contexts of the model of sums that occurred less often are left out: shorter ones stand in for them."""
@@ -106,7 +108,7 @@ def generics(names: Iterable[str], common: frozenset[str]) -> list[str]:
 
 def build_sums(folder: Path) -> None:
     """Write `sums.json` into a folder."""
-    counts = ngram.count(sums.shape(line)[0] for line in sums.lines(sums.LINES, sums.SEED))
+    counts = ngram.count(sums.shape(line)[0] for line in grammar.lines(grammar.LINES, grammar.SEED))
     kept = {context: after for context, after in counts.items() if len(context) < 2 or sum(after.values()) >= RARE}
     (folder / "sums.json").write_text(ngram.NGram.dumps(kept) + "\n", encoding="utf-8")
 
@@ -118,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--names", type=Path, help="Drug names of parsigs, one a line.")
     parser.add_argument("--common", type=Path, help="English words, one a line.")
     given = parser.parse_args(arguments)
-    folder = Path(__file__).parent / "lists"
+    folder = Path(str(files("fusion.domain"))) / "lists"
     build_sums(folder)
     common = frozenset(given.common.read_text(encoding="utf-8").lower().split()) if given.common else frozenset()
     if given.rxhandbd:

@@ -1,0 +1,86 @@
+"""ONNX Runtime, opened the same way for every model: a fixed number of threads that sleep while they wait, no telemetry.
+
+Knows files and sessions; knows nothing of what a model is for. Importing this file loads no library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fusion.errors import ReaderError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Read when the library is loaded. Its telemetry looks up its maker's host even where nothing is sent.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+_SILENT = 4
+"""Log level: what goes wrong is said once, by our own errors."""
+
+
+def open_session(path: Path, threads: int) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU; it may be run from several threads at once.
+
+    Args:
+        path: ONNX file.
+        threads: threads of one operator. They don't spin while they wait: on a busy machine spinning barriers cost a
+            multiple of the work itself.
+
+    Raises:
+        ReaderError: the file is no model that ONNX Runtime can run.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this one
+        problem = f"is no ONNX model that can be run ({_first_line(error)})"
+        raise ReaderError(path, problem, "Fetch or export it again.") from error
+
+
+def run(session: Any, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    """The outputs of a session.
+
+    Raises:
+        ReaderError: the model can't take these inputs.
+    """
+    try:
+        outputs: list[NDArray[np.float32]] = session.run(None, dict(inputs))
+    except Exception as error:  # as above
+        way = "Look at the input; if it is an ordinary one, fetch or export the model again."
+        raise ReaderError("ONNX Runtime", f"the model could not take this input ({_first_line(error)})", way) from error
+    return outputs
+
+
+def runtime_version() -> str:
+    """Version of ONNX Runtime."""
+    return version("onnxruntime")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes: the identity of a model. A file that has not changed is read once per process."""
+    state = path.stat()
+    return _sha256(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    """What the library says, without paths of its own sources."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

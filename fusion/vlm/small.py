@@ -1,0 +1,393 @@
+"""The small reader: a GLM of a few million parameters that looks and weighs but does not write. Runs on ONNX Runtime.
+
+A decoder of this size that writes freely invents words; asked how well given words fit, it and the CTC head on its vision
+tower are a good second pair of eyes. The head sees nothing but the crop; the decoder knows mostly which words to expect.
+Knows crops, and the graphs that `fusion.train.graphs` writes; knows no decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from fusion.config import LocalVlm
+from fusion.ctc import Posterior, Views, fold
+from fusion.errors import ConfigError, ReaderError
+from fusion.ink import image_sha256
+from fusion.onnx import file_sha256, open_session, run
+from fusion.page import Failure, Reading, Recipe, is_ideograph
+from fusion.vlm.images import LONGEST_SIDE, on_strip
+from fusion.vlm.protocol import Look, Query
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SMALL = "small"
+"""Name in `vlm.model` of the checkpoint that ships with the package."""
+READER, HEAD, MODEL = "reader.json", "witness.safetensors", "model.safetensors"
+GRAPHS = {name: f"{name}.onnx" for name in ("look", "prompt", "proceed")}
+TOP = 5
+"""Candidates kept per position."""
+NBEST = 20
+"""Texts that a look proposes as hypotheses."""
+CRAMPED = 10.0
+"""Px per character, at the tower's height, under which a crop has been squashed and is looked at wider."""
+WIDTHS = (11.0, 13.5, 16.5, 20.0, 24.0)
+"""Px per character at which a cramped crop is looked at: the range of the training crops."""
+STRETCHES = (0.7, 0.85, 1.0, 1.2, 1.4)
+"""Stretches of the width at which any other crop is looked at. On unseen words five looks err by a fifth less than one."""
+BUDGET = 1200.0
+"""Px of width that several looks at one crop may have together: five at a word, few at a line, where more gained nothing
+(CER .738 on Hooker lines, .737 with 1,600)."""
+WIDEST = 1600.0
+"""Px of width that one look may have: bounds time and memory; a line of A4 is about 1,400 wide."""
+NARROWEST = 2
+"""Fewest columns of patches: a single stroke still has paper beside it."""
+THINNEST = 100
+"""Most times as long as high that the decoder sees a crop."""
+
+
+def grey(pixels: NDArray[np.uint8], height: int, factor: float = 1.0) -> NDArray[np.float32]:
+    """A crop as the tower sees it: grey, `height` px high, `factor` times as wide as natural, paper 1 and ink -1.
+
+    Args:
+        pixels: uint8 (h, w, 3) RGB or (h, w), not empty.
+        height: px.
+        factor: stretch of the width.
+
+    Returns:
+        float32 (height, W) in [-1, 1].
+    """
+    single = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
+    width = max(1, round(single.shape[1] * height / single.shape[0] * factor))
+    shrinks = height < single.shape[0]
+    single = cv2.resize(single, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return level(single)
+
+
+def level(single: NDArray[Any]) -> NDArray[np.float32]:
+    """Paper to 1 and ink to -1, whatever the light: float32 (H, W) from grey of any range."""
+    ink, paper = np.percentile(single, (0.5, 85))
+    span = max(float(paper) - float(ink), 16.0)  # an empty crop stays paper and does not become noise
+    return np.clip(1.0 + 2.0 * (single.astype(np.float32) - np.float32(paper)) / np.float32(span), -1.0, 1.0)
+
+
+def padded(crops: Sequence[NDArray[np.float32]], unit: int) -> NDArray[np.float32]:
+    """Crops of one height side by side in a batch, float32 (B, H, W), paper on the right up to whole units."""
+    widest = max(max(crop.shape[1] for crop in crops), NARROWEST * unit)
+    batch = np.ones((len(crops), crops[0].shape[0], math.ceil(widest / unit) * unit), np.float32)
+    for row, crop in zip(batch, crops, strict=True):
+        row[:, : crop.shape[1]] = crop
+    return batch
+
+
+def softened(frames: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """Probabilities of log-probabilities (…, C), a share of every frame spread evenly over the classes."""
+    return np.asarray(np.exp(frames) * (1 - share) + share / frames.shape[-1], dtype=np.float32)
+
+
+def merge_order(grid: NDArray[Any], merge: int) -> NDArray[Any]:
+    """(rows, columns, …) to (rows · columns, …) in the order of GLM's image processor: squares of `merge` patches first."""
+    rows, columns, *rest = grid.shape
+    squares = grid.reshape(rows // merge, merge, columns // merge, merge, *rest)
+    return squares.swapaxes(1, 2).reshape(rows * columns, *rest)
+
+
+def rotary(places: NDArray[np.int64], width: int, theta: float) -> NDArray[np.float32]:
+    """Angles of rotary positions (Su et al., "RoFormer", 2021): float32 (…, n, width / 2) of int places (…, n)."""
+    speeds = theta ** (-np.arange(0, width, 2, dtype=np.float32) / np.float32(width))
+    return np.asarray(places[..., None].astype(np.float32) * speeds.astype(np.float32), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Patches:
+    """Crops as the tower takes them.
+
+    Attributes:
+        values: float32 (B, N, side²), in merge order.
+        cos, sin: float32 (N, d), rotary table of their places.
+        grid: image tokens down and across.
+    """
+
+    values: NDArray[np.float32]
+    cos: NDArray[np.float32]
+    sin: NDArray[np.float32]
+    grid: tuple[int, int]
+
+
+class Small:
+    """A checkpoint's graphs with what is needed to use them. May be used from several threads at once."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        """Open the graphs of a checkpoint.
+
+        Raises:
+            ReaderError: a file is missing or broken.
+        """
+        try:
+            settings = json.loads((folder / READER).read_text(encoding="utf-8"))
+            self.height, self.frames = int(settings["height"]), int(settings["frames"])
+            self.softness = float(settings["softness"])
+            self.alphabet: tuple[str, ...] = ("", *settings["alphabet"])
+            self._patch, self._merge = int(settings["patch"]), int(settings["merge"])
+            self._vision, self._text = settings["vision_rotary"], settings["text_rotary"]
+            self._characters: dict[str, int] = settings["characters"]
+            self._unknown, self._stop = int(settings["unknown"]), int(settings["stop"])
+            self._before, self._after = (np.array(settings[n], dtype=np.int64) for n in ("before", "after"))
+            headers: dict[str, str] = settings["headers"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            way = "Export the checkpoint again, or install the package again."
+            problem = f"holds no settings of a small reader ({type(error).__name__})"
+            raise ReaderError(folder / READER, problem, way) from error
+        for name in (MODEL, HEAD):  # the graphs point at places in these files
+            if header_sha256(folder / name) != headers.get(name):
+                way = (
+                    "Write the graphs anew with `python -m fusion.train graphs FOLDER`, or export the checkpoint again."
+                )
+                raise ReaderError(folder / name, "is not the file that the graphs beside it were made for", way)
+        self.identity = f"{file_sha256(folder / MODEL)[:12]}{file_sha256(folder / HEAD)[:4]}"
+        self._look, self._prompt, self._proceed = (open_session(folder / name, threads) for name in GRAPHS.values())
+
+    @property
+    def unit(self) -> int:
+        """Px of the square that is one image token."""
+        return self._patch * self._merge
+
+    @cached_property
+    def spells(self) -> frozenset[str]:
+        """The characters that it was trained on; where another stands it abstains."""
+        return frozenset(self.alphabet[1:])
+
+    def knows(self, text: str) -> bool:
+        """Whether a text is in a script of the alphabet: no Chinese, and at least half of its characters are in it."""
+        inked = [character for character in fold(text) if not character.isspace()]
+        known = sum(character in self.spells for character in inked)
+        return not any(map(is_ideograph, inked)) and 2 * known >= len(inked)
+
+    # --- the head ---------------------------------------------------------------------------------------------------
+
+    def look(self, pixels: NDArray[np.uint8], characters: int) -> tuple[Views, float]:
+        """What stands on a crop of about so many characters.
+
+        Args:
+            pixels: uint8 (h, w, 3), RGB, not empty.
+            characters: length of the OCR's reading: tells a squashed crop from a short word.
+
+        Returns:
+            The looks, the most probable first, and the stretch of the width of that one.
+        """
+        factors = self._factors(pixels.shape[1] / pixels.shape[0] * self.height, max(1, characters))
+        crops = [grey(pixels, self.height, factor) for factor in factors]
+        table = softened(self._frames(padded(crops, self.unit)), self.softness)
+        side = self._patch / self.frames
+        views = []
+        for crop, rows in zip(crops, table, strict=True):
+            used = min(len(rows), math.ceil(crop.shape[1] / side))
+            column_px = side * pixels.shape[1] / crop.shape[1]
+            views.append(Posterior.compact(rows[:used], self.alphabet, column_px, self.spells))
+        ranked = sorted(zip(views, factors, strict=True), key=lambda item: -item[0].quality)
+        return Views(tuple(view for view, _ in ranked), agree=True), ranked[0][1]
+
+    def _frames(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log-probabilities, float32 (B, T, C), of float32 crops (B, H, W)."""
+        patches = self._patches(crops)
+        (frames,) = run(self._look, {"patches": patches.values, "cos": patches.cos, "sin": patches.sin})
+        return np.asarray(frames, dtype=np.float32)
+
+    def _factors(self, natural: float, characters: int) -> list[float]:
+        """Stretches of a crop `natural` px wide at the tower's height: as many as the budget allows, the middle ones first."""
+        cramped = natural < CRAMPED * characters
+        wanted = [wide * characters / natural for wide in WIDTHS] if cramped else list(STRETCHES)
+        chosen: list[float] = []
+        for factor in sorted(wanted, key=lambda factor: abs(math.log(factor / wanted[len(wanted) // 2]))):
+            if chosen and (sum(chosen) + factor) * natural > BUDGET:
+                break
+            chosen.append(min(factor, WIDEST / natural))
+        return chosen
+
+    def _patches(self, crops: NDArray[np.float32]) -> _Patches:
+        batch, height, width = crops.shape
+        side, rows, columns = self._patch, height // self._patch, width // self._patch
+        cut = crops.reshape(batch, rows, side, columns, side).swapaxes(2, 3).reshape(batch, rows, columns, side * side)
+        values = np.stack([merge_order(one, self._merge) for one in cut])
+        places = merge_order(np.moveaxis(np.mgrid[:rows, :columns], 0, -1), self._merge)
+        down, across = rotary(places.T, self._vision["width"] // 2, self._vision["theta"])
+        angles = np.concatenate([down, across, down, across], axis=-1)
+        grid = (rows // self._merge, columns // self._merge)
+        return _Patches(values, np.cos(angles), np.sin(angles), grid)
+
+    # --- the decoder ------------------------------------------------------------------------------------------------
+
+    def score(self, pixels: NDArray[np.uint8], texts: Sequence[str]) -> list[float]:
+        """Natural log-probability of each text, and of stopping after it, given the crop.
+
+        The prompt with its image goes through the decoder once; the texts continue from its keys and values.
+
+        Args:
+            pixels: uint8 (h, w, 3), RGB, not empty.
+            texts: any; characters that the decoder does not know are one character to it.
+        """
+        if not texts:
+            return []
+        patches = self._patches(self._shown(pixels)[None])
+        angles, then = self._text_angles(patches.grid)
+        logits, keys, values = run(
+            self._prompt,
+            {
+                "patches": patches.values,
+                "cos": patches.cos,
+                "sin": patches.sin,
+                "before": self._before,
+                "after": self._after,
+                "text_cos": np.cos(angles),
+                "text_sin": np.sin(angles),
+            },
+        )
+        ids = [[self._characters.get(character, self._unknown) for character in text] for text in texts]
+        width = max(map(len, ids), default=0) + 1
+        # Padded with stops: nothing looks ahead, and the first stop is the real one.
+        targets = np.array([[*one, *[self._stop] * (width - len(one))] for one in ids], dtype=np.int64)
+        table = np.broadcast_to(_log_softmax(logits)[:, None], (len(ids), 1, logits.shape[-1]))
+        if width > 1:
+            angles = self._angles(np.broadcast_to(np.arange(then, then + width - 1), (3, width - 1)))
+            (following,) = run(
+                self._proceed,
+                {
+                    "tokens": targets[:, :-1],
+                    "text_cos": np.cos(angles),
+                    "text_sin": np.sin(angles),
+                    "keys": keys,
+                    "values": values,
+                },
+            )
+            table = np.concatenate([table, _log_softmax(following)], axis=1)
+        chosen = np.take_along_axis(table, targets[:, :, None], axis=2)[:, :, 0]
+        return [float(row[: len(one) + 1].sum()) for row, one in zip(chosen, ids, strict=True)]
+
+    def _shown(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """A crop as the decoder was trained to see it: level, of whole image tokens, float32 (H, W) in [-1, 1]."""
+        single = ((grey(pixels, self.height) + 1) * 127.5).round().astype(np.uint8)
+        image = Image.fromarray(np.repeat(single[:, :, None], 3, axis=2))
+        factor = min(LONGEST_SIDE / max(image.size), max(1.0, 2 * self.unit / image.height))
+        if factor != 1.0:
+            image = image.resize(
+                (max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.BICUBIC
+            )
+        image = on_strip(image, max(self.unit, math.ceil(max(image.size) / THINNEST)))
+        width, height = (max(1, round(side / self.unit)) * self.unit for side in image.size)
+        if (width, height) != image.size:
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(image, dtype=np.float32)[:, :, 0] / np.float32(127.5) - 1
+
+    def _text_angles(self, grid: tuple[int, int]) -> tuple[NDArray[np.float32], int]:
+        """Rotary angles of the tokens of prompt and image, and the place of the first token after them.
+
+        Image tokens share their place in time and have rows and columns of their own (Wang et al., "Qwen2-VL", 2024).
+        """
+        first, last = len(self._before), len(self._after)
+        down, across = (axis.reshape(-1) for axis in np.mgrid[: grid[0], : grid[1]])
+        image = np.stack([np.zeros_like(down), down, across]) + first
+        then = first + max(grid)
+        plain = np.broadcast_to(np.arange(first), (3, first)), np.broadcast_to(np.arange(then, then + last), (3, last))
+        return self._angles(np.concatenate([plain[0], image, plain[1]], axis=1)), then + last
+
+    def _angles(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 (n, d) of int places (3, n): in time, down and across."""
+        angles = rotary(places, self._text["width"], self._text["theta"])
+        edges = np.cumsum([0, *self._text["sections"]])
+        parts = [angles[n % 3][:, edges[n] : edges[n + 1]] for n in range(len(edges) - 1)]
+        return np.repeat(np.concatenate(parts, axis=1), 2, axis=1)
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    table = logits.astype(np.float64)
+    table = table - table.max(axis=-1, keepdims=True)
+    return np.asarray(table - np.log(np.exp(table).sum(axis=-1, keepdims=True)), dtype=np.float64)
+
+
+class SmallReader:
+    """`Looks` with the small reader: looks at crops, and says of any text how well it fits. Keeps nothing between calls."""
+
+    name = "local"
+
+    def __init__(self, config: LocalVlm) -> None:
+        """Open the checkpoint that `vlm.model` names.
+
+        Raises:
+            ReaderError: it is broken.
+            ConfigError: another device than the CPU is asked for.
+        """
+        if config.device != "cpu":
+            way = "Leave vlm.device out, or name another checkpoint in vlm.model."
+            raise ConfigError(f"vlm.device: {config.device}", "the small reader runs on the CPU", way)
+        folder = folder_of(config.model)
+        self._small = Small(folder, config.threads)
+        self.identity = f"small@{self._small.identity}"
+        self._recipe = ("glm witness", "1", f"{Path(config.model).name}@{self._small.identity}")
+
+    def look(self, query: Query) -> Look | Failure:
+        """The look at one crop, with its best path as a reading and what else might stand there."""
+        line = query.line
+        if line.crop.size == 0:
+            return Failure("vlm", "empty_crop", "the crop has no pixels")
+        text = line.reading.text if line.reading is not None else ""
+        if not self._small.knows(text):
+            return Failure(
+                "vlm", "not_suited", "the small reader knows Latin script only; of other scripts the OCR speaks alone"
+            )
+        try:
+            seen, stretch = self._small.look(line.crop, len(text))
+        except ReaderError as error:
+            return Failure("vlm", "model_error", error.problem)
+        best, found = seen.best, seen.nbest(NBEST)
+        text = found[0].text if found else best.greedy
+        engine, version, model = self._recipe
+        reading = Reading(
+            "vlm",
+            text,
+            Recipe(engine, version, model, image_sha256(line.crop), prompt_id="look"),
+            positions=best.positions(TOP),
+            nbest=found,
+            score=seen.score([text])[0],
+            raw=text,
+        )
+        shown = _widened(line.crop, stretch)  # the decoder sees a squashed crop as the head saw it best
+        return Look(reading, seen, lambda texts: self._small.score(shown, texts))
+
+    def close(self) -> None:
+        """Nothing: the memory goes with the object."""
+
+
+def header_sha256(path: Path) -> str:
+    """SHA-256 of a safetensors file's header and of the size of the file: where its tensors lie; "" for no such file."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(min(length, 10_000_000))
+        return hashlib.sha256(header + str(path.stat().st_size).encode()).hexdigest()
+    except OSError:
+        return ""
+
+
+def folder_of(model: str) -> Path:
+    """The folder of a checkpoint: the packaged one for `small`."""
+    return Path(str(files("fusion.vlm") / SMALL)) if model == SMALL else Path(model)
+
+
+def _widened(crop: NDArray[np.uint8], stretch: float) -> NDArray[np.uint8]:
+    height, width = crop.shape[:2]
+    if stretch == 1.0:
+        return crop
+    size = (max(1, round(width * stretch)), height)
+    return np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
