@@ -14,11 +14,19 @@ if TYPE_CHECKING:
     from fusion.config import Config, load_config
     from fusion.engine import Engine, transcribe
     from fusion.page import Page
+    from fusion.records import page_schema
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Engine", "Page", "load_config", "transcribe"]
+__all__ = ["Config", "Engine", "Page", "load_config", "page_schema", "transcribe"]
 
-_HOMES = {"Config": "config", "load_config": "config", "Engine": "engine", "transcribe": "engine", "Page": "page"}
+_HOMES = {
+    "Config": "config",
+    "Engine": "engine",
+    "Page": "page",
+    "load_config": "config",
+    "page_schema": "records",
+    "transcribe": "engine",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -26,3 +34,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fusion' has no attribute {name!r}; public names: {', '.join(__all__)}")
     return getattr(import_module(f"fusion.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -90,7 +90,11 @@ class Posterior:
         alive = np.flatnonzero(full.max(axis=0) >= ALIVE)
         alive = np.concatenate(([BLANK], alive[alive != BLANK]))
         texts = ["", *(unicodedata.normalize("NFC", characters[int(index)]) for index in alive[1:])]
-        return cls(full[:, alive].astype(np.float64), tuple(texts), column_px, spells)._merged(lambda text: text)
+        kept = full[:, alive].astype(np.float64)
+        kept[kept < FLOOR / 10] = 0.0  # under the floor nothing counts: the table is sparse and stored as such
+        whole = cls(kept, tuple(texts), column_px, spells)._merged(lambda text: text)
+        # Of single precision, as the network gave it, so that it can be stored as it is.
+        return replace(whole, probabilities=whole.probabilities.astype(np.float32).astype(np.float64))
 
     @cached_property
     def letters(self) -> Posterior:
@@ -242,12 +246,13 @@ class Posterior:
 
     @cached_property
     def _emissions(self) -> NDArray[np.float64]:
-        """float64 (T, A + 2): floored probabilities, a column for what is not known and one for what is not alive.
+        """Floored probabilities, float64 (T, A + 3), with columns for what is not known, not alive, and behind a text's end.
 
         A reader that can't spell a character abstains where it stands: the character counts as its best guess does.
         """
         floored = np.maximum(self.probabilities, FLOOR)
-        return np.hstack([floored, floored.max(axis=1, keepdims=True), np.full((len(floored), 1), FLOOR)])
+        best = floored.max(axis=1, keepdims=True)
+        return np.hstack([floored, best, np.full((len(floored), 1), FLOOR), np.zeros((len(floored), 1))])
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Natural log-probability of the letters of each text, case and width being one.
@@ -275,20 +280,22 @@ class Posterior:
         emissions = self._emissions
         alpha = np.zeros(index.shape)
         alpha[:, :2] = emissions[0][index[:, :2]]
-        scale = np.zeros(len(texts))
+        exponents = np.zeros(len(texts), dtype=np.int64)
         for step, row in enumerate(emissions[1:], 1):
             reach = alpha.copy()
             reach[:, 1:] += alpha[:, :-1]
             reach[:, 2:] += alpha[:, :-2] * skip[:, 2:]
             alpha = reach * row[index]
             if step % 16 == 0:  # 16 floors of 1e-5 stay far from float64's underflow
-                total = np.maximum(alpha.sum(axis=1), 1e-290)
-                alpha /= total[:, None]
-                scale += np.log(total)
+                # Scaled by powers of two, which rounds nothing: a score does not depend on the texts beside it.
+                shift = np.frexp(alpha.max(axis=1))[1].astype(np.int64)
+                alpha = np.ldexp(alpha, -shift[:, None])
+                exponents += shift
         ends = np.array([2 * len(label) for label in labels])
         rows = np.arange(len(texts))
         final = alpha[rows, ends] + np.where(ends > 0, alpha[rows, np.maximum(ends - 1, 0)], 0.0)
-        scores = np.log(np.maximum(final, 1e-300)) + scale
+        mantissas, shift = np.frexp(np.maximum(final, 1e-300))
+        scores = np.log(mantissas) + (exponents + shift) * math.log(2)
         poor = np.flatnonzero(final < _TINY)
         if len(poor):
             scores[poor] = self._forward_logs(index[poor], skip[poor], ends[poor], [labels[n] for n in poor])
@@ -301,7 +308,8 @@ class Posterior:
 
         A text with more characters than there are columns has no alignment: it scores under every text that has one.
         """
-        logs = np.log(self._emissions)
+        with np.errstate(divide="ignore"):
+            logs = np.log(self._emissions)
         barred = np.where(skip, 0.0, -np.inf)
         alpha = np.full(index.shape, -np.inf)
         alpha[:, :2] = logs[0][index[:, :2]]
@@ -326,7 +334,9 @@ class Posterior:
         """Best (first, end) column of each code point of each text."""
         rows = self.probabilities.shape[0]
         index, skip, labels = self._trellis(texts)
-        paths = _viterbi(np.log(self._emissions), index, skip, np.array([2 * len(label) for label in labels]))
+        with np.errstate(divide="ignore"):
+            logs = np.log(self._emissions)
+        paths = _viterbi(logs, index, skip, np.array([2 * len(label) for label in labels]))
         places: list[list[tuple[float, float]]] = []
         for label, path in zip(labels, paths, strict=True):
             if _columns(label) > rows:
@@ -342,7 +352,7 @@ class Posterior:
         """CTC states of several texts side by side.
 
         Returns:
-            index: int64 (N, S), alphabet index of each state, letters between blanks.
+            index: int64 (N, S), column of `_emissions` of each state, letters between blanks.
             skip: bool (N, S), whether a letter may directly follow the letter two states before (they differ).
             labels: alphabet indices of each text.
         """
@@ -352,7 +362,9 @@ class Posterior:
             row[1 : 2 * len(label) : 2] = label
         skip = np.zeros(index.shape, dtype=np.bool_)
         skip[:, 3::2] = (index[:, 3::2] != index[:, 1:-2:2]) & (index[:, 3::2] != BLANK)
-        return np.where(index <= _UNKNOWN, -2, np.maximum(index, -1)), skip, labels
+        column = np.where(index <= _UNKNOWN, -3, np.maximum(index, -2))
+        column[np.arange(index.shape[1]) > 2 * np.array([len(label) for label in labels])[:, None]] = -1
+        return column, skip, labels
 
 
 def _columns(label: Sequence[int]) -> int:
@@ -452,7 +464,16 @@ class Views:
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """See `Posterior.score`; log of the mean probability over the looks."""
-        return _log_mean([posterior.score(texts) for posterior in self.posteriors], self.agree)
+        new = list(dict.fromkeys(text for text in texts if text not in self._scores))
+        if new:
+            rows = [posterior.score(new) for posterior in self.posteriors]
+            self._scores.update(zip(new, _log_mean(rows, self.agree), strict=True))
+        return [self._scores[text] for text in texts]
+
+    @cached_property
+    def _scores(self) -> dict[str, float]:
+        """Scores worked out so far: the same hypotheses are asked about twice, for a decoder and for the decision."""
+        return {}
 
     def score_cased(self, texts: Sequence[str]) -> list[float]:
         """See `Posterior.score_cased`; log of the mean probability over the looks."""

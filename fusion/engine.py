@@ -1,29 +1,35 @@
 """The engine: a file in, pages out. It composes the rooms and adds no knowledge of its own.
 
-photo → intake → ocr → vlm → fuse → complete → domain → Page
+photo → intake → ocr → vlm → Evidence → fuse → complete → domain → Page
+
+`Engine.look` goes as far as the evidence, `Engine.decide` from there: evidence can be stored and decided on again.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from fusion import __version__
 from fusion.complete import Completer, mark_gaps
-from fusion.config import Config, load_config
+from fusion.config import Config, LocalVlm, load_config
 from fusion.domain import open_profile
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser
-from fusion.ink import Ink, InkLine, PageImage
-from fusion.intake import list_inputs, open_pages
+from fusion.ink import Evidence, InkLine, PageImage, Seen, image_sha256
+from fusion.intake import Source, list_inputs, name_of, open_pages
 from fusion.ocr import OcrReader
-from fusion.page import Failure, Line, Page, Reading, Span, Stage
+from fusion.page import UNASKED, Failure, Line, Page, Reading, Span, Stage
 from fusion.placement import place_spans, to_photo
-from fusion.vlm import Query, open_reader
+from fusion.store import Store, dump_lines, key_of, load_lines
+from fusion.vlm import Answers, Look, Looks, Query, Reader, Writes, open_reader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +52,7 @@ WRITES = (
 class Engine:
     """Reads handwriting. Models are loaded once; pages are independent of each other.
 
-    Usable as a context manager; safe to use from one thread at a time.
+    Usable as a context manager, and from several threads at once.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -56,76 +62,127 @@ class Engine:
             ConfigError, DependencyError, ReaderError, InputError: something named there can't be used.
         """
         self.config = config if config is not None else load_config()
-        self.clock: dict[str, float] = {}
-        """Seconds spent per stage since it was last cleared; `paddleocr` is the part of `ocr` that is not ours."""
+        self.clock: defaultdict[str, float] = defaultdict(float)
+        """Seconds spent per stage since it was last cleared."""
         self._fuser = Fuser(self.config.fuse)
         self.profile = open_profile(self.config.domain)
         self._completer = Completer(self.config.complete, self.profile.forbids)
-        self._reader = open_reader(self.config.vlm)
-        if self.config.complete.enabled and not (self._reader is not None and self._reader.writes):
+        self._store = Store(self.config.store.folder)
+        self._closed = False
+        with ExitStack() as opened:  # what is open is closed again when the rest can't be
+            self._reader = open_reader(self.config.vlm)
             if self._reader is not None:
-                self._reader.close()
-            raise ConfigError("complete.enabled", "needs a vision-language model that writes", WRITES)
-        self._ocr = OcrReader(self.config.ocr)
+                opened.callback(self._reader.close)
+            if self.config.complete.enabled and not isinstance(self._reader, Answers):
+                raise ConfigError("complete.enabled", "needs a vision-language model that writes", WRITES)
+            self._ocr = OcrReader(self.config.ocr)
+            opened.pop_all()
 
-    def read(self, path: str | Path, *, crop: bool = False) -> Iterator[Page]:
-        """Pages of a file, one after the other.
+    def read(self, source: Source, *, crop: bool = False, name: str | None = None) -> Iterator[Page]:
+        """Pages of an image or a PDF, one after the other.
 
         Args:
-            path: image or PDF.
+            source: path, bytes of a file, PIL image, or uint8 array (H, W) or (H, W, 3) RGB.
             crop: the image is one word or one line, already cut out.
+            name: what the pages are called; the path where there is one.
 
         Raises:
-            InputError: the file can't be read; names it and the way out.
+            InputError: it can't be read; names it and the way out.
         """
-        images = open_pages(path, self.config.intake, crop=crop)
-        while (image := self._timed("intake", lambda: _next(images, path))) is not None:
-            yield self.read_page(image, name=str(path), crop=crop)
+        called = name if name is not None else name_of(source)
+        called = called.encode("utf-8", "backslashreplace").decode()  # a file name may be no Unicode; a record must be
+        images = open_pages(source, self.config.intake, crop=crop, name=called)
+        while (image := self._timed("intake", lambda: _next(images, called))) is not None:
+            yield self.read_page(image, name=called, crop=crop)
 
     def read_page(self, image: PageImage, *, name: str = "", crop: bool = False) -> Page:
-        """One upright page: find lines, read them twice, decide, mark gaps, complete.
+        """One upright page: look at it, then decide. See `look` for the arguments."""
+        return self.decide(self.look(image, name=name, crop=crop))
+
+    def look(self, image: PageImage, *, name: str = "", crop: bool = False) -> Evidence:
+        """What all readers see on one upright page; nothing is decided.
 
         Args:
             image: from `intake`.
             name: input name as the user gave it; recorded readings are found by it.
             crop: the page is one line.
+
+        Raises:
+            ValueError: the engine is closed.
         """
+        if self._closed:
+            raise ValueError("the engine is closed")
         failures: list[Failure] = []
-        before = self._ocr.seconds
         photo = image
         image, checks = self._stage("domain", lambda: self.profile.prepare(photo), failures) or (photo, ())
-        found = self._stage("ocr", lambda: self._ocr.read(image, crop=crop), failures) or ()
-        self.clock["paddleocr"] = self.clock.get("paddleocr", 0.0) + self._ocr.seconds - before
-        queries = self._queries(found, name or image.id)
-        answers = self._second_readings(queries, failures)
-        lines = [
-            self._line(query, answer, image, order)
-            for order, (query, answer) in enumerate(zip(queries, answers, strict=True))
-        ]
-        page = Page(
+        found = self._stage("ocr", lambda: self._found(image, crop), failures) or ()
+        lines = self._second_looks(found, name or image.id, failures)
+        return Evidence(
             id=image.id,
-            image_sha256=image.sha256,
+            sha256=image.sha256,
             width=image.width,
             height=image.height,
             angle=image.angle,
-            lines=tuple(lines),
+            transform=image.transform,
             findings=image.findings,
-            failures=tuple(failures),
             checks=checks,
+            lines=tuple(lines),
+            failures=tuple(failures),
+            identities={
+                "ocr": self._ocr.identity,
+                "reader": identity_of(self._reader),
+                "looked_for": self.profile.identity,
+            },
+        )
+
+    def decide(self, evidence: Evidence) -> Page:
+        """Decide a page from evidence, under this engine's weights, lists and profile.
+
+        The OCR is not run, and the second reader only to complete gaps (`complete.enabled`).
+        """
+        failures = list(evidence.failures)
+        texts = ["", *(_text(seen) for seen in evidence.lines), ""]
+        lines = [
+            self._line(seen, order, (texts[order], texts[order + 2]), evidence.transform)
+            for order, seen in enumerate(evidence.lines)
+        ]
+        page = Page(
+            id=evidence.id,
+            image_sha256=evidence.sha256,
+            width=evidence.width,
+            height=evidence.height,
+            angle=evidence.angle,
+            lines=tuple(lines),
+            findings=evidence.findings,
+            failures=tuple(failures),
+            checks=evidence.checks,
+            max_error=self.config.review.max_error,
+            identities={
+                **evidence.identities,
+                "fusion": __version__,
+                "config": self.config.hash[:12],
+                "weights": self._fuser.identity,
+                "lists": self.profile.identity,
+                "profile": self.config.domain.profile,
+            },
         )
         understood = self._stage("domain", lambda: self.profile.understand(page), failures)
         return understood or replace(page, failures=tuple(failures))
+
+    def understand(self, page: Page) -> Page:
+        """The page with the profile's records and checks made anew, after `Page.edit` say."""
+        return self.profile.understand(page)
 
     def ask(self, path: str | Path, question: str) -> tuple[str, Page]:
         """Answer a question from the first page's image and transcript, citing lines by id.
 
         Raises:
-            ConfigError: no second reader is configured.
+            ConfigError: no second reader that answers is configured.
             ReaderError: it did not answer.
         """
-        if self._reader is None or not self._reader.writes:
-            raise ConfigError("ask", "needs a vision-language model that writes and none is configured", WRITES)
-        image = next(open_pages(path, self.config.intake))
+        require_answers(self.config, self._reader)
+        assert isinstance(self._reader, Answers)
+        image = next(open_pages(path, self.config.intake, name=str(path)))
         page = self.read_page(image, name=str(path))
         transcript = "\n".join(f"[{line.id}] {line.marked}" for line in page.lines)
         head, _, tail = ASK.partition("{transcript}")  # the page may hold braces of its own
@@ -135,7 +192,8 @@ class Engine:
         return answer.text.strip(), page
 
     def close(self) -> None:
-        """Give back models and connections."""
+        """Give back models and connections; after that nothing can be looked at."""
+        self._closed = True
         self._ocr.close()
         if self._reader is not None:
             self._reader.close()
@@ -166,47 +224,109 @@ class Engine:
         try:
             return work()
         finally:
-            self.clock[stage] = self.clock.get(stage, 0.0) + time.perf_counter() - start
+            spent = time.perf_counter() - start
+            self.clock[stage] += spent
+            _log.debug("%s took %.3f s", stage, spent)
 
-    def _queries(self, lines: Sequence[InkLine], name: str) -> list[Query]:
-        texts = [line.reading.text if line.reading is not None else "" for line in lines]
-        padded = ["", *texts, ""]
-        instructions = self.profile.instructions
-        return [Query(name, line, padded[n], padded[n + 2], instructions(texts[n])) for n, line in enumerate(lines)]
+    def _found(self, image: PageImage, crop: bool) -> tuple[Seen, ...]:
+        """The OCR's lines, from the store where it has them."""
+        settings = self.config.ocr.model_dump(mode="json", exclude={"threads", "device"})
+        key = key_of(
+            stage="ocr", pixels=image_sha256(image.pixels), crop=crop, settings=settings, model=self._ocr.identity
+        )
+        return self._store.recall(
+            key, load_lines, lambda: tuple(Seen(line) for line in self._ocr.read(image, crop=crop)), dump_lines
+        )
 
-    def _second_readings(self, queries: list[Query], failures: list[Failure]) -> list[tuple[Reading | Failure, ...]]:
-        reader = self._reader
-        if reader is None or not queries:
-            return [()] * len(queries)
-        asked = [number for number, query in enumerate(queries) if self._wanted(query.line)]
-        answers = self._stage("vlm", lambda: reader.read([queries[number] for number in asked]), failures)
-        lost: tuple[Reading | Failure, ...] = (Failure("vlm", "crash", "the second reader failed on this page"),)
-        spared: tuple[Reading | Failure, ...] = (Failure("vlm", "not_needed", "the OCR is sure of this line"),)
-        found = dict(zip(asked, answers if answers is not None else [lost] * len(asked), strict=True))
-        return [found.get(number, spared) for number in range(len(queries))]
+    def _second_looks(self, found: Sequence[Seen], name: str, failures: list[Failure]) -> list[Seen]:
+        """The lines with what the second reader says of those that it is asked about."""
+        if self._reader is None or not found:
+            return list(found)
+        texts = ["", *(_text(seen) for seen in found), ""]
+        queries = [
+            Query(name, seen.line, texts[n], texts[n + 2], self.profile.instructions(texts[n + 1]))
+            for n, seen in enumerate(found)
+        ]
+        asked = [n for n, seen in enumerate(found) if self._wanted(seen.line)]
+        written: Mapping[int, tuple[Reading | Failure, ...]] = {}
+        if isinstance(self._reader, Writes):
+            writer = self._reader
+            answers = self._stage("vlm", lambda: writer.read([queries[n] for n in asked]), failures)
+            lost: tuple[Reading | Failure, ...] = (Failure("vlm", "crash", "the second reader failed on this page"),)
+            written = dict(zip(asked, answers if answers is not None else [lost] * len(asked), strict=True))
+        spared = Failure("vlm", "not_needed", "the OCR is sure of this line")
+        return [
+            self._second_look(queries[n], written.get(n, ())) if n in set(asked) else replace(seen, answers=(spared,))
+            for n, seen in enumerate(found)
+        ]
+
+    def _second_look(self, query: Query, written: tuple[Reading | Failure, ...]) -> Seen:
+        """One line with what the second reader wrote, its look, and its decoder's scores of the hypotheses."""
+        failures: list[Failure] = []
+        plain = Seen(query.line, True, written)
+        if not isinstance(self._reader, Looks) or query.line.ink is None:
+            return plain
+        looker = self._reader
+
+        def looked() -> Seen:
+            look = looker.look(query)
+            if isinstance(look, Failure):
+                return Seen(query.line, True, (*written, look))
+            reading = (look.reading,) if look.reading is not None else ()
+            seen = Seen(query.line, True, (*written, *reading), look.ink)
+            wanted = self._wanted_texts(seen)
+            return replace(seen, scores=dict(zip(wanted, look.score(wanted), strict=True))) if wanted else seen
+
+        made = self._stage("vlm", lambda: self._recalled(query, written, looked), failures)
+        return made or replace(plain, answers=(*written, *failures))
+
+    def _recalled(self, query: Query, written: tuple[Reading | Failure, ...], make: Callable[[], Seen]) -> Seen:
+        """A look at one line, from the store where it has it. What was written has a cache of its own: `vlm.cache`."""
+        reading = query.line.reading
+        key = key_of(
+            stage="look",
+            crop=image_sha256(query.line.crop),
+            text=reading.text if reading is not None else None,
+            written=[one.text if isinstance(one, Reading) else one.kind for one in written],
+            reader=identity_of(self._reader),
+            lists=self.profile.identity,
+            hypotheses=self.config.fuse.hypotheses,
+            ocr=self._ocr.identity,
+            settings=self.config.ocr.model_dump(mode="json", exclude={"threads", "device"}),
+        )
+        (seen,) = self._store.recall(key, load_lines, lambda: (make(),), dump_lines, lambda made: _lasts(made[0]))
+        return replace(seen, line=query.line, answers=(*written, *seen.answers[len(written) :]))
+
+    def _wanted_texts(self, seen: Seen) -> list[str]:
+        """The hypotheses that the decoder is asked about; none where the second reader has read nothing."""
+        line = seen.line
+        if line.reading is None or line.ink is None or not seen.readings:
+            return []
+        return self._fuser.shortlist(
+            line.reading, line.ink, seen.readings, self.profile.prior, seen.look, line.hand, line.hand_ink
+        )
 
     def _wanted(self, line: InkLine) -> bool:
         """Whether a line is to be read again, as `vlm.ask` says."""
         every = getattr(self.config.vlm, "ask", "all") == "all"
         return every or line.ink is None or self._fuser.doubtful(line.ink)
 
-    def _line(self, query: Query, answers: tuple[Reading | Failure, ...], image: PageImage, order: int) -> Line:
-        line = query.line
-        others = [answer for answer in answers if isinstance(answer, Reading)]
-        failures = [*line.failures, *(answer for answer in answers if isinstance(answer, Failure))]
-        polygon = to_photo(line.polygon, image.transform)
-        readings = (*((line.reading,) if line.reading is not None else ()), *others)
+    def _line(self, seen: Seen, order: int, around: tuple[str, str], transform: NDArray[np.float64]) -> Line:
+        line = seen.line
+        failures = [*line.failures, *(answer for answer in seen.answers if isinstance(answer, Failure))]
+        polygon = to_photo(line.polygon, transform)
+        readings = (*(one for one in (line.reading, line.hand) if one is not None), *seen.readings)
 
         def decided() -> Line:
-            spans = self._spans(query, others, bool(answers), failures)
-            return Line(line.id, polygon, order, readings, place_spans(line, spans, image.transform), tuple(failures))
+            spans = self._spans(seen, around, failures)
+            return Line(line.id, polygon, order, readings, place_spans(line, spans, transform), tuple(failures))
 
         # Built behind the stage door: a decision that breaks, or a line that its own invariants refuse, loses no page.
         made = self._stage("fuse", decided, failures)
         return made or Line(line.id, polygon, order, readings, _verbatim(line.reading), tuple(failures))
 
-    def _spans(self, query: Query, others: list[Reading], asked: bool, failures: list[Failure]) -> tuple[Span, ...]:
-        line = query.line
+    def _spans(self, seen: Seen, around: tuple[str, str], failures: list[Failure]) -> tuple[Span, ...]:
+        line, others = seen.line, seen.readings
         if line.reading is None or line.ink is None:
             return ()
         decided, missing = self._fuser.fuse(
@@ -214,36 +334,57 @@ class Engine:
             line.ink,
             others,
             self.profile.prior,
-            self._scorer(query),
-            self._witness(query) if others else None,
+            seen.scores,
+            seen.look if others else None,
+            line.hand,
+            line.hand_ink,
         )
-        if not asked:  # an asked reader that failed has already said so
+        if not seen.answers:  # an asked reader that failed has already said so
             failures += missing
         spans = self._stage("domain", lambda: self.profile.mark(line, mark_gaps(line, decided, others)), failures)
         spans = spans if spans is not None else mark_gaps(line, decided, others)
         if self.config.complete.enabled and any(span.source == "gap" for span in spans):
-            return self._stage("complete", lambda: self._complete(query, spans, failures), failures) or spans
+            return self._stage("complete", lambda: self._complete(line, spans, around, failures), failures) or spans
         return spans
 
-    def _complete(self, query: Query, spans: tuple[Span, ...], failures: list[Failure]) -> tuple[Span, ...]:
-        assert self._reader is not None
-        completed, missing = self._completer.complete(
-            query.line, spans, query.before, query.after, self._reader.ask, self._scorer(query)
-        )
+    def _complete(
+        self, line: InkLine, spans: tuple[Span, ...], around: tuple[str, str], failures: list[Failure]
+    ) -> tuple[Span, ...]:
+        assert isinstance(self._reader, Answers)
+        reader = self._reader
+
+        def score(texts: Sequence[str]) -> list[float] | None:
+            look = reader.look(Query("", line)) if isinstance(reader, Looks) else None
+            return look.score(texts) if isinstance(look, Look) else None
+
+        completed, missing = self._completer.complete(line, spans, *around, reader.ask, score)
         failures += missing
         return completed
 
-    def _witness(self, query: Query) -> Ink | None:
-        return self._reader.witness(query) if self._reader is not None else None
 
-    def _scorer(self, query: Query) -> Callable[[Sequence[str]], list[float] | None]:
-        reader = self._reader
-        if reader is None:
-            return lambda texts: None
-        return lambda texts: self._timed("vlm", lambda: reader.score(query, texts))
+def identity_of(reader: Reader | None) -> str:
+    """What a reader's looks depend on; "" for none."""
+    return str(getattr(reader, "identity", "")) or (reader.name if reader is not None else "")
 
 
-def _next(images: Iterator[PageImage], path: str | Path) -> PageImage | None:
+def require_answers(config: Config, reader: Reader | None = None) -> None:
+    """ConfigError where no configured reader answers questions; without a reader, judged by the configuration alone."""
+    kind = config.vlm.engine
+    small = isinstance(config.vlm, LocalVlm) and config.vlm.model == "small"
+    if kind in ("none", "replay") or small or (reader is not None and not isinstance(reader, Answers)):
+        raise ConfigError("ask", "needs a vision-language model that writes and none is configured", WRITES)
+
+
+def _lasts(seen: Seen) -> bool:
+    """Whether a look would be the same again: a failure may have been a hiccup."""
+    return all(isinstance(answer, Reading) or answer.kind in UNASKED for answer in seen.answers)
+
+
+def _text(seen: Seen) -> str:
+    return seen.line.reading.text if seen.line.reading is not None else ""
+
+
+def _next(images: Iterator[PageImage], path: str) -> PageImage | None:
     """The next page of a file; a crash of a decoder is an error of this input and of no other."""
     try:
         return next(images, None)
@@ -259,23 +400,58 @@ def _verbatim(reading: Reading | None) -> tuple[Span, ...]:
     return (Span(reading.text, "ocr", None, "decision_failed"),) if reading is not None and reading.text else ()
 
 
-def photographs(path: str | Path, config: Config) -> Iterator[NDArray[np.uint8]]:
-    """The file's pages as displayed, neither straightened nor turned: what `Page` geometry refers to.
+def photographs(source: Source, config: Config) -> Iterator[NDArray[np.uint8]]:
+    """The pages of an input as displayed, neither straightened nor turned: what `Page` geometry refers to.
 
     Yields:
         uint8 (H, W, 3), RGB.
     """
     as_displayed = config.intake.model_copy(update={"deskew": False, "rectify": False})
-    return (image.pixels for image in open_pages(path, as_displayed))
+    return (image.pixels for image in open_pages(source, as_displayed))
 
 
-def transcribe(path: str | Path, config: Config | None = None, *, crop: bool = False) -> list[Page]:
-    """Read one file, or every image in a folder.
+_kept: dict[str, Engine] = {}
+"""The engine of the last configuration, by its JSON: models are loaded once for many calls."""
+
+
+def _engine(config: Config) -> Engine:
+    settings = config.model_dump_json()
+    if settings not in _kept:
+        for old in _kept.values():
+            old.close()
+        _kept.clear()
+        _kept[settings] = Engine(config)
+    return _kept[settings]
+
+
+def transcribe(
+    source: Source | list[Source] | tuple[Source, ...],
+    config: Config | str | Path | None = None,
+    *,
+    profile: str | None = None,
+    crop: bool = False,
+) -> list[Page]:
+    """Read images, PDFs or folders. Models stay loaded for the next call with the same configuration.
 
     Args:
-        path: image, PDF or folder.
-        config: configuration; None: the defaults, which need no network and no GPU.
+        source: path of a file or folder, bytes of a file, PIL image, uint8 array (H, W) or (H, W, 3) RGB, or several.
+        config: configuration, its file, or the name of one that ships; None: the defaults, which need no network and no
+            GPU.
+        profile: what the pages are, such as `prescription`; None: as the configuration says.
         crop: each image is one word or one line.
+
+    Raises:
+        InputError: an input can't be read; names it and the way out.
+        ConfigError, DependencyError, ReaderError: the configuration can't be used.
     """
-    with Engine(config) as engine:
-        return [page for file in list_inputs([path]) for page in engine.read(file, crop=crop)]
+    loaded = load_config(config, [f"domain.profile={profile}"] if profile is not None else [])
+    engine = _engine(loaded)
+    sources = source if isinstance(source, list | tuple) else [source]
+    pages: list[Page] = []
+    for number, one in enumerate(sources, 1):
+        if isinstance(one, str | Path):
+            pages += [page for file in list_inputs([one]) for page in engine.read(file, crop=crop)]
+        else:
+            name = f"image {number}" if len(sources) > 1 else None
+            pages += engine.read(one, crop=crop, name=name)
+    return pages

@@ -21,7 +21,7 @@ class FusionError(Exception):
         self.subject = str(subject)
         self.problem = problem
         self.way_out = way_out
-        super().__init__(f"{self.subject}: {problem}. {way_out}")
+        super().__init__(f"{self.subject}: {problem}{'' if problem.endswith('?') else '.'} {way_out}")
 
 
 class ConfigError(FusionError):

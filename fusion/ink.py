@@ -1,19 +1,28 @@
 """What rooms hand to each other while a page is being read: upright pages, cut-out lines, and what can be asked of them.
 
-None of it is ever serialised; what leaves the engine stands in `page`. Knows nothing of how a room does its work.
+`Evidence` is all that readers said about a page: what a decision rests on, and what `store` keeps. What leaves the engine
+stands in `page`. Knows nothing of how a room does its work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from fusion.page import Failure, Finding, Polygon, Reading
+from fusion.page import Check, Failure, Finding, Polygon, Reading
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+def image_sha256(pixels: NDArray[np.uint8]) -> str:
+    """SHA-256 over shape and pixels of an image, uint8 (H, W, 3): its identity in recipes, caches and stores."""
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
 
 
 class Ink(Protocol):
@@ -108,6 +117,8 @@ class InkLine:
         reading: the OCR's reading, or None when it failed.
         ink: answers about any string, or None when the OCR failed.
         failures: why there is no reading.
+        hand: what a recogniser of Latin hands reads, or None where the line is in another script.
+        hand_ink: its answers about any string.
     """
 
     id: str
@@ -116,3 +127,59 @@ class InkLine:
     reading: Reading | None
     ink: Ink | None
     failures: tuple[Failure, ...] = ()
+    hand: Reading | None = None
+    hand_ink: Ink | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One line with everything that readers said about it.
+
+    Attributes:
+        line: crop and the OCR's reading.
+        asked: whether a second reader was asked.
+        answers: its readings and failures.
+        look: its own look at the strokes, or None.
+        scores: natural log-probabilities of texts under its decoder; texts that it was not asked about are missing.
+    """
+
+    line: InkLine
+    asked: bool = False
+    answers: tuple[Reading | Failure, ...] = ()
+    look: Ink | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The second reader's readings."""
+        return tuple(answer for answer in self.answers if isinstance(answer, Reading))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that was seen on a page, nothing of it decided.
+
+    Attributes:
+        id: of the page.
+        sha256: of the input file's bytes.
+        width, height: px of the photograph as displayed.
+        angle: degrees counter-clockwise by which the photograph was turned to be level.
+        transform: float64 (3, 3), see `PageImage.transform`.
+        findings: quality warnings.
+        checks: what the profile remarks about the image.
+        lines: in reading order.
+        failures: stages that broke.
+        identities: what read it: stage → name and version of model and settings.
+    """
+
+    id: str
+    sha256: str
+    width: int
+    height: int
+    angle: float
+    transform: NDArray[np.float64]
+    findings: tuple[Finding, ...] = ()
+    checks: tuple[Check, ...] = ()
+    lines: tuple[Seen, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    identities: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ softmax, `confidence` is calibrated or None when unknown, `score` is any other f
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 SCHEMA = "fusion.page/1"
@@ -24,7 +24,7 @@ Polygon = tuple[tuple[float, float], ...]
 Source = Literal["agreed", "ocr", "vlm", "lexicon", "supplied", "human", "gap"]
 Stage = Literal["intake", "ocr", "vlm", "fuse", "complete", "domain"]
 Mark = Literal["", "deleted", "added"]
-Value = dict[str, float | str | bool]
+Value = dict[str, int | float | str | bool]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -134,7 +134,8 @@ class Reading:
     """What ONE reader saw on ONE line. Immutable and verbatim: decisions point at readings, they never edit them.
 
     Attributes:
-        source: which kind of reader.
+        source: which kind of reader: the OCR; `hand`, its second look, by a recogniser of Latin hands; a
+            vision-language model.
         text: the reading as plain text, NFC.
         recipe: where it came from.
         positions: places with candidates, left to right (OCR only).
@@ -145,7 +146,7 @@ class Reading:
         raw: the answer before any cleaning.
     """
 
-    source: Literal["ocr", "vlm"]
+    source: Literal["ocr", "hand", "vlm"]
     text: str
     recipe: Recipe
     positions: tuple[Position, ...] = ()
@@ -173,6 +174,7 @@ class Span:
         polygon: where it sits on the photograph, or None when it can't be placed.
         extent: estimated number of characters behind a gap or a supplied text, else 0.
         mark: `deleted` when the writer struck it out, `added` when it was put in between (TEI `<del>`, `<add>`).
+        by: of a `human` span, who decided and when; else "".
     """
 
     text: str
@@ -183,6 +185,7 @@ class Span:
     polygon: Polygon | None = None
     extent: int = 0
     mark: Mark = ""
+    by: str = ""
 
     def __post_init__(self) -> None:
         """Text is NFC, confidence a probability or unknown, and only unread ink has an extent."""
@@ -290,6 +293,10 @@ class Place:
         """A stretch has an extent."""
         _require(0 <= self.start < self.end, f"place {self.start}:{self.end} has no extent")
 
+    def overlaps(self, other: Place) -> bool:
+        """Whether two stretches share a code point."""
+        return self.line == other.line and self.start < other.end and other.start < self.end
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -320,6 +327,11 @@ class Record:
 
     kind: str
     fields: tuple[Field, ...]
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where its fields stand."""
+        return tuple(place for field in self.fields for place in field.places)
 
     def get(self, name: str) -> Field | None:
         """The first field of a name."""
@@ -359,6 +371,8 @@ class Page:
         failures: what went wrong with the page as a whole.
         records: what the profile understood, in reading order.
         checks: what it remarks.
+        max_error: bound of the review: the greatest expected cost of a mistake at which a stretch is left alone.
+        identities: what made it: `ocr`, `reader`, `weights`, `lists`, `config`, `fusion` → version or hash.
         schema: version of this model.
     """
 
@@ -372,6 +386,8 @@ class Page:
     failures: tuple[Failure, ...] = ()
     records: tuple[Record, ...] = ()
     checks: tuple[Check, ...] = ()
+    max_error: float = 0.05
+    identities: dict[str, str] = field(default_factory=dict)
     schema: str = SCHEMA
 
     @property
@@ -384,6 +400,46 @@ class Page:
         """Like `text` without anything supplied."""
         return "\n".join(line.diplomatic for line in self.lines)
 
+    def about(self, record: Record) -> tuple[Check, ...]:
+        """The checks that point at anything of a record."""
+        return tuple(c for c in self.checks if any(a.overlaps(b) for a in c.places for b in record.places))
+
+    def edit(self, place: Place, text: str, by: str) -> Page:
+        """The page with a stretch decided by a person: one `human` span, beside which what stood there is an alternative.
+
+        Readings stay. Records and checks point into the old text and are left out: `Engine.understand` makes them anew.
+
+        Args:
+            place: the stretch.
+            text: what stands there; "" for nothing.
+            by: who decided, and when.
+
+        Raises:
+            ValueError: there is no such line or stretch, the text is more than one line of printable characters, or it does
+                not fit in as NFC.
+        """
+        if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
+            raise ValueError("the text holds a line break or a control character")
+        line = next((line for line in self.lines if line.id == place.line), None)
+        if line is None or place.end > len(line.text):
+            raise ValueError(f"no stretch {place.start}:{place.end} on line {place.line}")
+        edited = replace(line, spans=_edited(line.spans, place, unicodedata.normalize("NFC", text), by))
+        lines = tuple(edited if one is line else one for one in self.lines)
+        return replace(self, lines=lines, records=(), checks=tuple(c for c in self.checks if not c.places))
+
+    def to_dict(self) -> dict[str, object]:
+        """The page as JSON values, each line with its text, confidence and whether it needs a look; see `records`."""
+        from fusion.records import page_dict
+
+        return page_dict(self)
+
+    @staticmethod
+    def from_dict(record: dict[str, object]) -> Page:
+        """What `to_dict` wrote; InputError for what is no page record."""
+        from fusion.records import page_of
+
+        return page_of(record)
+
     @property
     def unasked(self) -> bool:
         """Whether there are lines and no second reader was asked about any of them."""
@@ -393,6 +449,33 @@ class Page:
     def marked(self) -> str:
         """Like `text` with supplied text in square brackets."""
         return "\n".join(line.marked for line in self.lines)
+
+
+def _edited(spans: tuple[Span, ...], place: Place, text: str, by: str) -> tuple[Span, ...]:
+    """Spans of a line with a stretch replaced by one `human` span."""
+    before: list[Span] = []
+    after: list[Span] = []
+    cut: list[Span] = []
+    at = 0
+    for span in spans:
+        end = at + len(span.text)
+        left, right = max(0, place.start - at), max(0, place.end - at)
+        if end <= place.start:
+            before.append(span)
+        elif at >= place.end:
+            after.append(span)
+        else:
+            cut.append(span)
+            for side, part in ((before, span.text[:left]), (after, span.text[right:])):
+                if part:  # a piece keeps its confidence; its alternatives were the whole span's
+                    extent = len(part) if span.extent else 0
+                    side.append(replace(span, text=part, alternatives=(), polygon=None, extent=extent))
+        at = end
+    old = "".join(span.text for span in spans)[place.start : place.end]
+    known = [span.confidence for span in cut if span.confidence is not None]
+    alternatives = (Candidate(old, min(known, default=0.0)),) if old != text else ()
+    polygon = cut[0].polygon if len(cut) == 1 and cut[0].text == old else None
+    return (*before, Span(text, "human", 1.0, "decided_by_person", alternatives, polygon, by=by), *after)
 
 
 @dataclass(frozen=True, slots=True)

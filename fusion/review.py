@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fusion.page import GAP, Candidate, Check, Line, Page, Polygon, Span, is_ideograph, stretches
+from fusion.page import GAP, Candidate, Check, Line, Page, Place, Polygon, Span, is_ideograph, stretches
 from fusion.quantities import quantities
 
 SACRED = ("drug", "strength", "dose", "frequency", "duration", "quantity")
@@ -70,7 +70,7 @@ class Review:
     """What of one or more pages needs a look.
 
     Attributes:
-        items: dearest first.
+        items: most expensive first.
         total: stretches in all.
         lines: (page, line) ids with an item, and of lines that nobody read.
     """
@@ -155,8 +155,9 @@ def _cost(page: Page, line: Line, start: int, end: int) -> float:
 
 
 def _checks(page: Page, line: Line, start: int, end: int) -> Iterator[Check]:
+    own = Place(line.id, start, end)
     for check in page.checks:
-        if any(place.line == line.id and place.start < end and place.end > start for place in check.places):
+        if any(place.overlaps(own) for place in check.places):
             yield check
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fusion.config import DomainConfig
 from fusion.domain import arithmetic, homework, open_profile, sums
 from fusion.page import Candidate, Reading, Recipe, Span
+from fusion.train import grammar
 from tests.made_pages import page
 
 
@@ -217,13 +218,13 @@ def test_the_model_speaks_about_lines_of_maths(text: str, concerned: bool) -> No
 
 
 def test_the_grammar_is_seeded_and_balanced() -> None:
-    made = sums.lines(300, 7)
-    assert made == sums.lines(300, 7) != sums.lines(300, 8)
+    made = grammar.lines(300, 7)
+    assert made == grammar.lines(300, 7) != grammar.lines(300, 8)
     assert all(line.count("(") == line.count(")") and " " not in line for line in made)
 
 
 def test_results_are_drawn_and_not_worked_out() -> None:
-    checked = [found.holds for text in sums.lines(3000, 3) if (found := arithmetic.check(text)) and "=" in text]
+    checked = [found.holds for text in grammar.lines(3000, 3) if (found := arithmetic.check(text)) and "=" in text]
     assert len(checked) > 300
     assert sum(holds is True for holds in checked) < 0.1 * len(checked)
 

@@ -12,9 +12,10 @@ understood of the finished page, and what is remarked beside it). `general` open
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from fusion.config import DomainConfig
+from fusion.config import PROFILES, DomainConfig
 
 if TYPE_CHECKING:
     from fusion.ink import InkLine, PageImage, Prior
@@ -37,6 +38,11 @@ class Profile:
             from fusion.domain.lexicon import Lexicon
 
             self.prior = Lexicon.read(config.formulary)
+
+    @property
+    def identity(self) -> str:
+        """What evidence and fields depend on: the profile and the content of its lists."""
+        return f"{type(self).__name__.lower()} {getattr(self.prior, 'identity', '')}".strip()
 
     def instructions(self, text: str) -> str:
         """What the prompt for a line adds, in the language of the OCR's reading of it."""
@@ -67,6 +73,10 @@ def open_profile(config: DomainConfig) -> Profile:
     """
     if config.profile == "general":
         return Profile(config)
+    if config.profile not in PROFILES:
+        (plugin,) = entry_points(group="fusion.profiles", name=config.profile)
+        made: Profile = plugin.load()(config)
+        return made
     from fusion.domain.profiles import Homework, Prescription
 
     return Homework(config) if config.profile == "homework" else Prescription(config)

@@ -6,6 +6,7 @@ lower-case: "Napa-Extra" and "napa extra" are one name.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
 from functools import cached_property
@@ -19,7 +20,7 @@ from rapidfuzz.distance import Levenshtein
 from fusion.domain.formulary import read_names
 from fusion.domain.ngram import SYMBOLS, NGram, count
 
-COVERAGE: dict[str, float] = {"formulary": 0.95, "names": 0.5}
+COVERAGE: dict[str, float] = {"formulary": 0.98, "names": 0.5}
 """Probability that a single word is on a list, a user's own and the packaged one; of a line one word is expected to be."""
 SPELT_ALIKE = 0.5
 """Share of the words on no list that are spelt like those on it; the rest may be any string."""
@@ -90,6 +91,14 @@ class Lexicon:
         """A formulary; see `read_names` for its form, `Lexicon` for `known`."""
         return cls(read_names(path), known=known)
 
+    @cached_property
+    def identity(self) -> str:
+        """First 12 hex digits of the SHA-256 of names and words."""
+        content = "\n".join(
+            [self.kind, *sorted(self._names.values()), "", *sorted(self._words), "", *sorted(self._known)]
+        )
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
     def __len__(self) -> int:
         return len(self._names)
 
@@ -148,9 +157,12 @@ class Lexicon:
         anything = -(len(word) + 1) * math.log(SYMBOLS)
         spelt = self._model.log_probability(word) - anything
         other = math.log(1 - coverage) + _log_sum(math.log(SPELT_ALIKE) + spelt, math.log(1 - SPELT_ALIKE))
-        if word not in self._names and word not in self._words:
+        own = self._names if word in self._names else self._words
+        if word not in own:
             return other
-        return _log_sum(other, math.log(coverage / (len(self._names) + len(self._words))) - anything)
+        # A listed word is a name as often as another word of the trade, whatever the length of the two lists.
+        kinds = bool(self._names) + bool(self._words)
+        return _log_sum(other, math.log(coverage / kinds / len(own)) - anything)
 
 
 def _log_sum(a: float, b: float) -> float:

@@ -13,7 +13,7 @@ OCR's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,18 +23,17 @@ from fusion.config import FuseConfig
 from fusion.fuse import model, spans
 from fusion.fuse.align import distance, keys, starts
 from fusion.fuse.hypotheses import gather
-from fusion.fuse.model import EXPERTS, Weights, load_weights
+from fusion.fuse.model import EXPERTS, Weights, load_weights, weights_identity
 from fusion.fuse.names import listed, mark_names
 from fusion.ink import Ink, Prior
 from fusion.page import GAP, Failure, Reading, Span, stretches
 
-__all__ = ["Decision", "Fuser", "Scorer", "confidence_inputs", "decide", "weigh"]
+__all__ = ["Decision", "Fuser", "confidence_inputs", "decide", "shortlist", "weigh"]
 
-Scorer = Callable[[Sequence[str]], "list[float] | None"]
 SCORED = 16
 """Most hypotheses that a second reader's decoder is asked about: it has to keep pace with the OCR."""
-SECOND = ("reader", "decoder", "answer")
-"""Experts that are the second reader's."""
+SECOND = ("hand", "reader", "decoder", "answer")
+"""Experts that have looked beside the OCR's own look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,7 @@ class Fuser:
         """Load the weights; a bad weights file is a ConfigError."""
         self._config = config
         self._weights = load_weights(config.weights)
+        self.identity = weights_identity(config.weights)
 
     def doubtful(self, ink: Ink) -> bool:
         """Whether a second look at a line is worth its time, by how sure the OCR's own look is; see `Weights.ask_below`."""
@@ -77,8 +77,10 @@ class Fuser:
         ink: Ink,
         others: Sequence[Reading] = (),
         prior: Prior | None = None,
-        score: Scorer | None = None,
+        scores: Mapping[str, float] | None = None,
         witness: Ink | None = None,
+        hand: Reading | None = None,
+        hand_ink: Ink | None = None,
     ) -> tuple[tuple[Span, ...], tuple[Failure, ...]]:
         """Decide one line.
 
@@ -87,8 +89,10 @@ class Fuser:
             ink: answers about any string.
             others: accepted readings of the second reader.
             prior: what to expect, or None.
-            score: log-probabilities under the second reader, when it can say.
+            scores: log-probabilities of texts under the second reader's decoder, as far as it was asked; see `shortlist`.
             witness: the second reader's own look at the ink, when it has one; then it is scored, never copied.
+            hand: what the OCR's second look reads, or None.
+            hand_ink: that look.
 
         Returns:
             Spans that together are the line's text, and a Failure when there was no second reader to ask.
@@ -97,13 +101,13 @@ class Fuser:
         failures = (
             () if others else (Failure("vlm", "not_asked", "no second reader: OCR candidates and evidence only"),)
         )
-        # What a reader marks as illegible is no hypothesis about what stands there.
-        clear = [replace(other, text=other.text.replace(GAP, "").strip()) for other in others]
-        others = [other for other in clear if other.text]
+        others = _clear(others)
+        looked = [*([hand] if hand is not None else []), *others]
         limit = self._config.hypotheses
-        weighed = weigh(ocr, ink, others, prior, score if others else None, witness, self._weights, limit)
-        decision = decide(weighed, [other.text for other in others], prior, self._weights)
-        text = self._cased(decision.text, [ocr, *others], ink, prior, witness)
+        weighed = weigh(ocr, ink, others, prior, scores or {}, witness, self._weights, limit, hand, hand_ink)
+        decision = decide(weighed, [other.text for other in looked], prior, self._weights)
+        looks = [("ocr", ink, 1.0), *self._others(witness, hand_ink, ocr)]
+        text = self._cased(decision.text, [ocr, *looked], looks, prior)
         n = decision.chosen  # case is no evidence of its own: the hypothesis keeps its row of the table
         decision = replace(decision, texts=(*decision.texts[:n], text, *decision.texts[n + 1 :]))
         nearest = min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
@@ -112,6 +116,7 @@ class Fuser:
             text,
             ocr.text,
             nearest.text if nearest is not None else None,
+            hand.text if hand is not None else None,
             written=witness is None,
             supported=bool(supported),
             refused=decision.refused,
@@ -120,13 +125,38 @@ class Fuser:
         confidences = model.calibrated(inputs, scripts_of(text), self._weights)
         decided = spans.spans(verdict, confidences, marginals, versions, self._config.alternatives)
         if prior is not None and prior.kind != "sums":
-            decided = mark_names(decided, [ocr, *others], prior, ink)
+            decided = mark_names(decided, [ocr, *looked], prior, ink)
         return decided, failures
 
-    def _cased(self, text: str, readings: Sequence[Reading], ink: Ink, prior: Prior | None, witness: Ink | None) -> str:
+    def shortlist(
+        self,
+        ocr: Reading,
+        ink: Ink,
+        others: Sequence[Reading],
+        prior: Prior | None,
+        witness: Ink | None,
+        hand: Reading | None = None,
+        hand_ink: Ink | None = None,
+    ) -> list[str]:
+        """The texts that a decoder is to be asked about. Arguments as for `fuse`; the fitted weights have no say."""
+        prior = prior if prior is not None and prior.concerns(ocr.text) else None
+        return shortlist(ocr, ink, _clear(others), prior, witness, self._config.hypotheses, hand, hand_ink)
+
+    def _others(self, witness: Ink | None, hand: Ink | None, ocr: Reading) -> list[tuple[str, Ink, float]]:
+        """Looks beside the OCR's own, each as its expert with how far it is trusted."""
+        found: list[tuple[str, Ink, float]] = []
+        if hand is not None:
+            found.append(("hand", hand, 1.0))
+        if witness is not None:
+            found.append(("reader", witness, self._weights.trust(witness.quality, ocr.text)))
+        return found
+
+    def _cased(
+        self, text: str, readings: Sequence[Reading], looks: Sequence[tuple[str, Ink, float]], prior: Prior | None
+    ) -> str:
         """Once the letters are settled, the ink says which reading's case they have; in a sum every sign has its own form."""
         said = [reading.text for reading in readings]
-        if witness is not None:
+        if len(looks) > 1:
             said += [hypothesis.text for reading in readings for hypothesis in reading.nbest]
         versions = [text, *(other for other in said if keys(other) == keys(text))]
         sums = prior if prior is not None and prior.kind == "sums" else None
@@ -140,13 +170,35 @@ class Fuser:
         if len(versions) == 1:
             return text
         weight = self._weights.experts
-        scores = weight["ocr"] * np.asarray(ink.score_cased(versions))
-        if witness is not None:
-            trust = self._weights.trust(witness.quality, text)
-            scores = scores + weight["reader"] * trust * np.asarray(witness.score_cased(versions))
+        scores = np.zeros(len(versions))
+        for expert, ink, trust in looks:
+            scores = scores + weight[expert] * trust * np.asarray(ink.score_cased(versions))
         if sums is not None:
             scores = scores + weight["language"] * np.asarray([sums.log_probability(version) for version in versions])
         return versions[int(np.argmax(scores))]
+
+
+def _clear(others: Sequence[Reading]) -> list[Reading]:
+    """Readings without their marks of what is illegible, and without those that are then empty."""
+    clear = [replace(other, text=other.text.replace(GAP, "").strip()) for other in others]
+    return [other for other in clear if other.text]
+
+
+def shortlist(
+    ocr: Reading,
+    ink: Ink,
+    others: Sequence[Reading],
+    prior: Prior | None,
+    witness: Ink | None,
+    limit: int,
+    hand: Reading | None = None,
+    hand_ink: Ink | None = None,
+) -> list[str]:
+    """See `Fuser.shortlist`; `limit` bounds the hypotheses that they are chosen from."""
+    texts = gather(ocr, [*([hand] if hand is not None else []), *others], ink, prior, limit)
+    answers = [other.text for other in others] if witness is None else []
+    table = model.evidence(texts, ink, answers, prior, witness, hand=hand_ink)
+    return [texts[n] for n in np.argsort(-(table @ model.SHORTLIST), kind="stable")[:SCORED].tolist()]
 
 
 def weigh(
@@ -154,19 +206,19 @@ def weigh(
     ink: Ink,
     others: Sequence[Reading],
     prior: Prior | None,
-    score: Scorer | None,
+    scores: Mapping[str, float],
     witness: Ink | None,
     weights: Weights,
     limit: int,
+    hand: Reading | None = None,
+    hand_ink: Ink | None = None,
 ) -> Decision:
     """A line's hypotheses with what every expert says of them; nothing is chosen yet. Arguments as for `Fuser.fuse`."""
-    texts = gather(ocr, others, ink, prior, limit)
+    texts = gather(ocr, [*([hand] if hand is not None else []), *others], ink, prior, limit)
     answers = [other.text for other in others] if witness is None else []
     trust = weights.trust(witness.quality, ocr.text) if witness is not None else 1.0
-    table = model.evidence(texts, ink, answers, prior, witness, trust)
-    if score is not None:
-        best = np.argsort(-(table @ weights.vector), kind="stable")[:SCORED].tolist()
-        model.add_decoder(table, texts, best, score, lambda quality: weights.trust(quality, ocr.text))
+    table = model.evidence(texts, ink, answers, prior, witness, trust, hand_ink)
+    model.add_decoder(table, texts, scores, lambda quality: weights.trust(quality, ocr.text))
     return Decision(tuple(texts), table)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -49,6 +50,7 @@ def starts(text: str) -> NDArray[np.int64]:
     return np.cumsum([0, *map(len, clusters(text))])
 
 
+@lru_cache(maxsize=65536)
 def key(cluster: str) -> str:
     """What counts as the same character when two readings are compared: case and width are no disagreement.
 
@@ -59,6 +61,8 @@ def key(cluster: str) -> str:
 
 def keys(text: str) -> list[str]:
     """Comparison keys of a text's clusters."""
+    if text.isascii() and "\r" not in text:  # most lines, and each has hundreds of hypotheses
+        return list(text.lower())
     return [key(cluster) for cluster in clusters(text)]
 
 

@@ -9,12 +9,12 @@ a loss matrix of three numbers: a missed change costs 1, a wrong change `change`
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -29,14 +29,15 @@ from fusion.ink import Ink, Prior
 from fusion.page import is_ideograph, stretches
 from fusion.quantities import alike, quantities
 
-VERSION = 5
+VERSION = 6
 """Of the weights file."""
 MOST = 1000.0
 """Greatest number in it."""
-EXPERTS = ("ocr", "reader", "decoder", "answer", "list", "language", "length")
+EXPERTS = ("ocr", "hand", "reader", "decoder", "answer", "list", "language", "length")
 """Columns of a table of evidence, and names of the weights λ:
 
 ocr       log P(strokes as h): the OCR's CTC posterior
+hand      the same under its second look, by a recogniser of Latin hands; where there is none, the first stands for both
 reader    the same under the second reader's own look at the ink, as far as it is to be trusted: `Weights.trust`
 decoder   log P(h | crop) under the second reader's decoder, as far as that is to be trusted
 answer    log P(answers | h): a noisy channel in which every edit costs the same (Kernighan, Church and Gale 1990)
@@ -44,6 +45,14 @@ list      log P(h) under a list of expected names; see `domain.lexicon`
 language  log P(h) under a model of what such lines look like; see `domain.sums`
 length    number of inked characters: what a product of probabilities takes from longer texts, this gives back
 """
+SHORTLIST = np.array(
+    [
+        {"ocr": 0.5, "hand": 0.7, "reader": 0.7, "answer": 1.0, "list": 1.0, "language": 0.3, "length": 1.0}.get(n, 0.0)
+        for n in EXPERTS
+    ]
+)
+"""Weights by which hypotheses are chosen that a decoder is asked about: the same for all fitted weights, so that what was
+asked can be decided on again under others."""
 PRIORS = [EXPERTS.index("list"), EXPERTS.index("language")]
 """Columns of the experts that have not seen the ink."""
 
@@ -98,6 +107,7 @@ def evidence(
     prior: Prior | None = None,
     witness: Ink | None = None,
     trust: float = 1.0,
+    hand: Ink | None = None,
 ) -> NDArray[np.float64]:
     """What the experts say of each hypothesis: float64 (N, R); `decoder` stays 0.
 
@@ -111,10 +121,12 @@ def evidence(
         prior: what is expected, or None.
         witness: the second reader's own look, or None.
         trust: how far it is to be trusted.
+        hand: the OCR's second look, or None.
     """
     table = np.zeros((len(texts), len(EXPERTS)))
     column = {name: table[:, number] for number, name in enumerate(EXPERTS)}
     column["ocr"][:] = below_best(ink.score(texts))
+    column["hand"][:] = below_best(hand.score(texts)) if hand is not None else column["ocr"]
     if witness is not None:
         column["reader"][:] = below_best(witness.score(texts)) * trust
     split = [_inked(text) for text in texts]
@@ -124,7 +136,7 @@ def evidence(
     if prior is not None:
         own = "language" if prior.kind == "sums" else "list"
         column[own][:] = below_best([prior.log_probability(text) for text in texts])
-    if answers or witness is not None or prior is not None:
+    if answers or hand is not None or witness is not None or prior is not None:
         column["length"][:] = [len(own) - len(split[0]) for own in split]
     return table
 
@@ -132,31 +144,29 @@ def evidence(
 def add_decoder(
     table: NDArray[np.float64],
     texts: Sequence[str],
-    asked: Sequence[int],
-    score: Callable[[Sequence[str]], list[float] | None],
+    scores: Mapping[str, float],
     trust: Callable[[float], float] = lambda quality: 1.0,
 ) -> float:
-    """Ask the second reader's decoder about some hypotheses; the others count as the lowest of them.
+    """Add what the second reader's decoder says; texts that it was not asked about count as the lowest of the others.
 
     Args:
         table: evidence, changed in place.
         texts: hypotheses.
-        asked: indices of those asked about.
-        score: natural log-probabilities of texts, or None when the reader can't say.
+        scores: natural log-probabilities of some of them.
         trust: how far it is to be trusted, given its quality.
 
     Returns:
-        Its quality: the probability per token of the hypothesis that it likes best.
+        Its quality: the probability per token of the hypothesis that it likes best; 0 where it says nothing.
     """
-    scores = score([texts[n] for n in asked])
-    if scores is None or len(scores) != len(asked):
+    asked = [n for n, text in enumerate(texts) if text in scores]
+    if not asked:
         return 0.0
-    values = np.asarray(scores, dtype=np.float64)
+    values = np.array([scores[texts[n]] for n in asked])
     lengths = np.array([len(texts[n]) + 1 for n in asked])
     quality = math.exp(min(0.0, float((values / lengths).max())))
     column = table[:, EXPERTS.index("decoder")]
     column[:] = (values.min() - values.max()) * trust(quality)
-    column[list(asked)] = (values - values.max()) * trust(quality)
+    column[asked] = (values - values.max()) * trust(quality)
     return quality
 
 
@@ -352,7 +362,6 @@ def calibrated(inputs: NDArray[np.float64], scripts: Sequence[Script], weights: 
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-@cache
 def load_weights(path: Path | None = None) -> Weights:
     """Weights from a file, or the packaged ones.
 
@@ -365,6 +374,12 @@ def load_weights(path: Path | None = None) -> Weights:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         way = "Point fuse.weights to a file written by `python -m eval fit`, or leave it out."
         raise ConfigError(source, f"holds no usable weights ({type(error).__name__}: {error})", way) from error
+
+
+def weights_identity(path: Path | None = None) -> str:
+    """First 12 hex digits of the SHA-256 of a weights file."""
+    source = path if path is not None else files("fusion.fuse") / "weights.json"
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:12]
 
 
 def parse_weights(content: Mapping[str, Any]) -> Weights:

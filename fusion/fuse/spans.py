@@ -38,6 +38,7 @@ class Verdict:
         text: the decided text.
         ocr: what the OCR has for each cluster of `text`.
         vlm: the same for the second reader's reading that is nearest to `text`; None when there is none.
+        hand: the same for the OCR's second look; None when there is none.
         changed: bool (n,), clusters of quantities that the OCR has otherwise.
         disputed: bool (n,), clusters of quantities that the second reader has otherwise.
         supported: the OCR's ink prefers no other text by more than `Weights.tolerance`.
@@ -46,13 +47,16 @@ class Verdict:
     text: str
     ocr: tuple[str, ...]
     vlm: tuple[str, ...] | None
+    hand: tuple[str, ...] | None
     changed: NDArray[np.bool_]
     disputed: NDArray[np.bool_]
     supported: bool
 
 
-def verdict(text: str, ocr: str, vlm: str | None, *, written: bool, supported: bool, refused: bool) -> Verdict:
-    """Set a decided text beside both readings; `vlm` None: nobody else read the line.
+def verdict(
+    text: str, ocr: str, vlm: str | None, hand: str | None = None, *, written: bool, supported: bool, refused: bool
+) -> Verdict:
+    """Set a decided text beside the readings; `vlm` None: no second reader read the line.
 
     A reader that only looks (not `written`) disputes a quantity if its evidence nearly changed it (`refused`); how far it
     disagrees otherwise is part of the confidence.
@@ -62,6 +66,7 @@ def verdict(text: str, ocr: str, vlm: str | None, *, written: bool, supported: b
         text,
         counterpart(text, ocr),
         counterpart(text, vlm) if vlm is not None else None,
+        counterpart(text, hand) if hand is not None else None,
         quantities_differ(text, ocr),
         quantities_differ(text, vlm) if vlm is not None and (written or refused) else nothing,
         supported,
@@ -200,7 +205,7 @@ def _rule(verdict: Verdict, own: list[str], n: int) -> tuple[Source, str]:
     if by_ocr:
         disputed = bool(verdict.disputed[n]) and not paraphrase_rejected(text, vlm or "")
         return "ocr", "quantity_disputed" if disputed else _why_not_vlm(text, vlm or "")
-    return "ocr", "candidate"
+    return "ocr", "second_look" if verdict.hand is not None and key(verdict.hand[n]) == key(text) else "candidate"
 
 
 def _why_not_vlm(text: str, vlm: str) -> str:

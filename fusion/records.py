@@ -1,0 +1,134 @@
+"""Pages as JSON: writing, reading back with validation, and the schema, all derived from the dataclasses of `page.py`.
+
+A record is one JSON object in UTF-8 that names its schema version. Beside the fields of the dataclasses each line has what
+follows from them and what readers of a record ask for first: its `text`, its `confidence`, and whether it needs a look
+(`review`). Reading a record back leaves those out, for they can't contradict the spans.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fusion.errors import InputError
+from fusion.page import SCHEMA, Page
+from fusion.review import review
+
+DERIVED = {
+    "text": {"title": "Text", "type": "string", "description": "The transcript of the line."},
+    "confidence": {
+        "title": "Confidence",
+        "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}],
+        "description": "Lowest confidence of its spans; null when unknown.",
+    },
+    "review": {
+        "title": "Review",
+        "type": "boolean",
+        "description": "Whether a person must look at it, at the page's max_error.",
+    },
+}
+"""Keys of a line that follow from its spans, with their schema."""
+_SHOWN = 5
+"""Most problems listed in one message: a wrong file has hundreds, and the first ones say what it is."""
+
+
+@cache
+def _adapter() -> TypeAdapter[Page]:
+    return TypeAdapter(Page)
+
+
+def page_dict(page: Page) -> dict[str, Any]:
+    """A page as JSON values: keys in the order of the dataclasses, the derived ones of a line after its id."""
+    record: dict[str, Any] = _adapter().dump_python(page, mode="json")
+    flagged = {line for _, line in review(page, page.max_error).lines}
+    record["lines"] = [
+        {"id": line.id, "text": line.text, "confidence": line.confidence, "review": line.id in flagged, **stored}
+        for line, stored in zip(page.lines, record["lines"], strict=True)
+    ]
+    return record
+
+
+def page_of(record: Any, *, name: str = "page record") -> Page:
+    """Read a page back and check it: every type, every range, every invariant of the model, no unknown key.
+
+    Args:
+        record: what `page_dict` made.
+        name: what the message calls the input, e.g. the file name.
+
+    Raises:
+        InputError: with the problems and where they are. It quotes nothing of the page's own text.
+    """
+    found = record.get("schema") if isinstance(record, dict) else None
+    if (
+        found != SCHEMA
+    ):  # a record of another version must not be half understood, and one without a version is not ours
+        raise InputError(
+            name,
+            f"has schema {found!r}; this version reads {SCHEMA!r}" if found else f"names no schema {SCHEMA!r}",
+            "Give a page record, or read the photograph again with this version.",
+        )
+    lines = record.get("lines")
+    if isinstance(lines, list):
+        stored = [
+            {key: value for key, value in line.items() if key not in DERIVED} if isinstance(line, dict) else line
+            for line in lines
+        ]
+        record = {**record, "lines": stored}
+    try:
+        return _adapter().validate_json(json.dumps(record), strict=True, extra="forbid")
+    except (ValidationError, RecursionError, TypeError, ValueError) as error:
+        problems = (
+            [f"{'.'.join(str(part) for part in item['loc']) or 'record'}: {item['msg']}" for item in _errors(error)]
+            if isinstance(error, ValidationError)
+            else ["it is no JSON value"]
+        )
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise InputError(
+            name,
+            f"is not a valid page record ({'; '.join(problems[:_SHOWN])}{more})",
+            "Give a file that `fusion` wrote, unedited, or correct the named places.",
+        ) from error
+
+
+def dump_page(page: Page) -> str:
+    """A page as one row of JSON with a line break, text as itself, not escaped.
+
+    Raises:
+        ValueError: a number is infinite or not a number. JSON has no sign for that; null would mean "unknown".
+    """
+    return json.dumps(page_dict(page), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def load_page(text: str | bytes, *, name: str = "page record") -> Page:
+    """What `dump_page` wrote; see `page_of`.
+
+    Raises:
+        InputError: it is no JSON, or no page record.
+    """
+    try:
+        record = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(
+            name, f"is not JSON ({error})", "Give the .json file of a page; it may be cut off or another format."
+        ) from error
+    return page_of(record, name=name)
+
+
+def page_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a page record."""
+    schema = _adapter().json_schema(mode="serialization")
+    for definition in (schema, *schema.get("$defs", {}).values()):
+        if definition.get("type") == "object" and "properties" in definition:
+            definition["additionalProperties"] = False  # unknown keys are refused; the schema says so too
+    line = schema["$defs"]["Line"]
+    line["properties"] |= DERIVED
+    line["required"] = [*line["required"], *DERIVED]
+    schema["properties"]["schema"]["const"] = SCHEMA
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _errors(error: ValidationError) -> Any:
+    return error.errors(include_input=False, include_url=False)
