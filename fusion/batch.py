@@ -7,29 +7,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fusion import output
 from fusion.config import Config
 from fusion.doctor import versions
 from fusion.engine import Engine, photographs
 from fusion.errors import ConfigError, InputError
 from fusion.intake import list_inputs
+from fusion.output.formats import stems, write_page
 from fusion.page import Page, RunManifest
-from fusion.review import NOTHING, Review, review
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-
-ENDINGS = {"json": ".json", "text": ".txt", "csv": ".csv", "fhir": ".fhir.json", "tei": ".tei.xml"}
-"""File name endings of the formats that are text."""
+from fusion.review import NOTHING, review
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +50,30 @@ def run_batch(config: Config, progress: Callable[[Outcome], None]) -> RunManifes
 
     Raises:
         ConfigError: no inputs are named.
-        InputError: a named path does not exist.
+        OSError: the output folder can't be written at all.
     """
     if not config.batch.inputs:
         raise ConfigError("batch.inputs", "names no input", "List files or folders under `batch: inputs:`.")
-    inputs = list_inputs(config.batch.inputs)
+    inputs, missing = _expanded(config.batch.inputs)
     folder = config.batch.output
     folder.mkdir(parents=True, exist_ok=True)
     started = _now()
-    counts = {"inputs": len(inputs), "pages": 0, "lines": 0, "stretches": 0, "review": 0, "partial": 0, "failed": 0}
-    with Engine(config) as engine, (folder / "results.jsonl").open("w", encoding="utf-8") as results:
-        for path, stem in zip(inputs, stems(inputs), strict=True):
-            outcome = _read_one(engine, path, folder, stem, counts)
+    counts = {
+        "inputs": len(inputs) + len(missing),
+        "pages": 0,
+        "lines": 0,
+        "stretches": 0,
+        "review": 0,
+        "partial": 0,
+        "failed": len(missing),
+    }
+    # A file name may be no Unicode; `backslashreplace` writes its bytes as the escapes of JSON.
+    record = (folder / "results.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
+    with Engine(config) as engine, record as results:
+        named = zip(inputs, stems(list(map(str, inputs))), strict=True)
+        for outcome in itertools.chain(
+            missing, (_read_one(engine, path, folder, stem, counts) for path, stem in named)
+        ):
             results.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
             results.flush()
             progress(outcome)
@@ -79,6 +81,18 @@ def run_batch(config: Config, progress: Callable[[Outcome], None]) -> RunManifes
     (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     return manifest
+
+
+def _expanded(paths: Sequence[Path]) -> tuple[list[Path], list[Outcome]]:
+    """Files to read, and the outcomes of paths that are not there."""
+    found: dict[Path, None] = {}
+    missing = []
+    for path in paths:
+        try:
+            found.update(dict.fromkeys(list_inputs([path])))
+        except InputError as error:
+            missing.append(Outcome(str(path), "failed", (), 0, 0, 0, str(error)))
+    return list(found), missing
 
 
 def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[str, int]) -> Outcome:
@@ -91,7 +105,13 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[
     try:
         for page in engine.read(path, crop=batch.crop):
             pages.append(page)
-            written += write_page(page, next(photos), folder, stem, batch.formats)
+            photo = next(photos)
+            for name in batch.formats:
+                try:
+                    written += write_page(page, photo, folder, stem, [name])
+                except OSError as problem:  # one output that can't be written loses no other
+                    reason = problem.strerror or problem
+                    error = f"{problem.filename or folder}: can't be written ({reason}). Check the folder."
     except InputError as problem:
         error = str(problem)
     lines = [line for page in pages for line in page.lines]
@@ -105,64 +125,6 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[
     if status != "ok":
         counts[status] += 1
     return Outcome(str(path), status, tuple(written), len(lines), looks.total, looks.flagged, error)
-
-
-def write_page(
-    page: Page,
-    photo: NDArray[np.uint8] | None,
-    folder: Path,
-    stem: str,
-    formats: Sequence[str],
-    *,
-    diplomatic: bool = False,
-) -> Iterator[str]:
-    """Write one page in the wanted formats; yields the names of the files. Pages of one file are told by `.p1`, `.p2`."""
-    stem += f".p{page.id.rpartition('#')[2]}" if "#" in page.id else ""
-    for name in formats:
-        if name != "overlay":
-            ending = ENDINGS[name]
-            text = as_text(page, name, diplomatic=diplomatic) + "\n"
-            (folder / f"{stem}{ending}").write_text(text, encoding="utf-8", newline="")
-            yield f"{stem}{ending}"
-    if "overlay" in formats and photo is not None:
-        from PIL import Image
-
-        Image.fromarray(output.draw_overlay(photo, page)).save(folder / f"{stem}.overlay.png")
-        yield f"{stem}.overlay.png"
-
-
-def as_text(page: Page, name: str, *, diplomatic: bool = False) -> str:
-    """A page in one of the formats that are text, without a line break at its end."""
-    writers: dict[str, Callable[[Page], str]] = {
-        "json": output.dump_page,
-        "csv": lambda one: output.records_csv([one]),
-        "fhir": output.medication_requests,
-        "tei": output.tei_document,
-    }
-    text = writers[name](page) if name in writers else output.plain(page, diplomatic=diplomatic)
-    return text.rstrip("\r\n")
-
-
-def write_review_list(folder: Path, read: Sequence[tuple[Page, NDArray[np.uint8] | None]], max_error: float) -> Review:
-    """Write the list of stretches to look at, of all pages, with crops; returns what stands on it."""
-    found = sum((review(page, max_error) for page, _ in read), NOTHING)
-    folder.mkdir(parents=True, exist_ok=True)
-    output.write_review(folder, found, read)
-    return found
-
-
-def stems(inputs: Sequence[Path]) -> list[str]:
-    """One name per input, distinct on every file system: `a/note.jpg` and `b/note.jpg` must not meet."""
-    taken: set[str] = set()
-    names = []
-    for path in inputs:
-        base = re.sub(r"[^\w.-]", "_", path.name)
-        stem, number = base, 2
-        while stem.casefold() in taken:
-            stem, number = f"{base}-{number}", number + 1
-        taken.add(stem.casefold())
-        names.append(stem)
-    return names
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
-"""The command line: `fusion transcribe | compare | ask | batch | config | doctor`.
+"""The command line: `fusion transcribe | compare | ask | batch | apply | config | doctor`.
 
-Knows arguments, progress and exit codes; everything else is the engine's. Exit codes are those of `errors`, 0 when all
-inputs were read, 3 when one could not be, 130 when interrupted.
+Knows arguments, progress and exit codes; everything else is the engine's. Exit codes are those of `errors`: 0 when all
+inputs were read, 3 when one could not be; 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -12,35 +12,44 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fusion import __version__
 from fusion.config import Config, load_config
-from fusion.errors import DependencyError, FusionError, InputError
+from fusion.errors import ConfigError, DependencyError, FusionError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from fusion.engine import Engine
+    from fusion.intake import Source
     from fusion.page import Page
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Read handwriting with two readers that check each other, and say where every character came from.",
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show or check a configuration.")
 app.add_typer(config_app, name="config")
 
-Paths = Annotated[list[Path], typer.Argument(help="Images, PDFs and folders.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration, YAML; none: the defaults.")]
+STDIN = "-"
+Paths = Annotated[list[str], typer.Argument(help="Images, PDFs and folders; - reads one file from standard input.")]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", "-c", help="Configuration: a YAML file, or the name of one that ships.")
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override; repeatable.")]
+Profile = Annotated[
+    str | None, typer.Option("--profile", "-p", help="What the pages are: general, prescription or homework.")
+]
 Crop = Annotated[bool, typer.Option("--crop", help="Each image is one word or one line, already cut out.")]
 
 
@@ -55,45 +64,102 @@ class Format(StrEnum):
     tei = "tei"
 
 
+SUFFIXES = {
+    ".txt": Format.text,
+    ".json": Format.json,
+    ".jsonl": Format.json,
+    ".csv": Format.csv,
+    ".xml": Format.tei,
+}
+"""Format that the name of a file after `--out` asks for."""
+_quiet = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fusion {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on standard error but errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say how long each stage takes, and show tracebacks.")
+    ] = False,
+) -> None:
+    global _quiet
+    _quiet = quiet
+    if quiet:
+        logging.getLogger().setLevel(logging.ERROR)
+    if verbose:
+        logging.getLogger("fusion").setLevel(logging.DEBUG)
+
+
 @app.command()
 def transcribe(
     paths: Paths,
     config: ConfigFile = None,
     set_: Sets = None,
+    profile: Profile = None,
     crop: Crop = False,
     format_: Annotated[
-        Format, typer.Option("--format", "-f", help="All but overlay are printed unless --out is given.")
-    ] = Format.text,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write to instead of printing.")] = None,
+        Format | None, typer.Option("--format", "-f", help="text unless the name after --out says otherwise.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder, or one file (result.csv), instead of printing.")
+    ] = None,
     diplomatic: Annotated[
         bool, typer.Option("--diplomatic", help="Text without anything supplied; gaps show as □.")
     ] = False,
     review: Annotated[
-        Path | None, typer.Option("--review", help="Folder for review.csv, review.json and crops of what to look at.")
+        Path | None, typer.Option("--review", help="Folder for the review page of what needs a look.")
     ] = None,
 ) -> None:
     """Transcribe handwriting. Supplied text stands in square brackets, what nobody can read as □."""
-    from fusion.batch import as_text, write_page, write_review_list
+    from fusion.output.formats import as_text, write_page
+    from fusion.output.review import ReviewList
 
-    loaded = load_config(config, set_ or [])
-    if format_ is Format.overlay and out is None:
-        out = Path(".")
+    loaded = _loaded(config, set_, profile)
+    format_, file, folder = _target(format_, out)
+    if file is not None and any(
+        path != STDIN and file.exists() and Path(path).exists() and file.samefile(path) for path in paths
+    ):
+        raise ConfigError(f"--out {file}", "is an input too", "Give another name: an input is never overwritten.")
     failed: list[InputError] = []
-    read: list[tuple[Page, NDArray[np.uint8] | None]] = []
-    photos = format_ is Format.overlay or review is not None
+    pages: list[Page] = []
+    listed = ReviewList(review) if review is not None else None
+    photos = format_ is Format.overlay or listed is not None
     with _opened(loaded) as engine:
         for page, photo, stem in _pages(engine, paths, crop, failed, photos=photos):
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                for name in write_page(page, photo, out, stem, [format_.value], diplomatic=diplomatic):
-                    _say(f"wrote {out / name}")
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                for name in write_page(page, photo, folder, stem, [format_.value], diplomatic=diplomatic):
+                    _say(f"wrote {folder / name}")
+            elif (
+                format_ in (Format.json, Format.text)
+                and file is None
+                and len(paths) == 1
+                and not Path(paths[0]).is_dir()
+            ):
+                print(as_text([page], format_.value, diplomatic=diplomatic))
             else:
-                print(as_text(page, format_.value, diplomatic=diplomatic))
-            if review is not None:
-                read.append((page, photo))
-            _remarks(page, engine)
-        if review is not None:
-            found = write_review_list(review, read, loaded.review.max_error)
+                pages.append(page)
+            if listed is not None:
+                listed.add(page, photo)
+            _remarks(page)
+        if pages:
+            text = as_text(pages, format_.value, diplomatic=diplomatic)
+            if file is None:
+                print(text)
+            else:
+                file.write_text(text + "\n", encoding="utf-8", newline="")
+                _say(f"wrote {file}")
+        if listed is not None:
+            found = listed.close()
             _say(f"wrote {review}: {found.flagged} of {found.total} stretches need a look")
     _end(failed)
 
@@ -103,6 +169,7 @@ def compare(
     paths: Paths,
     config: ConfigFile = None,
     set_: Sets = None,
+    profile: Profile = None,
     crop: Crop = False,
     html: Annotated[Path | None, typer.Option("--html", help="Also write one HTML file with the crops.")] = None,
     reference: Annotated[
@@ -113,8 +180,9 @@ def compare(
     from rich.console import Console
 
     from fusion import output
+    from fusion.output.marks import visible
 
-    loaded = load_config(config, set_ or [])
+    loaded = _loaded(config, set_, profile)
     truth = _reference(reference) if reference is not None else None
     console = Console()
     shown: list[tuple[Page, NDArray[np.uint8] | None]] = []
@@ -125,14 +193,14 @@ def compare(
                 raise InputError(
                     reference, "is the text of one page, and there are several", "Compare one page at a time."
                 )
-            console.print(page.id, markup=False)
+            console.print(visible(page.id), markup=False)
             console.print(output.terminal(output.compare_page(page, truth)))
             if truth is not None:
                 errors = output.page_cer(page, truth)
                 ocr, fused = errors.ocr / max(1, errors.length), errors.fused / max(1, errors.length)
                 console.print(f"CER: OCR only {ocr:.3f}, fused {fused:.3f} ({errors.length} characters)")
             shown.append((page, photo))
-            _remarks(page, engine)
+            _remarks(page)
     if html is not None:
         references = {page.id: truth for page, _ in shown} if truth is not None else None
         html.write_text(output.html(shown, references=references), encoding="utf-8")
@@ -148,19 +216,24 @@ def ask(
     set_: Sets = None,
 ) -> None:
     """Answer a question from a page's image and transcript, citing lines. Needs a vision-language model."""
-    with _opened(load_config(config, set_ or [])) as engine:
+    from fusion.engine import require_answers
+    from fusion.output.marks import visible
+
+    loaded = _loaded(config, set_)
+    require_answers(loaded)  # before any model is loaded
+    with _opened(loaded) as engine:
         answer, page = engine.ask(path, question)
-        _remarks(page, engine)
-    print(answer)
+        _remarks(page)
+    print("\n".join(map(visible, answer.splitlines())))
     cited = set(re.findall(r"\bl\d{3,}\b", answer))
     for line in page.lines:
         if line.id in cited:
-            print(f"  [{line.id}] {line.marked}")
+            print(f"  [{line.id}] {visible(line.marked)}")
 
 
 @app.command()
 def batch(
-    config: Annotated[Path, typer.Argument(help="Configuration with a `batch` section.")], set_: Sets = None
+    config: Annotated[str, typer.Argument(help="Configuration with a `batch` section.")], set_: Sets = None
 ) -> None:
     """Read everything a configuration names: one result per input whatever happens, and a manifest."""
     from fusion.batch import Outcome, run_batch
@@ -168,32 +241,67 @@ def batch(
     def progress(outcome: Outcome) -> None:
         _say(f"{outcome.status:8} {outcome.input}" + (f": {outcome.error}" if outcome.error else ""))
 
-    manifest = run_batch(load_config(config, set_ or []), progress)
+    manifest = run_batch(_loaded(config, set_), progress)
     print(", ".join(f"{name} {count}" for name, count in manifest.counts.items()))
     if manifest.counts["failed"]:
         raise typer.Exit(InputError.exit_code)
 
 
+@app.command()
+def apply(
+    folder: Annotated[Path, typer.Argument(help="Folder that `transcribe --review` wrote.")],
+    corrections: Annotated[
+        Path, typer.Argument(help="corrections.json as the review page saves it, or review.csv filled in.")
+    ],
+    config: ConfigFile = None,
+    set_: Sets = None,
+    profile: Profile = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the corrected pages.")] = Path("corrected"),
+    by: Annotated[str, typer.Option("--by", help="Who filled in the CSV.")] = "unnamed",
+) -> None:
+    """Put a person's corrections into the pages of a review, as `human` spans; readings stay as they were.
+
+    Writes each page as JSON and text, and training.jsonl: corrected lines from which `python -m fusion.train adapt` learns.
+    """
+    from fusion.domain import open_profile
+    from fusion.output.formats import stems, write_page
+    from fusion.output.review import corrected, read_corrections, training_rows
+
+    wanted = read_corrections(corrections, by)
+    edited = list(corrected(folder, wanted))
+    if profile is None and config is None and edited:  # understood again as it was read
+        profile = edited[0].identities.get("profile")
+    understand = open_profile(_loaded(config, set_, profile).domain).understand
+    pages = [understand(page) for page in edited]
+    out.mkdir(parents=True, exist_ok=True)
+    for page, stem in zip(pages, stems([page.id for page in pages]), strict=True):
+        for name in write_page(page, None, out, stem, ["json", "text"]):
+            _say(f"wrote {out / name}")
+    rows = training_rows(folder, pages)
+    (out / "training.jsonl").write_text(rows, encoding="utf-8")
+    print(f"{len(wanted)} corrections on {len(pages)} pages, {rows.count(chr(10))} lines to learn from")
+
+
 @config_app.command("show")
-def config_show(config: ConfigFile = None, set_: Sets = None) -> None:
+def config_show(config: ConfigFile = None, set_: Sets = None, profile: Profile = None) -> None:
     """Print the effective configuration, every key with its value, range and meaning."""
     from fusion.doctor import describe
 
-    print(describe(load_config(config, set_ or [])))
+    print(describe(_loaded(config, set_, profile)))
 
 
 @config_app.command("check")
-def config_check(config: Annotated[Path, typer.Argument(help="Configuration to check.")], set_: Sets = None) -> None:
+def config_check(config: Annotated[str, typer.Argument(help="Configuration to check.")], set_: Sets = None) -> None:
     """Check a configuration without loading any model."""
-    print(f"{config}: good, hash {load_config(config, set_ or []).hash[:12]}")
+    print(f"{config}: good, hash {_loaded(config, set_).hash[:12]}")
 
 
 @app.command()
-def doctor(config: ConfigFile = None, set_: Sets = None) -> None:
+def doctor(config: ConfigFile = None, set_: Sets = None, profile: Profile = None) -> None:
     """Say what is installed, which runtime and reader will be used, what is missing and how to get it."""
     from fusion.doctor import examine
 
-    report, healthy = examine(load_config(config, set_ or []))
+    report, healthy = examine(_loaded(config, set_, profile))
     print(report)
     if not healthy:
         raise typer.Exit(4)
@@ -203,31 +311,25 @@ def main() -> None:
     """Entry point: an error for people ends with its message and exit code, never with a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Chinese shows ? and goes on
+        if isinstance(stream, io.TextIOWrapper):  # a file or pipe gets UTF-8; a terminal what it can show
+            stream.reconfigure(errors="replace", encoding=None if stream.isatty() else "utf-8")
     try:
         app()
     except FusionError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _error(str(error))
         sys.exit(error.exit_code)
     except ImportError as error:
-        print(
-            f"error: {error.name or error}: can't be imported ({error}). `fusion doctor` says what to install.",
-            file=sys.stderr,
-        )
+        _error(f"{error.name or error}: can't be imported ({error}). `fusion doctor` says what to install.")
         sys.exit(DependencyError.exit_code)
     except OSError as error:
-        print(f"error: {error.filename or 'output'}: {error.strerror or error}. Check the path.", file=sys.stderr)
+        _error(f"{error.filename or 'output'}: {error.strerror or error}. Check the path.")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # the top of the program: a bug is reported as one, without page text
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
+        if logging.getLogger("fusion").isEnabledFor(logging.DEBUG):
             raise
-        print(
-            f"error: unexpected {type(error).__name__}. Please report it; `fusion doctor` says what to add.",
-            file=sys.stderr,
-        )
+        _error(f"unexpected {type(error).__name__}. Please report it; `fusion doctor` says what to add.")
         sys.exit(1)
 
 
@@ -235,16 +337,57 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """A remark on standard error. File names and answers may hold anything: nothing of it steers the terminal."""
+    from fusion.output.marks import visible
+
+    if not _quiet:
+        print(visible(text), file=sys.stderr, flush=True)
+
+
+def _error(text: str) -> None:
+    from fusion.output.marks import visible
+
+    print(f"error: {visible(text)}", file=sys.stderr, flush=True)
+
+
+def _loaded(config: str | None, set_: list[str] | None, profile: str | None = None) -> Config:
+    return load_config(config, [*(set_ or []), *([f"domain.profile={profile}"] if profile is not None else [])])
+
+
+def _target(format_: Format | None, out: Path | None) -> tuple[Format, Path | None, Path | None]:
+    """The format, and the file or the folder to write to; neither: print."""
+    named = SUFFIXES.get(out.suffix.lower()) if out is not None and not out.is_dir() else None
+    chosen = format_ or named or Format.text
+    if (
+        out is not None
+        and named is None
+        and chosen is not Format.overlay
+        and re.fullmatch(r"\.[A-Za-z]+", out.suffix)
+        and not out.is_dir()
+    ):
+        raise ConfigError(
+            f"--out {out}",
+            "is the name of no format",
+            f"Files end in {', '.join(SUFFIXES)}; make a folder of this name first.",
+        )
+    if chosen is Format.overlay and out is not None and out.suffix and not out.is_dir():
+        raise ConfigError(f"--out {out}", "is a file, and overlays are one for each page", "Name a folder.")
+    if chosen is Format.overlay:
+        return chosen, None, out or Path(".")
+    if out is None or named is None:
+        return chosen, None, out
+    if named is not chosen and {out.suffix.lower(), chosen.value} != {".json", "fhir"}:
+        raise ConfigError(f"--out {out}", f"is no name for {chosen.value}", "Leave --format out, or name a folder.")
+    return chosen, out, None
 
 
 @contextmanager
 def _opened(config: Config) -> Iterator[Engine]:
-    """The engine, with a word to people who wait: loading takes some seconds."""
+    """The engine, with a word to people who wait for a large model to load."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    with console.status("loading models …") if console.is_terminal else _quiet():
+    with console.status("loading models …") if console.is_terminal and not _quiet else nullcontext():
         from fusion.engine import Engine
 
         engine = Engine(config)
@@ -254,13 +397,8 @@ def _opened(config: Config) -> Iterator[Engine]:
         engine.close()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    yield
-
-
 def _pages(
-    engine: Engine, paths: list[Path], crop: bool, failed: list[InputError], *, photos: bool
+    engine: Engine, paths: list[str], crop: bool, failed: list[InputError], *, photos: bool
 ) -> Iterator[tuple[Page, NDArray[np.uint8] | None, str]]:
     """Every page of every input, its photograph if wanted, and a name to write it under.
 
@@ -269,23 +407,43 @@ def _pages(
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from fusion.batch import stems
     from fusion.engine import photographs
-    from fusion.intake import list_inputs
+    from fusion.output.formats import stems
+    from fusion.output.marks import visible
 
-    inputs = list_inputs(paths)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True, console=Console(stderr=True)) as progress:
+    inputs = _inputs(paths, failed)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    shown = sys.stderr.isatty() and not _quiet
+    with Progress(*columns, disable=not shown, transient=True, console=Console(stderr=True)) as progress:
         task = progress.add_task("")
-        for number, (path, stem) in enumerate(zip(inputs, stems(inputs), strict=True), 1):
-            progress.update(task, description=f"{number}/{len(inputs)} {path.name}")
-            shown = photographs(path, engine.config) if photos else itertools.repeat(None)
+        for number, ((name, source), stem) in enumerate(
+            zip(inputs, stems([name for name, _ in inputs]), strict=True), 1
+        ):
+            progress.update(task, description=f"{number}/{len(inputs)} {visible(Path(name).name)}")
+            pictures = photographs(source, engine.config) if photos else itertools.repeat(None)
             try:
-                for page in engine.read(path, crop=crop):
-                    yield page, next(shown), stem
+                for page in engine.read(source, crop=crop, name=name):
+                    yield page, next(pictures), stem
             except InputError as error:
                 failed.append(error)
-                _say(f"error: {error}")
+                _error(str(error))
+
+
+def _inputs(paths: list[str], failed: list[InputError]) -> list[tuple[str, Source]]:
+    """Name and source of each input; what is not there is reported, and the others go on."""
+    from fusion.intake import list_inputs
+
+    found: dict[str, Source] = {}
+    for path in paths:
+        if path == STDIN:
+            found["stdin"] = sys.stdin.buffer.read()
+            continue
+        try:
+            found.update((str(file), file) for file in list_inputs([path]))
+        except InputError as error:
+            failed.append(error)
+            _error(str(error))
+    return list(found.items())
 
 
 def _end(failed: list[InputError]) -> None:
@@ -293,9 +451,8 @@ def _end(failed: list[InputError]) -> None:
         raise typer.Exit(InputError.exit_code)
 
 
-def _remarks(page: Page, engine: Engine) -> None:
+def _remarks(page: Page) -> None:
     """What a reader of the transcript should know, on standard error: quality, missing readers, what needs a look."""
-    from fusion.output.marks import visible
     from fusion.page import UNASKED
     from fusion.review import review
 
@@ -312,12 +469,11 @@ def _remarks(page: Page, engine: Engine) -> None:
         _say(f"{page.id}: {message}")
     for check in page.checks:
         _say(f"{page.id}: {check.kind}: {check.message}")
-    bound = engine.config.review.max_error
-    found = review(page, bound)
+    found = review(page, page.max_error)
     if found.flagged:
         worst = found.items[0]
-        first = f"; first {worst.line} “{visible(worst.text)}”: {worst.reasons[0]}" if worst.reasons else ""
-        _say(f"{page.id}: at {bound:.0%} risk {found.flagged} of {found.total} stretches need a look{first}")
+        first = f"; first {worst.line} “{worst.text}”: {worst.reasons[0]}" if worst.reasons else ""
+        _say(f"{page.id}: at {page.max_error:.0%} risk {found.flagged} of {found.total} stretches need a look{first}")
 
 
 def _reference(path: Path) -> str:

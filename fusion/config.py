@@ -2,19 +2,21 @@
 
 Defaults live here and nowhere else; YAML says only what differs. Knows no engine and opens no model.
 
-Relative paths are relative to the working directory. Secrets are given as the *name* of an environment variable.
+Relative paths are relative to the working directory, after `extends` to the file that extends. Secrets are given as the *name* of an environment variable.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from fusion.errors import ConfigError
 
@@ -58,13 +60,13 @@ class IntakeConfig(Section):
 
 
 class OcrConfig(Section):
-    """PaddleOCR: finds the lines and gives every character's candidates."""
+    """PP-OCR: finds the lines and gives every character's candidates."""
 
     engine: Literal["onnx", "paddle"] = Field(
         "onnx", description="Runtime: ONNX Runtime on the packaged PP-OCRv6-small weights, or PaddlePaddle."
     )
-    threads: int = Field(2, ge=1, le=256, description="CPU threads of the runtime.")
-    device: str = Field("cpu", description="Device as PaddleOCR names it: cpu, gpu:0 … (`gpu` needs engine paddle).")
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of the runtime.")
+    device: str = Field("cpu", description="Device: cpu; under engine paddle also gpu:0 …")
     detection_model: str = Field("PP-OCRv6_small_det", description="Name of the detection model.")
     detection_dir: Path | None = Field(
         None, description="Folder with the detection model; None: the packaged one (engine onnx)."
@@ -88,7 +90,7 @@ class OcrConfig(Section):
         ge=0,
         description="So is one with fewer CTC columns (8 px at height 48) of ink per character read: it was squashed.",
     )
-    stretches: tuple[float, ...] = Field(
+    stretches: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
         (1.5, 2.0, 2.25, 2.5, 3.0), description="Horizontal factors tried for a poor crop; the most probable path wins."
     )
 
@@ -135,7 +137,9 @@ class ServedVlm(_Asking):
     allowed_hosts: tuple[str, ...] = Field((), description="Hosts other than this machine that images may be sent to.")
     model: str = Field("zai-org/GLM-4.6V-Flash", description="Model name as the endpoint knows it.")
     api_key_env: str | None = Field(
-        None, description="Name of the environment variable that holds the key; None: no key."
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,39}$",  # refuses a key that is put here by mistake, without showing it
+        description="Name of the environment variable that holds the key; None: no key.",
     )
     timeout: float = Field(60.0, gt=0, le=3600, description="Seconds to wait for one answer.")
     retries: int = Field(2, ge=0, le=10, description="Retries of a failed request, over all endpoints.")
@@ -158,7 +162,7 @@ class LocalVlm(_Asking):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Weight type; auto follows the checkpoint."
     )
-    threads: int = Field(2, ge=1, le=256, description="CPU threads of torch.")
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of the reader's runtime.")
     batch: int = Field(8, ge=1, le=512, description="Crops or strings per forward pass.")
     download: bool = Field(False, description="Allow a download from the model hub.")
 
@@ -171,7 +175,38 @@ class ReplayVlm(Section):
     column: str = Field(description="Column that holds the reading.")
 
 
-VlmConfig = Annotated[NoVlm | ServedVlm | LocalVlm | ReplayVlm, Field(discriminator="engine")]
+class PluginVlm(Section):
+    """A reader of another package, found by its entry point in the group `fusion.readers`."""
+
+    engine: str = Field(description="Name of the entry point.")
+    options: dict[str, Any] = Field({}, description="What the reader is opened with.")
+
+    @field_validator("engine")
+    @classmethod
+    def _is_installed(cls, name: str) -> str:
+        found = sorted({point.name for point in entry_points(group="fusion.readers")})
+        if name not in found:
+            raise ValueError(f"there is no reader {name!r}: there are {', '.join([*_READERS, *found])}")
+        return name
+
+
+_READERS = {"none": NoVlm, "served": ServedVlm, "local": LocalVlm, "replay": ReplayVlm}
+
+
+def _reader_kind(section: Any) -> str:
+    """Tag of a `vlm` section, as a mapping or a model."""
+    engine = section.get("engine", "local") if isinstance(section, dict) else getattr(section, "engine", "")
+    return engine if engine in _READERS else "plugin"
+
+
+VlmConfig = Annotated[
+    Annotated[NoVlm, Tag("none")]
+    | Annotated[ServedVlm, Tag("served")]
+    | Annotated[LocalVlm, Tag("local")]
+    | Annotated[ReplayVlm, Tag("replay")]
+    | Annotated[PluginVlm, Tag("plugin")],
+    Discriminator(_reader_kind),
+]
 
 
 class FuseConfig(Section):
@@ -204,11 +239,16 @@ class CompleteConfig(Section):
     min_confidence: float = Field(0.3, ge=0, le=1, description="A proposal under this stays a gap with alternatives.")
 
 
+PROFILES = ("general", "prescription", "homework")
+"""Profiles that ship."""
+
+
 class DomainConfig(Section):
     """What is known about the subject beforehand."""
 
-    profile: Literal["general", "prescription", "homework"] = Field(
-        "general", description="What the page is: decides what is expected, understood, checked and never completed."
+    profile: str = Field(
+        "general",
+        description="What the page is: decides what is expected, understood, checked and never completed. `general`, `prescription`, `homework`, or an entry point of the group `fusion.profiles`.",
     )
     formulary: Path | None = Field(
         None,
@@ -218,6 +258,24 @@ class DomainConfig(Section):
         None, description="CSV with drug, low, high, unit: a single dose outside is remarked (prescription)."
     )
     most_drugs: int = Field(5, ge=1, description="More drugs than this on a page are remarked (prescription).")
+
+    @field_validator("profile")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        known = [*PROFILES, *sorted({point.name for point in entry_points(group="fusion.profiles")})]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"no profile {name!r}: there are {', '.join(known)}{hint}")
+        return name
+
+
+class StoreConfig(Section):
+    """What readers said, kept for the next run."""
+
+    folder: Path | None = Field(
+        None, description="Folder of stored readings, found by content; None: none. May be deleted at any time."
+    )
 
 
 class BatchConfig(Section):
@@ -241,6 +299,7 @@ class Config(Section):
     review: ReviewConfig = Field(ReviewConfig(), description="Who looks at what.")
     complete: CompleteConfig = Field(CompleteConfig(), description="Gaps.")
     domain: DomainConfig = Field(DomainConfig(), description="Subject.")
+    store: StoreConfig = Field(StoreConfig(), description="Stored readings.")
     batch: BatchConfig = Field(BatchConfig(), description="Many files.")
 
     @model_validator(mode="before")
@@ -259,8 +318,13 @@ class Config(Section):
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the effective configuration in canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        """SHA-256 over what decides a result, in canonical JSON: all but inputs, outputs and stored readings."""
+        text = json.dumps(
+            self.model_dump(mode="json", exclude={"batch": {"inputs", "output", "formats"}, "store": True}),
+            sort_keys=True,
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_yaml(self) -> str:
@@ -271,14 +335,14 @@ class Config(Section):
 _DEFAULT_ENGINES = {"ocr": OcrConfig().engine, "vlm": LocalVlm().engine}
 
 
-def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+def layered(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
     """Child over parent, key by key; a section whose `engine` changes is replaced, since the old engine's keys mean nothing."""
     merged = dict(parent)
     for key, value in child.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
             switched = "engine" in value and value["engine"] != old.get("engine", _DEFAULT_ENGINES.get(key))
-            merged[key] = dict(value) if switched else _merge(old, value)
+            merged[key] = dict(value) if switched else layered(old, value)
         else:
             merged[key] = value
     return merged
@@ -304,7 +368,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(path, "holds no sections", "A configuration is a mapping such as `ocr: {threads: 4}`.")
     parent = content.pop("extends", None)
-    return content if parent is None else _merge(_read_yaml(path.parent / str(parent), (*seen, path)), content)
+    return content if parent is None else layered(_read_yaml(path.parent / str(parent), (*seen, path)), content)
 
 
 def _override(settings: dict[str, Any], text: str) -> dict[str, Any]:
@@ -318,14 +382,53 @@ def _override(settings: dict[str, Any], text: str) -> dict[str, Any]:
         raise ConfigError(f"--set {text}", f"has a value that is not YAML ({error})", "Quote the value.") from error
     for part in reversed(key.split(".")):
         nested = {part: nested}
-    return _merge(settings, nested)
+    return layered(settings, nested)
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def packaged_configs() -> dict[str, Path]:
+    """Name → file of the configurations that ship: in the package, or beside it where it runs from its sources."""
+    here = Path(__file__).parent
+    folder = next((f for f in (here / "configs", here.parent / "configs") if f.is_dir()), here / "configs")
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def _found(path: str | Path) -> Path:
+    """A file as given, or the one that ships under this name."""
+    shipped = packaged_configs()
+    if not Path(path).is_file() and str(path) in shipped:
+        return shipped[str(path)]
+    if not Path(path).is_file():
+        near = difflib.get_close_matches(Path(path).stem, shipped, 1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        way = f"{hint}Give a file, or one of the names that ship: {', '.join(shipped)}."
+        raise ConfigError(path, "there is no such configuration", way)
+    return Path(path)
+
+
+def _problem(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    """One row of a refused configuration; of an unknown key, what it may have meant."""
+    parts = [str(part) for part in place if str(part) not in (*_READERS, "plugin")]
+    if kind == "extra_forbidden":
+        section: Any = Config
+        for part in place[:-1]:
+            section = _READERS.get(str(part)) or _section(section, str(part))
+        known = list(section.model_fields) if section is not None else []
+        near = difflib.get_close_matches(parts[-1], known, 1)
+        message = "there is no such key" + (f"; did you mean {'.'.join([*parts[:-1], near[0]])}?" if near else "")
+    return f"{'.'.join(parts)}: {message.removeprefix('Value error, ')}"
+
+
+def _section(model: Any, name: str) -> Any:
+    field = model.model_fields.get(name) if model is not None else None
+    kind = field.annotation if field is not None else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else model if name == "vlm" else None
+
+
+def load_config(path: str | Path | Config | None = None, overrides: Sequence[str] = ()) -> Config:
     """Load a configuration.
 
     Args:
-        path: YAML file, or None for the defaults.
+        path: YAML file; the name of one that ships, such as `prescription`; a configuration; or None for the defaults.
         overrides: `section.key=value` strings, applied in order after the file.
 
     Raises:
@@ -334,14 +437,17 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     >>> load_config(overrides=["ocr.threads=4"]).ocr.threads
     4
     """
-    settings = _read_yaml(Path(path)) if path is not None else {}
+    if isinstance(path, Config):
+        settings, path = path.model_dump(), None
+    else:
+        settings = _read_yaml(_found(path)) if path is not None else {}
     # An engine override comes first: it replaces its section, and must not throw away its sister overrides.
     for text in sorted(overrides, key=lambda text: ".engine=" not in text):
         settings = _override(settings, text)
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(_problem(item["loc"], item["type"], item["msg"]) for item in error.errors())
         raise ConfigError(
             path or "configuration", problems, "`fusion config show` lists every key with its range."
         ) from error

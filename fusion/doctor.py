@@ -10,32 +10,39 @@ import platform
 import socket
 import typing
 from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from fusion.config import Config, LocalVlm, ReplayVlm, ServedVlm
+from fusion.config import Config, LocalVlm, PluginVlm, ReplayVlm, ServedVlm
 from fusion.errors import ConfigError, DependencyError
 
 PACKAGES = (
-    "paddleocr",
     "onnxruntime",
     "rapidocr",
     "opencv-python-headless",
-    "torch",
-    "transformers",
-    "openai",
     "rapidfuzz",
     "pypdfium2",
     "pydantic",
+    "numpy",
+    "pillow",
 )
-"""Packages that shape a result; all are needed."""
+"""Packages that shape every result."""
+EXTRAS = {
+    "openai": "served",
+    "torch": "glm",
+    "transformers": "glm",
+    "paddleocr": "paddle",
+    "paddlepaddle": "paddle",
+    "pillow-heif": "heic",
+}
+"""Packages that some configurations need, each with the extra that installs it."""
 
 
 def versions() -> dict[str, str]:
     """Installed versions of fusion and the packages that shape a result."""
-    return {name: _version(name) or "missing" for name in ("fusion", *PACKAGES)}
+    return {name: _version(name) or "missing" for name in ("fusion", *PACKAGES, *EXTRAS)}
 
 
 def examine(config: Config) -> tuple[str, bool]:
@@ -46,6 +53,7 @@ def examine(config: Config) -> tuple[str, bool]:
     ]
     found = {name: _version(name) for name in PACKAGES}
     rows += [f"  {name:24} {number or 'MISSING: pip install ' + name}" for name, number in found.items()]
+    rows += [f"  {name:24} {_version(name) or f'not installed (extra {extra})'}" for name, extra in EXTRAS.items()]
     rows.append("")
     healthy = all(found.values())
     for part in (_ocr, _vlm, _files):
@@ -74,7 +82,7 @@ def _ocr(config: Config) -> tuple[list[str], bool]:
     ]
     if ocr.engine == "paddle":
         installed = _version("paddlepaddle-gpu") or _version("paddlepaddle")
-        missing = "MISSING: pip install '.[paddle]' in the project's folder, or a GPU build (README)"
+        missing = "MISSING: docs/install.md says how"
         rows.append(f"          paddlepaddle {installed or missing}")
         folders = [
             folder for folder in (ocr.detection_dir, ocr.recognition_dir) if folder is None or not folder.is_dir()
@@ -101,35 +109,41 @@ def _ocr(config: Config) -> tuple[list[str], bool]:
 def _vlm(config: Config) -> tuple[list[str], bool]:
     vlm = config.vlm
     if isinstance(vlm, ServedVlm):
-        from fusion.vlm.endpoints import parse_endpoints
+        from fusion.vlm.endpoints import parse_endpoints, shown
 
         rows = [f"vlm       {vlm.model}, served, {vlm.dialect} dialect"]
         try:
             parse_endpoints(vlm.endpoints, vlm.allowed_hosts)
         except ConfigError as error:
             return [*rows, f"          REFUSED {error}"], False
+        if vlm.dialect == "openai" and _version("openai") is None:
+            return [*rows, "          MISSING: pip install 'fusion[served]'"], False
         states = [_answers(url, vlm.timeout) for url in vlm.endpoints]
         for url, up in zip(vlm.endpoints, states, strict=True):
             rows.append(
-                f"          {url} {'answers' if up else 'DOES NOT ANSWER: start it, e.g. vllm serve ' + vlm.model}"
+                f"          {shown(url)} {'answers' if up else 'DOES NOT ANSWER: start it, e.g. vllm serve ' + vlm.model}"
             )
         if vlm.api_key_env and vlm.api_key_env not in os.environ:
             return [*rows, f"          KEY MISSING: set the environment variable {vlm.api_key_env}"], False
         return rows, any(states)
-    if isinstance(vlm, LocalVlm) and vlm.model == "small":
-        folder = files("fusion.vlm") / "small"
-        there = folder.joinpath("model.safetensors").is_file()
-        rows = [f"vlm       small, the reader of this package, local, {vlm.device}, {vlm.threads} threads"]
-        state = (
-            "it weighs readings of Latin script; it writes nothing" if there else "MISSING: install the package again"
-        )
-        return [*rows, f"          {state}"], there
+    if isinstance(vlm, LocalVlm) and (vlm.model == "small" or (Path(vlm.model) / "reader.json").is_file()):
+        from fusion.vlm import small
+
+        folder = small.folder_of(vlm.model)
+        needed = (*small.GRAPHS.values(), small.MODEL, small.HEAD, small.READER)
+        missing = [name for name in needed if not (folder / name).is_file()]
+        origin = "small, the reader of this package" if vlm.model == "small" else f"{vlm.model}, a small reader"
+        rows = [f"vlm       {origin}, local, {vlm.device}, {vlm.threads} threads"]
+        state = f"MISSING: {', '.join(missing)}" if missing else "it weighs readings of Latin script; it writes nothing"
+        return [*rows, f"          {state}"], not missing
     if isinstance(vlm, LocalVlm):
         try:
             from transformers.utils.hub import cached_file
 
             found = cached_file(vlm.model, "config.json", local_files_only=True)
-        except (OSError, ValueError, ImportError):
+        except ImportError:
+            return [f"vlm       {vlm.model}, local", "          MISSING: pip install 'fusion[glm]'"], False
+        except (OSError, ValueError):
             found = None
         state = (
             "found"
@@ -144,6 +158,8 @@ def _vlm(config: Config) -> tuple[list[str], bool]:
     if isinstance(vlm, ReplayVlm):
         there = vlm.path.is_file()
         return [f"vlm       recorded readings: {vlm.path}, column {vlm.column}{'' if there else ' MISSING'}"], there
+    if isinstance(vlm, PluginVlm):
+        return [f"vlm       {vlm.engine}, a reader of another package"], True
     return ["vlm       none: OCR candidates and evidence only"], True
 
 
@@ -194,5 +210,9 @@ def _choices(annotation: object) -> str:
 def _scalar(value: object) -> str:
     import yaml
 
+    if isinstance(value, list):  # addresses may hold a secret; the run itself refuses them
+        from fusion.vlm.endpoints import shown
+
+        value = [shown(one) if isinstance(one, str) and "//" in one else one for one in value]
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from typer.testing import CliRunner
 
 from fusion import cli
 from fusion.errors import ConfigError, FusionError, InputError
-from fusion.output import load_page
+from fusion.records import load_page
 from fusion.review import review
 from tests.vlm_readers import completion, prompt_of, serving
 
@@ -130,9 +133,102 @@ def test_a_place_that_can_not_be_written_is_named(
     assert "nodir/o.html: No such file" in capsys.readouterr().err
 
 
-def test_a_missing_path_is_an_input_error() -> None:
-    result = run("transcribe", "nowhere.png", *ALONE)
-    assert isinstance(result.exception, InputError)
+def test_a_missing_path_is_reported_and_the_others_are_read() -> None:
+    result = run("transcribe", "nowhere.png", SAMPLES / "forecast_gap.png", *ALONE)
+    assert result.exit_code == InputError.exit_code
+    assert "nowhere.png: does not exist" in result.stderr
+    assert "明天气温会降到□度" in result.stdout
+
+
+def test_standard_input_is_an_input() -> None:
+    content = (SAMPLES / "forecast_gap.png").read_bytes()
+    result = RUNNER.invoke(cli.app, ["--quiet", "transcribe", "-", *ALONE], input=content)
+    assert (result.stdout, result.stderr, result.exit_code) == ("明天气温会降到□度\n", "", 0)
+
+
+def test_many_inputs_make_one_table(tmp_path: Path) -> None:
+    for name in ("a/scan.png", "b/scan.png"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(SAMPLES / "word_squashed.png", tmp_path / name)
+    for out in ([], ["--out", tmp_path / "all.csv"]):
+        result = run("transcribe", "--crop", tmp_path, "--format", "csv", *out, *ALONE)
+        text = (tmp_path / "all.csv").read_text(encoding="utf-8") if out else result.stdout
+        rows = text.split()
+        assert [row.split(",")[0] for row in rows] == ["page", *(f"{tmp_path}/{n}/scan.png" for n in "ab")]
+    many = run("transcribe", "--crop", tmp_path, "--format", "json", *ALONE).stdout.splitlines()
+    assert [load_page(row).id for row in many] == [f"{tmp_path}/{n}/scan.png" for n in "ab"]
+    plain = run("transcribe", "--crop", tmp_path, *ALONE).stdout
+    assert plain == "".join(f"== {tmp_path}/{n}/scan.png\nAmlodipine\n\n" for n in "ab").rstrip() + "\n"
+
+
+def test_the_name_of_a_file_says_the_format(tmp_path: Path) -> None:
+    sample = SAMPLES / "word_squashed.png"
+    for name in ("o.csv", "o.txt", "o.jsonl", "o.xml"):
+        assert run("transcribe", "--crop", sample, "--out", tmp_path / name, *ALONE).exit_code == 0
+        assert "Amlodipine" in (tmp_path / name).read_text(encoding="utf-8")
+    wrong = run("transcribe", "--crop", sample, "--out", tmp_path / "o.csv", "--format", "json", *ALONE)
+    assert isinstance(wrong.exception, ConfigError)
+
+
+def test_a_file_name_may_be_any_bytes_and_of_any_length(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = [b"bad\xff\xfe.png", b"x" * 250 + b".png", "面".encode() * 80 + b".png"]
+    for name in names:
+        shutil.copyfile(SAMPLES / "word_squashed.png", os.fsencode(folder) + b"/" + name)
+    result = run("transcribe", "--crop", folder, "--format", "json", "--out", tmp_path / "out", *ALONE)
+    assert result.exit_code == 0, result.stderr
+    written = sorted((tmp_path / "out").iterdir())
+    assert [load_page(file.read_bytes()).text for file in written] == ["Amlodipine"] * 3
+
+
+def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
+    photo = tmp_path / "word.txt"
+    shutil.copy(SAMPLES / "word_squashed.png", photo)
+    before = photo.read_bytes()
+    assert isinstance(run("transcribe", photo, "--out", photo, *ALONE).exception, ConfigError)
+    assert photo.read_bytes() == before
+
+
+def test_a_file_of_no_format_is_refused(tmp_path: Path) -> None:
+    result = run("transcribe", SAMPLES / "word_squashed.png", "--out", tmp_path / "r.xlsx", *ALONE)
+    assert isinstance(result.exception, ConfigError)
+    assert not (tmp_path / "r.xlsx").exists()
+
+
+def test_version_and_help_and_profile_are_where_people_look() -> None:
+    from fusion import __version__
+
+    assert run("--version").stdout == f"fusion {__version__}\n"
+    assert "transcribe" in run("-h").stdout
+    assert "--profile" in run("transcribe", "-h").stdout
+    shown = run("config", "show", "-p", "homework").stdout
+    assert "profile: homework" in shown
+    with pytest.raises(ConfigError, match="did you mean prescription"):
+        raise run("transcribe", SAMPLES / "note_zh.jpg", "-p", "perscription").exception
+
+
+def test_a_configuration_that_ships_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "profile: homework" in run("config", "show", "--config", "homework").stdout
+    error = run("config", "show", "--config", "homewrk").exception
+    assert "Did you mean homework?" in str(error)
+
+
+def test_redirected_output_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "fusion.cli", "transcribe", str(SAMPLES / "forecast_gap.png"), *ALONE]
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        call, capture_output=True, env=environment, cwd=SAMPLES.parent.parent, timeout=120, check=True
+    )
+    assert done.stdout.decode("utf-8") == "明天气温会降到□度\n"
+
+
+def test_nothing_of_a_file_name_steers_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "a\x1b[31mb.png").write_bytes(b"")
+    result = run("transcribe", tmp_path / "a\x1b[31mb.png", *ALONE)
+    assert "\x1b" not in result.stderr
+    assert "a␛[31mb.png" in result.stderr
 
 
 def test_main_ends_with_message_and_exit_code(
@@ -195,11 +291,11 @@ def test_with_nothing_configured_a_chinese_page_is_the_ocrs_and_says_so() -> Non
     assert "no second reader was asked about any line" in result.stderr
 
 
-def test_a_latin_word_carries_the_small_readers_look_beside_the_ocrs() -> None:
+def test_a_latin_word_carries_three_looks() -> None:
     result = run("transcribe", "--crop", SAMPLES / "word_squashed.png", "--set", "vlm.ask=all", "--format", "json")
     assert result.exit_code == 0, result.output
     (line,) = load_page(result.stdout).lines
-    assert [reading.source for reading in line.readings] == ["ocr", "vlm"]
+    assert [reading.source for reading in line.readings] == ["ocr", "hand", "vlm"]
     assert "vlm:" not in result.stderr
 
 
@@ -239,10 +335,27 @@ def test_batch_gives_one_result_per_input_whatever_happens(tmp_path: Path) -> No
         "partial": 0,
         "failed": 1,
     }
-    assert manifest["versions"]["paddleocr"] == "3.7.0"
+    assert manifest["versions"]["onnxruntime"]
     from fusion.config import load_config
 
     assert load_config(out / "config.yaml").hash == manifest["config_hash"] == load_config(config).hash
+
+
+def test_a_batch_goes_on_past_what_is_missing_and_what_can_not_be_written(tmp_path: Path) -> None:
+    shutil.copy(SAMPLES / "word_squashed.png", tmp_path / "a.png")
+    shutil.copy(SAMPLES / "word_squashed.png", tmp_path / "b.png")
+    (tmp_path / "out" / "a.png.txt").mkdir(parents=True)  # no file can be written there
+    config = tmp_path / "batch.yaml"
+    config.write_text(
+        f"batch:\n  inputs: [{tmp_path}/nowhere.png, {tmp_path}/a.png, {tmp_path}/b.png]\n  output: {tmp_path}/out\n"
+        "  crop: true\n  formats: [text]\nvlm: {engine: none}\n"
+    )
+    assert run("batch", config).exit_code == InputError.exit_code
+    rows = [json.loads(row) for row in (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["status"] for row in rows] == ["failed", "partial", "ok"]
+    assert "nowhere.png" in rows[0]["error"]
+    assert "can't be written" in rows[1]["error"]
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["counts"]["inputs"] == 3
 
 
 def test_the_review_list_is_what_the_page_record_says(tmp_path: Path) -> None:
@@ -251,13 +364,26 @@ def test_the_review_list_is_what_the_page_record_says(tmp_path: Path) -> None:
     result = run("transcribe", sample, "--format", "json", "--review", tmp_path / "list", *sets, *limit)
     assert result.exit_code == 0, result.output
     found = review(load_page(result.stdout), 0.05)
-    content = json.loads((tmp_path / "list" / "review.json").read_text(encoding="utf-8"))
-    assert (content["stretches"], content["to_review"]) == (found.total, found.flagged)
-    assert [item["text"] for item in content["items"]] == [item.text for item in found.items]
-    assert all((tmp_path / "list" / item["crop"]).is_file() for item in content["items"])
+    html = (tmp_path / "list" / "review.html").read_text(encoding="utf-8")
+    assert html.count("<article") == len(found.items)
     assert f"{found.flagged} of {found.total} stretches need a look" in result.stderr
     assert f"at 5% risk {found.flagged} of {found.total}" in result.stderr
     assert f"first {found.items[0].line}" in result.stderr
+
+
+def test_corrections_of_a_review_are_applied(tmp_path: Path) -> None:
+    sample, profile = SAMPLES / "prescription.jpg", ("--profile", "prescription")
+    run("transcribe", sample, "--review", tmp_path / "list", "--out", tmp_path / "x.txt", *profile, *ALONE)
+    (page,) = map(load_page, (tmp_path / "list" / "pages.jsonl").read_text(encoding="utf-8").splitlines())
+    line = next(line for line in page.lines if line.text.startswith("I cap"))
+    rows = [{"page": page.id, "line": line.id, "start": 0, "end": 1, "text": "1", "by": "Ada"}]
+    (tmp_path / "c.json").write_text(json.dumps(rows), encoding="utf-8")
+    result = run("apply", tmp_path / "list", tmp_path / "c.json", "--out", tmp_path / "done", *profile)
+    assert result.exit_code == 0, result.output
+    after = load_page((tmp_path / "done" / "prescription.jpg.json").read_text(encoding="utf-8"))
+    dose = next(r.get("dose") for r in after.records if r.get("dose") is not None)
+    assert dose.text == "1 cap"  # understood anew
+    assert (tmp_path / "done" / "training.jsonl").is_file()
 
 
 def test_the_smaller_the_risk_the_more_needs_a_look() -> None:

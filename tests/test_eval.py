@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -27,10 +26,9 @@ from eval.simulate import SimulatedReader
 from fusion.domain import arithmetic
 from fusion.errors import ConfigError, InputError
 from fusion.fuse.model import CONFIDENCE, EXPERTS, SCRIPTS, Weights
-from fusion.ink import Ink
-from fusion.page import Failure, Reading
-from fusion.vlm import Answer, Query
-from tests.inks import ink
+from fusion.page import Failure
+from fusion.vlm import Look, Query
+from tests.inks import ink, vlm_reading
 from tests.vlm_readers import query
 
 ROOT = Path(__file__).parent.parent
@@ -309,56 +307,38 @@ def test_a_wrong_evaluation_is_a_config_error(tmp_path: Path) -> None:
 
 
 class Eyes:
-    """A reader that remembers what it was shown, and has looked only at the crops of its last reading."""
+    """A reader that remembers what it was shown."""
 
     name = "eyes"
-    writes = False
 
     def __init__(self) -> None:
-        self.read_last: list[Query] = []
-        self.asked: list[Query] = []
+        self.shown: list[Query] = []
 
-    def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
-        self.read_last = list(queries)
-        found = [str(query.line.crop.min()) for query in queries]
-        return [(Failure("vlm", "not_suited", darkest),) for darkest in found]
-
-    def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
-        self.asked.append(query)
-        return [-1.0] * len(texts)
-
-    def witness(self, query: Query) -> Ink | None:
-        self.asked.append(query)
-        seen = any(np.array_equal(query.line.crop, shown.line.crop) for shown in self.read_last)
-        return ink("ab") if seen else None
-
-    def ask(self, pixels: np.ndarray, question: str) -> Answer | Failure:
-        return Failure("vlm", "cannot_answer", "it only looks")
+    def look(self, query: Query) -> Look | Failure:
+        self.shown.append(query)
+        reading = vlm_reading(str(query.line.crop.min()))
+        return Look(reading, ink("ab"), lambda texts: [-float(query.line.crop.min())] * len(texts))
 
     def close(self) -> None:
-        self.asked.clear()
+        self.shown.clear()
 
 
 @pytest.mark.parametrize("sight", ["blank", "text"])
 def test_what_a_blind_reader_says_of_texts_it_says_of_paper_only(sight: Sight) -> None:
     eyes, asked = Eyes(), query("Napa", before="above")
-    blind = BlindReader(eyes, sight)
-    assert blind.writes is False
-    ((proposed,),) = blind.read([asked])
-    look = blind.witness(asked)
-    assert isinstance(proposed, Failure)
-    assert proposed.message == str(asked.line.crop.min())  # hypotheses are those of the real crop
-    assert look is not None
-    assert blind.score(asked, ["Napa"]) == [-1.0]
-    assert len(eyes.asked) == 2
-    for shown in (*eyes.read_last, *eyes.asked):
-        assert shown.line.crop.shape == asked.line.crop.shape
-        assert (shown.line.crop == 255).all()
-        assert replace(shown, line=replace(shown.line, crop=asked.line.crop)) == asked
-    assert not (asked.line.crop == 255).all()
-    flat = len(set(look.score(["ab", "ba", "", "abc"]))) == 1
-    assert flat == (sight == "text")  # a text prior has no witness
-    assert look.place("ab") == ink("ab").place("ab")
+    look = BlindReader(eyes, sight).look(asked)
+    assert isinstance(look, Look)
+    assert look.reading is not None
+    assert look.ink is not None
+    assert look.reading.text == str(asked.line.crop.min())  # hypotheses are those of the real crop
+    assert look.score(["Napa"]) == [-255.0]
+    real, paper = eyes.shown
+    assert real == asked
+    assert (paper.line.crop == 255).all()
+    assert paper.line.crop.shape == asked.line.crop.shape
+    flat = len(set(look.ink.score(["ab", "ba", "", "abc"]))) == 1
+    assert flat == (sight == "text")  # a text prior has no look at the ink
+    assert look.ink.place("ab") == ink("ab").place("ab")
 
 
 def test_a_variant_says_what_its_reader_sees() -> None:

@@ -23,12 +23,13 @@ from PIL import Image
 from rich.console import Console
 
 import fusion.output as output
+from fusion import records
 from fusion.errors import InputError
-from fusion.output import fonts, marks, panel
+from fusion.output import marks
 from fusion.output.compare import clusters, differing, fused_runs, page_cer
 from fusion.output.crops import crop_line, photo_scale
-from fusion.output.overlay import draw_regions
 from fusion.page import SCHEMA, Failure, Hypothesis, Line, Page, Span
+from fusion.review import review
 from tests.sample_pages import HOMEWORK_TEXT, PRESCRIPTION_TEXT, SHA, box, homework, ocr, prescription, span, vlm
 from tests.strategies import nfc_texts, pages, spans
 
@@ -55,20 +56,33 @@ def blank(width: int = 200, height: int = 100) -> NDArray[np.uint8]:
 @some
 @given(pages())
 def test_a_page_comes_back_from_its_record(page: Page) -> None:
-    assert output.load_page(output.dump_page(page)) == page
-    assert output.load_page(output.dump_page(page).encode()) == page
+    assert records.load_page(records.dump_page(page)) == page
+    assert records.load_page(records.dump_page(page).encode()) == page
 
 
 def test_the_record_is_readable_and_follows_the_dataclass() -> None:
-    text = output.dump_page(homework())
+    text = records.dump_page(homework())
     record = json.loads(text)
     assert "解题思路正确" in text  # as itself, not escaped
     assert list(record) == [field.name for field in fields(Page)]
     assert record["schema"] == SCHEMA
+    assert text.count("\n") == 1  # many pages are one a row
+
+
+@some
+@given(pages())
+def test_a_record_says_of_each_line_its_text_its_confidence_and_whether_it_needs_a_look(page: Page) -> None:
+    record = page.to_dict()
+    flagged = {line for _, line in review(page, page.max_error).lines}
+    for line, stored in zip(page.lines, record["lines"], strict=True):
+        assert (stored["text"], stored["confidence"]) == (line.text, line.confidence)
+        assert stored["review"] == (line.id in flagged)
+        stored["text"] = "something else"  # follows from the spans, and is read from nowhere else
+    assert Page.from_dict(record) == page
 
 
 def broken(change: str) -> str:
-    record = json.loads(output.dump_page(prescription()))
+    record = json.loads(records.dump_page(prescription()))
     first = record["lines"][0]["spans"][0]
     match change:
         case "unknown key":
@@ -92,7 +106,7 @@ def broken(change: str) -> str:
         case "a list":
             record = [record]
         case "cut off":
-            return output.dump_page(prescription())[:-30]
+            return records.dump_page(prescription())[:-30]
     return json.dumps(record)
 
 
@@ -114,28 +128,29 @@ def broken(change: str) -> str:
 )
 def test_a_wrong_record_is_refused_by_name(change: str, named: str) -> None:
     with pytest.raises(InputError, match=named) as caught:
-        output.load_page(broken(change), name="run/a.json")
+        records.load_page(broken(change), name="run/a.json")
     assert str(caught.value).startswith("run/a.json: ")
     assert "Inkwell" not in str(caught.value)  # a message may end up in a log; the page's text must not
 
 
 def test_bytes_that_are_not_utf8_are_refused() -> None:
     with pytest.raises(InputError, match="not JSON"):
-        output.load_page(b"\xff\xfe{}")
+        records.load_page(b"\xff\xfe{}")
 
 
 def test_an_infinite_score_is_not_written_as_unknown() -> None:
     reading = replace(ocr("x"), nbest=(Hypothesis("x", float("-inf")),))
     with pytest.raises(ValueError, match="not JSON compliant"):
-        output.dump_page(page_of(Line("l0", box(0, 0, 9, 9), 0, (reading,), (span("x"),))))
+        records.dump_page(page_of(Line("l0", box(0, 0, 9, 9), 0, (reading,), (span("x"),))))
 
 
 def test_the_schema_is_the_model() -> None:
-    schema = output.page_schema()
+    schema = records.page_schema()
     assert set(schema["properties"]) == {field.name for field in fields(Page)}
     assert schema["properties"]["schema"]["const"] == SCHEMA
     assert {"Line", "Span", "Reading", "Failure", "Finding", "Recipe"} <= set(schema["$defs"])
     assert all(d["additionalProperties"] is False for d in [schema, *schema["$defs"].values()])
+    assert {"text", "confidence", "review"} <= set(schema["$defs"]["Line"]["required"])
     assert "supplied" in schema["$defs"]["Span"]["properties"]["source"]["enum"]
 
 
@@ -225,49 +240,7 @@ def test_page_cer_pools_over_the_whole_page() -> None:
     assert (errors + missed).length == len(HOMEWORK_TEXT) + len(PRESCRIPTION_TEXT)
 
 
-# --- fonts, crops --------------------------------------------------------------------------------------------------
-
-
-def test_the_best_font_that_can_draw_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("sub/wqy-zenhei.ttc", "NotoSansCJK-Regular.ttc", "NotoSansCJK-Bold.ttc", "Comic.ttf", "simhei.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"not a font")
-    assert fonts.find_font([tmp_path, tmp_path / "none"], fonts.CJK_FAMILIES, "中") is None
-    asked: list[str] = []
-    monkeypatch.setattr(fonts, "_covers", lambda path, probe: asked.append(path.name) or path.name.startswith("wqy"))
-    found = fonts.find_font([tmp_path], fonts.CJK_FAMILIES, "中")
-    assert found is not None
-    assert found.name == "wqy-zenhei.ttc"
-    assert asked == ["NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc"]
-
-
-def test_without_a_chinese_font_the_legend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fonts, "cjk_font", lambda: None)
-    monkeypatch.setattr(fonts, "_wide_font", lambda: None)
-    pen = fonts.Pen(20)
-    assert pen.missing("第2步é") == "第步é"
-    assert pen.runs("5👩")[0][0] == "5U+1F469"
-    assert any(fonts.HOW_TO_GET_CJK in text for text, _ in panel._notes(homework(), pen, 1e6, "第步"))
-    assert not any(fonts.HOW_TO_GET_CJK in text for text, _ in panel._notes(homework(), pen, 1e6, ""))
-    blocks = [panel._block(line, pen, 900) for line in (*homework().lines[:2], prescription().lines[0])]
-    assert [bool(block.rows) for block in blocks] == [False, False, True]
-    assert blocks[0].note == "12 characters; no font for them"
-    assert output.draw_overlay(photograph("homework_zh.jpg"), homework()).shape[1] > 1150
-
-
-@pytest.mark.skipif(fonts.cjk_font() is None, reason="no font for Chinese is installed")
-def test_with_a_chinese_font_the_transcript_is_set() -> None:
-    pen = fonts.Pen(20)
-    assert pen.missing("处方第2步") == ""
-    assert panel._block(homework().lines[0], pen, 900).rows
-
-
-def test_long_lines_are_broken_and_nothing_is_lost() -> None:
-    text = "Amoxicillin 500 mg " * 6
-    block = panel._block(Line("l0", box(0, 0, 9, 9), 0, spans=(span(text),)), fonts.Pen(20), 200)
-    assert len(block.rows) > 4
-    assert "".join(glyph.text for row in block.rows for glyph in row) == text
-    assert all(sum(glyph.width for glyph in row) <= 200 for row in block.rows)
+# --- crops ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_turned_line_is_cut_out_level() -> None:
@@ -303,7 +276,7 @@ def region(source: str, confidence: float | None = 0.9) -> NDArray[np.int64]:
     extent = 1 if source in ("gap", "supplied") else 0
     text = "□" if source == "gap" else "x"
     made = span(text, source, confidence, "rule", at=box(60, 30, 160, 80), extent=extent)  # type: ignore[arg-type]
-    drawn = draw_regions(blank(), page_of(Line("l0", box(60, 30, 160, 80), 0, spans=(made,))))
+    drawn = output.draw_overlay(blank(), page_of(Line("l0", box(60, 30, 160, 80), 0, spans=(made,))))
     return drawn[45:70, 90:150].astype(np.int64) - 200
 
 
@@ -329,37 +302,22 @@ def test_confidence_is_opacity_and_unknown_is_not_zero() -> None:
 def test_ink_stays_darker_than_its_paper() -> None:
     photo = blank()
     photo[50:60, 80:140] = 30
-    drawn = draw_regions(
+    drawn = output.draw_overlay(
         photo, page_of(Line("l0", box(60, 30, 160, 80), 0, spans=(span("x", at=box(60, 30, 160, 80)),)))
     )
     assert drawn[55, 110].max() <= 30
     assert photo[55, 110].max() == 30  # the caller's array is not drawn on
 
 
-def test_the_overlay_holds_photograph_transcript_and_legend() -> None:
+def test_the_overlay_is_the_photograph_with_what_was_read_drawn_on_it() -> None:
     photo = photograph("prescription.jpg")
     drawn = output.draw_overlay(photo, prescription())
-    assert drawn.dtype == np.uint8
-    assert drawn.shape[0] > 1.1 * photo.shape[0]
-    assert drawn.shape[1] > 1.2 * photo.shape[1]
-    assert (drawn[:20, :600] == photo[:20, :600]).all()
-    names = {source: mark.rgb for source, mark in marks.MARKS.items()}
-    side = drawn[: photo.shape[0], photo.shape[1] :].reshape(-1, 3)
-    for source in ("agreed", "ocr", "vlm", "lexicon", "human", "gap"):
-        assert (side == names[source]).all(axis=1).any(), source  # type: ignore[index]
+    assert drawn.shape == photo.shape
+    assert (drawn[:20, :600] == photo[:20, :600]).all()  # where nothing was read, nothing is drawn
     assert not (drawn[740:832, 300:500] != photo[740:832, 300:500]).all(axis=2).mean() > 0.1  # unread: no tint
-
-
-def test_blocks_are_level_with_their_ink_unless_columns_forbid() -> None:
-    def tops(*middles: float) -> list[float]:
-        lines = [Line(f"l{n}", box(0, y - 20, 900, y + 20), n, spans=(span("x"),)) for n, y in enumerate(middles)]
-        page = page_of(*lines, width=900, height=900)
-        pen = fonts.Pen(20)
-        return panel._tops(page, [panel._block(line, pen, 500) for line in lines], pen, 900)
-
-    assert tops(100, 400, 800) == [80, 380, 780]
-    assert tops(100, 110, 120)[2] > 120  # crowded: below each other, never over each other
-    assert tops(100, 800, 100)[2] < 300  # second column: stacked
+    colours = {tuple(colour) for colour in drawn.reshape(-1, 3)}
+    for source in ("ocr", "vlm", "lexicon", "human", "gap"):
+        assert marks.MARKS[source].rgb in colours, source  # type: ignore[index]
 
 
 @few
@@ -367,8 +325,7 @@ def test_blocks_are_level_with_their_ink_unless_columns_forbid() -> None:
 def test_any_page_can_be_drawn(page: Page) -> None:
     drawn = output.draw_overlay(np.full((page.height, page.width, 3), 230, np.uint8), page)
     assert drawn.dtype == np.uint8
-    assert drawn.shape[0] > page.height
-    assert drawn.shape[1] > page.width
+    assert drawn.shape == (page.height, page.width, 3)
 
 
 # --- report --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The README says what happens: its commands are run and their output compared with what it shows."""
+"""README and docs say what happens: their commands are run and the output compared with what they show."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from fusion import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHOWN = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+TEXTS = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 EXAMPLES = [
     (command, output.rstrip("\n"))
-    for block in SHOWN
+    for text in TEXTS.values()
+    for block in re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
     for command, output in re.findall(r"^\$ (fusion .*)\n((?:(?!\$ ).*\n)*)", block, flags=re.MULTILINE)
 ]
 
@@ -39,7 +40,31 @@ def test_ci_runs_the_readmes_own_command() -> None:
     assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_every_configuration_the_readme_names_exists() -> None:
-    named = set(re.findall(r"configs/[\w/]+\.yaml", README))
-    assert named
-    assert all((ROOT / name).is_file() for name in named)
+@pytest.mark.live
+def test_the_python_of_the_docs_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks of one page build on each other."""
+    monkeypatch.chdir(ROOT)
+    for path, text in TEXTS.items():
+        names: dict[str, object] = {}
+        for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+            exec(compile(block, path.name, "exec"), names)
+    assert "Amoxicillin" in capsys.readouterr().out
+
+
+def test_every_file_that_is_named_exists() -> None:
+    for path, text in TEXTS.items():
+        targets = re.findall(r"\]\(([^)#]+)\)", text)
+        assert [target for target in targets if not (path.parent / target).exists()] == [], path.name
+        named = re.findall(r"`?((?:configs|eval|tests|fusion)/[\w/.]+\.(?:ya?ml|py|tsv|md|json))`?", text)
+        assert [name for name in named if not (ROOT / name).is_file()] == [], path.name
+
+
+def test_every_page_of_the_docs_is_linked_from_the_readme() -> None:
+    assert [path.name for path in TEXTS if path.parent.name == "docs" and f"](docs/{path.name})" not in README] == []
+
+
+def test_every_configuration_that_ships_is_named() -> None:
+    from fusion.config import packaged_configs
+
+    install = TEXTS[ROOT / "docs" / "install.md"]
+    assert [name for name in packaged_configs() if f"`{name}`" not in install] == []

@@ -13,6 +13,6 @@ OCR, no model, no language.
 """
 
 from fusion.intake.files import SUFFIXES, list_inputs
-from fusion.intake.pages import open_pages
+from fusion.intake.pages import Source, name_of, open_pages
 
-__all__ = ["SUFFIXES", "list_inputs", "open_pages"]
+__all__ = ["SUFFIXES", "Source", "list_inputs", "name_of", "open_pages"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from fusion.config import IntakeConfig
 from fusion.errors import InputError
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pdf", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".pdf", ".png", ".tif", ".tiff", ".webp")
 """Suffixes looked for in folders, lower case. A file that is named outright may have any suffix."""
 
 FORMATS = "JPEG, PNG, WebP, BMP, TIFF or PDF"
@@ -45,7 +45,7 @@ def list_inputs(paths: Sequence[str | Path]) -> list[Path]:
         elif path.exists():
             found[path] = None
         else:
-            raise InputError(path, "does not exist", "Check the spelling and the working directory")
+            raise InputError(path, "does not exist", "Check the spelling and the working directory.")
     return list(found)
 
 
@@ -78,7 +78,7 @@ def check_file(path: Path, config: IntakeConfig) -> None:
 def unreadable(path: Path, error: OSError) -> InputError:
     """The error for a file that the operating system does not hand out."""
     if isinstance(error, FileNotFoundError):
-        return InputError(path.name, "does not exist", "Check the spelling and the working directory")
+        return InputError(path.name, "does not exist", "Check the spelling and the working directory.")
     return InputError(path.name, f"can't be read ({error.strerror or error})", "Check that you may read the file")
 
 

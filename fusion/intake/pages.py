@@ -5,46 +5,104 @@ Knows the order of things; how each is done is in `raster`, `pdf`, `view`, `geom
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from fusion.config import IntakeConfig
+from fusion.errors import InputError
 from fusion.ink import PageImage
 from fusion.intake import geometry, quality
-from fusion.intake.files import check_file, first_bytes, hash_file
+from fusion.intake.files import check_file, check_pixels, first_bytes, hash_file
 from fusion.intake.pdf import open_pdf
 from fusion.intake.raster import open_images
 from fusion.intake.view import look, shrink
 
+UNNAMED = "image"
+"""Name of an input that has none."""
 
-def open_pages(path: str | Path, config: IntakeConfig, *, crop: bool = False) -> Iterator[PageImage]:
-    """Read a file as upright pages.
 
-    Pages are decoded as they are asked for; only one is in memory at a time. The type of the file is told by its
-    content, never by its suffix.
+Source = str | Path | bytes | Image.Image | NDArray[np.uint8]
+"""A path, the bytes of a file, a PIL image, or uint8 (H, W) or (H, W, 3), RGB."""
+
+
+def open_pages(
+    source: Source, config: IntakeConfig, *, crop: bool = False, name: str | None = None
+) -> Iterator[PageImage]:
+    """Read an input as upright pages.
+
+    Pages are decoded as they are asked for; only one is in memory at a time. The type of a file is told by its content,
+    never by its suffix.
 
     Args:
-        path: JPEG, PNG, WebP, BMP, TIFF (all pages) or PDF (all pages).
+        source: JPEG, PNG, WebP, BMP, TIFF (all pages) or PDF (all pages), as a path or as bytes; or an image in memory.
         config: limits, resolution of PDFs, and what to mend.
-        crop: the file is one word or one line, already cut out: pixels are left as they are, and size, skew and
-            perspective are not judged.
+        crop: it is one word or one line, already cut out: pixels are left as they are, and size, skew and perspective are
+            not judged.
+        name: what the pages are called; the file's name where there is one.
 
     Yields:
         Pages with id `note.jpg`, or `note.pdf#1`, `#2` … for a PDF and for a TIFF of several pages.
 
     Raises:
-        InputError: when iterated: the file is missing, empty, damaged, encrypted, no image, or over a limit. The
-            message names the file (and the page, when it is one of several) and a way out.
+        InputError: when iterated: missing, empty, damaged, encrypted, no image, or over a limit. The message names the
+            input (and the page, when it is one of several) and a way out.
     """
-    path = Path(path)
+    make = _as_crop if crop else _upright
+    if isinstance(source, str | Path):
+        path = Path(source)
+        for page_id, sha256, photo in _decoded(path, config):
+            yield make((name or path.name) + page_id.removeprefix(path.name), sha256, photo, config)
+    elif isinstance(source, bytes):
+        called = name or UNNAMED
+        with tempfile.TemporaryDirectory() as folder:  # Pillow and PDFium read files piece by piece
+            path = Path(folder) / "input"
+            path.write_bytes(source)
+            try:
+                for page_id, sha256, photo in _decoded(path, config):
+                    yield make(called + page_id.removeprefix(path.name), sha256, photo, config)
+            except InputError as error:
+                raise InputError(
+                    called + error.subject.removeprefix(path.name), error.problem, error.way_out
+                ) from error
+    else:
+        photo = as_rgb(source, name or UNNAMED)
+        check_pixels(name or UNNAMED, photo.shape[1], photo.shape[0], config, "Scale it down or cut it up")
+        yield make(name or UNNAMED, hashlib.sha256(photo.tobytes()).hexdigest(), photo, config)
+
+
+def _decoded(path: Path, config: IntakeConfig) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
     check_file(path, config)
     sha256 = hash_file(path)
     opened = open_pdf(path, config) if b"%PDF-" in first_bytes(path) else open_images(path, config)
-    for page_id, photo in opened:
-        yield _as_crop(page_id, sha256, photo, config) if crop else _upright(page_id, sha256, photo, config)
+    return ((page_id, sha256, photo) for page_id, photo in opened)
+
+
+def as_rgb(image: Image.Image | NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """An image in memory as uint8 (H, W, 3), RGB; a PIL image turned as its EXIF data say.
+
+    Raises:
+        InputError: it has another shape or type of numbers, or no pixels.
+    """
+    if isinstance(image, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        problem = f"is an array of {array.dtype} and shape {array.shape}"
+        raise InputError(name, problem, "Give uint8 of shape (H, W) or (H, W, 3) in RGB order, a PIL image, or a path")
+    if array.size == 0:
+        raise InputError(name, "has no pixels", "Give an image of at least one pixel")
+    return np.ascontiguousarray(np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array)
+
+
+def name_of(source: Source) -> str:
+    """What an input is called where nobody names it: its path."""
+    return str(source) if isinstance(source, str | Path) else UNNAMED
 
 
 def _as_crop(page_id: str, sha256: str, photo: NDArray[np.uint8], config: IntakeConfig) -> PageImage:

@@ -9,6 +9,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def open_images(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray
 
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path, formats=_PILLOW_FORMATS)
+        return Image.open(path, formats=(*_PILLOW_FORMATS, *_heif()))
     except UnidentifiedImageError as error:
         raise InputError(path.name, "is not an image that can be read", _way_out_for(path)) from error
     except Image.DecompressionBombError as error:
@@ -84,12 +85,23 @@ def _open(path: Path) -> Image.Image:
         raise _damaged(path.name, error) from error
 
 
+@cache
+def _heif() -> tuple[str, ...]:
+    """HEIC, what phones send, where its decoder is installed (extra `heic`)."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return ()
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
 def _way_out_for(path: Path) -> str:
     """What to do with a file that is no image; HEIC is what phones send, so it gets its own answer."""
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp":
-        return "It looks like HEIC, AVIF or a film: export it as JPEG"
+        return "It looks like HEIC, AVIF or a film: pip install 'fusion[heic]' for HEIC, or export it as JPEG"
     return f"Save it as {FORMATS}"
 
 

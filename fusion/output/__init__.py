@@ -3,19 +3,18 @@
 Knows the data model and how to show it. Does not read, decide or change anything: whatever is written here is derived
 from a `Page`, so that it can be thrown away and written again.
 
-    records   Page ↔ JSON, and the JSON Schema, all from the dataclasses
     text      plain, marked and diplomatic transcripts
     marks     the one table of how a source looks: colour, letter, underline
-    fonts     fonts that are installed already; nothing is downloaded
     crops     lines cut out of the photograph
-    overlay   the photograph with what was read on it, and the transcript beside it
+    overlay   the photograph with lines and spans drawn on it
     compare   OCR-only against fused: differences, counts, character error rate
     console   a comparison in the terminal
     report    a comparison as one self-contained HTML file
     fhir      medications as FHIR R4
     table     records as CSV
     tei       the transcript as TEI, with what is struck out, added, unclear, supplied
-    review    the stretches that a person must look at, with reasons and crops
+    review    the stretches that a person must look at, and what becomes of the answers
+    formats   all of these by name, printed or as files
 
 Importing this room loads none of Pillow, OpenCV, jinja2, pydantic and rich; using a function loads what it needs.
 """
@@ -30,29 +29,28 @@ if TYPE_CHECKING:
     from fusion.output.console import terminal
     from fusion.output.fhir import medication_requests
     from fusion.output.overlay import draw_overlay
-    from fusion.output.records import dump_page, load_page, page_schema
     from fusion.output.report import html
-    from fusion.output.review import write_review
+    from fusion.output.review import ReviewList, corrected, read_corrections, training_rows
     from fusion.output.table import records_csv
     from fusion.output.tei import tei_document
     from fusion.output.text import plain
 
 __all__ = [
     "Comparison",
+    "ReviewList",
     "cer",
     "compare_page",
+    "corrected",
     "draw_overlay",
-    "dump_page",
     "html",
-    "load_page",
     "medication_requests",
     "page_cer",
-    "page_schema",
     "plain",
+    "read_corrections",
     "records_csv",
     "tei_document",
     "terminal",
-    "write_review",
+    "training_rows",
 ]
 
 _HOMES = {
@@ -60,17 +58,17 @@ _HOMES = {
     "cer": "compare",
     "compare_page": "compare",
     "draw_overlay": "overlay",
-    "dump_page": "records",
     "html": "report",
-    "load_page": "records",
     "medication_requests": "fhir",
     "page_cer": "compare",
-    "page_schema": "records",
     "plain": "text",
     "records_csv": "table",
     "tei_document": "tei",
     "terminal": "console",
-    "write_review": "review",
+    "ReviewList": "review",
+    "corrected": "review",
+    "read_corrections": "review",
+    "training_rows": "review",
 }
 
 

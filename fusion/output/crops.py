@@ -14,6 +14,8 @@ from fusion.page import Page
 
 _MARGIN = 0.12
 """Paper left around a line, as a share of its height: descenders reach out of a tight polygon."""
+_BOX = (214, 40, 40)
+"""Colour of the box around a stretch, RGB."""
 _LARGEST = 4000
 """Longest side of a crop, px. A polygon may say anything; memory must not depend on it."""
 
@@ -54,17 +56,40 @@ def crop_line(
     Returns:
         uint8 (h, w, 3), RGB; (0, 0, 3) when the polygon has no area. Outside the photograph it is white.
     """
+    return _cut(photo, polygon, scale)[0]
+
+
+def crop_boxed(
+    photo: NDArray[np.uint8],
+    polygon: Sequence[tuple[float, float]],
+    box: Sequence[tuple[float, float]],
+    scale: tuple[float, float],
+) -> NDArray[np.uint8]:
+    """Like `crop_line`, with a stretch of the line boxed; `box` is in px of the page."""
+    crop, matrix = _cut(photo, polygon, scale)
+    if not crop.size:
+        return crop
+    corners = (np.array(box, dtype=np.float64) * np.array(scale)).reshape(-1, 1, 2)
+    placed = cv2.perspectiveTransform(corners, matrix).round().astype(np.int32)
+    return np.asarray(cv2.polylines(crop.copy(), [placed], True, _BOX, max(1, crop.shape[0] // 30)), dtype=np.uint8)
+
+
+def _cut(
+    photo: NDArray[np.uint8], polygon: Sequence[tuple[float, float]], scale: tuple[float, float]
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """A crop, and the homography from px of the photograph to px of the crop."""
+    nothing = np.zeros((0, 0, 3), np.uint8), np.eye(3)
     corners = np.array(polygon, dtype=np.float64).reshape(-1, 2) * np.array(scale)
     if len(corners) != 4 and len(corners):
         (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
         corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     if not len(corners) or not np.isfinite(corners).all():
-        return np.zeros((0, 0, 3), np.uint8)
+        return nothing
     start, end, end_below, start_below = corners
     width = max(float(np.linalg.norm(side)) for side in (end - start, end_below - start_below))
     height = max(float(np.linalg.norm(side)) for side in (start_below - start, end_below - end))
     if min(width, height) < 2:
-        return np.zeros((0, 0, 3), np.uint8)
+        return nothing
     shrink = min(1.0, _LARGEST / max(width, height))
     w, h, m = width * shrink, height * shrink, _MARGIN * height * shrink
     target = np.array([(m, m), (m + w, m), (m + w, m + h), (m, m + h)], dtype=np.float32)
@@ -73,7 +98,7 @@ def crop_line(
     warped = cv2.warpPerspective(
         photo, matrix, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_CONSTANT, borderValue=(255, 255, 255)
     )
-    return np.asarray(warped, dtype=np.uint8)
+    return np.asarray(warped, dtype=np.uint8), np.asarray(matrix, dtype=np.float64)
 
 
 def at_most(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

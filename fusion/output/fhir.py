@@ -7,6 +7,7 @@ and a proposal, and no patient is named. What was not understood stays text; con
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,12 +20,12 @@ CHECK = "urn:fusion:check"
 _DIRECTIONS = ("form", "dose", "route", "frequency", "when", "as_needed", "duration", "text")
 
 
-def medication_requests(page: Page) -> str:
-    """The medications of a page as one JSON Bundle; a page without any gives an empty collection."""
-    requests = [_request(page, record, number) for number, record in enumerate(_medications(page), 1)]
+def medication_requests(pages: Sequence[Page]) -> str:
+    """The medications of some pages as one JSON Bundle; pages without any give an empty collection."""
+    requests = [_request(page, record, number) for page in pages for number, record in enumerate(_medications(page), 1)]
     bundle: dict[str, Any] = {"resourceType": "Bundle", "type": "collection"}
     if requests:
-        bundle["entry"] = [{"fullUrl": f"urn:fusion:{r['id']}", "resource": r} for r in requests]
+        bundle["entry"] = [{"fullUrl": f"urn:uuid:{r['id']}", "resource": r} for r in requests]
     return json.dumps(bundle, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -35,12 +36,12 @@ def _medications(page: Page) -> list[Record]:
 def _request(page: Page, record: Record, number: int) -> dict[str, Any]:
     drug, strength = record.get("drug"), record.get("strength")
     name = " ".join(field.text for field in (drug, strength) if field is not None)
-    about = {place for field in record.fields for place in field.places}
-    remarks = [check for check in page.checks if about & set(check.places)]
+    remarks = page.about(record)
     fields = [field for field in record.fields if field.name in _DIRECTIONS]
     request: dict[str, Any] = {
         "resourceType": "MedicationRequest",
-        "id": f"medication-{number}",
+        # The same page read again has the same ids, and no two pages share one.
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"fusion {page.image_sha256} {page.id} {number}")),
         "extension": [
             *_confidence(record.fields),
             *({"url": CHECK, "valueString": f"{check.kind}: {check.message}"} for check in remarks),
@@ -78,7 +79,7 @@ def _dosage(record: Record, fields: Sequence[Field]) -> dict[str, Any]:
 
 
 def _repeat(record: Record) -> dict[str, Any]:
-    """`Timing.repeat`; `when` excludes nothing but times of day, which are never written here."""
+    """`Timing.repeat`. FHIR forbids `when` beside `timeOfDay`, which is never written."""
     repeat: dict[str, Any] = {}
     duration, frequency, when = (record.get(name) for name in ("duration", "frequency", "when"))
     if duration is not None and duration.value:

@@ -1,7 +1,6 @@
-"""The photograph with what was read on it, and the transcript beside it, so that a person can compare.
+"""The photograph with lines and spans drawn on it.
 
 Knows drawing. Where each thing sits and what it is comes from the `Page`; how a source looks comes from `marks`.
-Transcript and legend are in `panel`.
 """
 
 from __future__ import annotations
@@ -9,13 +8,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from fusion.output.crops import photo_scale
-from fusion.output.fonts import Pen
 from fusion.output.marks import MARKS, RGB
-from fusion.output.panel import draw_legend, draw_transcript
-from fusion.page import Page, Polygon, Span
+from fusion.page import Line, Page, Polygon, Span
 
 _INK: RGB = (38, 42, 48)
 _FAINTEST, _STRONGEST = 0.08, 0.34
@@ -26,50 +22,33 @@ _SUBPIXEL = 3
 
 
 def draw_overlay(photo: NDArray[np.uint8], page: Page) -> NDArray[np.uint8]:
-    """Draw a page.
+    """The photograph with lines in reading order, and spans tinted by their source, the stronger the surer.
 
     Args:
         photo: uint8 (H, W, 3), RGB, as displayed; a smaller copy of what was read will do.
         page: what was read.
 
     Returns:
-        uint8 RGB: the photograph with lines, spans and reading order on the left, the transcript on the right, the
-        legend below. Wider and taller than the photograph.
+        uint8 RGB of the photograph's size.
 
     Raises:
         InputError: the photograph does not fit the page.
     """
-    drawn = draw_regions(photo, page)
-    pen = Pen(_text_size(photo))
-    widest = max(photo.shape[1] * 4 // 5, 20 * pen.size)
-    transcript, unwritten = draw_transcript(page, pen, widest, photo.shape[0])
-    height = max(drawn.shape[0], transcript.shape[0])
-    row = np.full((height, drawn.shape[1] + transcript.shape[1], 3), 255, np.uint8)
-    row[: drawn.shape[0], : drawn.shape[1]] = drawn
-    row[: transcript.shape[0], drawn.shape[1] :] = transcript
-    return np.concatenate([row, draw_legend(page, pen, row.shape[1], unwritten)])
-
-
-def draw_regions(photo: NDArray[np.uint8], page: Page) -> NDArray[np.uint8]:
-    """Only the photograph with lines, spans and reading order: uint8 RGB of the photograph's size."""
-    x, y = photo_scale(photo, page)
+    scale = photo_scale(photo, page)
     canvas = photo.copy()
     stroke = max(1, round(min(photo.shape[:2]) / 450))
     for line in page.lines:
         for span in line.spans:
             if span.polygon is not None:
-                _draw_span(canvas, span, _scaled(span.polygon, x, y), stroke)
-        corners = _scaled(line.polygon, x, y)
+                _draw_span(canvas, span, _scaled(span.polygon, *scale), stroke)
+        corners = _scaled(line.polygon, *scale)
         if line.spans:
             _outline(canvas, corners, _INK, max(1, stroke // 2))
         else:
             _dashes(canvas, corners, MARKS["gap"].rgb, stroke)
-    _write_badges(canvas, page, (x, y))
+    for line in page.lines:
+        _write_badges(canvas, line, scale)
     return canvas
-
-
-def _text_size(photo: NDArray[np.uint8]) -> int:
-    return int(np.clip(round(min(photo.shape[:2]) / 34), 14, 80))
 
 
 def _scaled(polygon: Polygon, x: float, y: float) -> NDArray[np.float64]:
@@ -130,33 +109,31 @@ def _tint(canvas: NDArray[np.uint8], corners: NDArray[np.float64], colour: RGB, 
     piece[:] = np.round(piece * (1 - weight * (1 - np.array(colour, np.float32) / 255))).astype(np.uint8)
 
 
-def _write_badges(canvas: NDArray[np.uint8], page: Page, scale: tuple[float, float]) -> None:
-    """Reading order before each line, and the letter of its source at each span that is not `agreed`."""
-    picture = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(picture)
-    pen = Pen(max(11, round(_text_size(canvas) * 0.8)))
-    for line in page.lines:
-        for span in line.spans:
-            letter = MARKS[span.source].letter
-            if letter and span.polygon:
-                corners = _scaled(span.polygon, *scale)
-                _badge(draw, pen, letter, corners[0], MARKS[span.source].rgb, (0.0, 1.0))
-        corners = _scaled(line.polygon, *scale)
-        if len(corners):
-            middle = (corners[0] + corners[-1]) / 2 if len(corners) == 4 else corners[0]
-            colour = _INK if line.spans else MARKS["gap"].rgb
-            _badge(draw, pen, f"{line.order + 1}" + ("" if line.spans else "!"), middle, colour, (1.15, 0.5))
-    canvas[:] = np.asarray(picture)
+def _write_badges(canvas: NDArray[np.uint8], line: Line, scale: tuple[float, float]) -> None:
+    """Reading order before the line, and the letter of its source at each span that is not `agreed`."""
+    for span in line.spans:
+        mark = MARKS[span.source]
+        if mark.letter and span.polygon:
+            _badge(canvas, mark.letter, _scaled(span.polygon, *scale)[0], mark.rgb, (0.0, 1.0))
+    corners = _scaled(line.polygon, *scale)
+    if len(corners):
+        middle = (corners[0] + corners[-1]) / 2 if len(corners) == 4 else corners[0]
+        colour = _INK if line.spans else MARKS["gap"].rgb
+        _badge(canvas, f"{line.order + 1}" + ("" if line.spans else "!"), middle, colour, (1.15, 0.5))
 
 
 def _badge(
-    draw: ImageDraw.ImageDraw, pen: Pen, text: str, at: NDArray[np.float64], colour: RGB, anchor: tuple[float, float]
+    canvas: NDArray[np.uint8], text: str, at: NDArray[np.float64], colour: RGB, anchor: tuple[float, float]
 ) -> None:
     """White text on a coloured tag; `anchor` is the point of the tag, as shares of its size, that sits at `at`."""
-    height = pen.size * 1.25
-    width = max(height, pen.width(text) + pen.size * 0.6)
-    room_x, room_y = draw.im.size[0] - width, draw.im.size[1] - height
-    left = float(np.clip(at[0] - anchor[0] * width, 0, max(room_x, 0)))
-    top = float(np.clip(at[1] - anchor[1] * height, 0, max(room_y, 0)))
-    draw.rounded_rectangle((left, top, left + width, top + height), radius=height / 4, fill=colour)
-    draw.text((left + width / 2, top + height / 2), text, fill=(255, 255, 255), font=pen.latin, anchor="mm")
+    size = float(np.clip(min(canvas.shape[:2]) / 1400, 0.35, 1.6))
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    room = round(8 * size)
+    wide, high = width + 2 * room, height + below + room
+    left = int(np.clip(at[0] - anchor[0] * wide, 0, max(canvas.shape[1] - wide, 0)))
+    top = int(np.clip(at[1] - anchor[1] * high, 0, max(canvas.shape[0] - high, 0)))
+    cv2.rectangle(canvas, (left, top), (left + wide, top + high), colour, cv2.FILLED)
+    place = (left + room, top + height + room // 2)
+    cv2.putText(
+        canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), max(1, round(2 * size)), cv2.LINE_AA
+    )

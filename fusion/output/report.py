@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fusion.output.compare import Comparison, Errors, compare_page, differing, fused_runs, page_cer
 from fusion.output.crops import at_most, crop_line, data_uri, photo_scale
 from fusion.output.marks import MARKS, alternatives, describe, percent, visible
-from fusion.output.overlay import draw_regions
+from fusion.output.overlay import draw_overlay
 from fusion.page import Page, Source, Span
 
 Picture = NDArray[np.uint8] | Mapping[str, NDArray[np.uint8]] | None
@@ -116,7 +116,7 @@ def _crops(page: Page, picture: Picture) -> dict[str, str]:
 
 def _regions(page: Page, photo: NDArray[np.uint8]) -> str:
     """Made small first, so that badges and outlines keep their size on the screen."""
-    return data_uri(draw_regions(at_most(photo, *_PAGE), page), quality=80)
+    return data_uri(draw_overlay(at_most(photo, *_PAGE), page), quality=80)
 
 
 def language(text: str) -> str:
