@@ -18,8 +18,7 @@ from fusion.intake import list_inputs
 def bench(paths: Sequence[Path], config: Path | None, overrides: Sequence[str], rounds: int) -> str:
     """Read every page `rounds` times and return a table of seconds per page, the first round left out.
 
-    The engine's own share is everything but PaddleOCR and second reader, against PaddleOCR's time on the same page. With
-    `all / without` the whole time is set against the same page without the second reader's part.
+    With `all / without` the whole time is set against the same page without the second reader's part.
     """
     start = time.perf_counter()
     engine = Engine(load_config(config, overrides))
@@ -27,10 +26,9 @@ def bench(paths: Sequence[Path], config: Path | None, overrides: Sequence[str], 
     rows = [
         f"start-up {opened:.1f} s; medians of {rounds} rounds, seconds per page",
         "",
-        "| page | lines | asked | intake | PaddleOCR | candidates | second reader | per line asked | decisions | own / PaddleOCR | all / without |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| page | lines | asked | intake | OCR | second reader | per line asked | decisions | all | all / without |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    shares = []
     with engine:
         for path in list_inputs(paths):
             samples = []
@@ -39,17 +37,12 @@ def bench(paths: Sequence[Path], config: Path | None, overrides: Sequence[str], 
                 start = time.perf_counter()
                 pages = list(engine.read(path))
                 total = time.perf_counter() - start
-                intake, ocr, paddle, vlm = (engine.clock.get(k, 0.0) for k in ("intake", "ocr", "paddleocr", "vlm"))
+                intake, ocr, vlm = (engine.clock[k] for k in ("intake", "ocr", "vlm"))
                 rest = total - intake - ocr - vlm
                 lines = [line for page in pages for line in page.lines]
                 asked = sum(any(reading.source == "vlm" for reading in line.readings) for line in lines)
-                each = vlm / max(1, asked)
-                own, times = (total - paddle - vlm) / paddle, total / (total - vlm)
-                samples.append((intake, paddle, ocr - paddle, vlm, each, rest, own, times))
+                samples.append((intake, ocr, vlm, vlm / max(1, asked), rest, total, total / (total - vlm)))
             medians = [statistics.median(column) for column in zip(*samples[1:], strict=True)]
-            shares.append(medians[-2])
-            cells = " | ".join(f"{value:.3f}" for value in medians[:-2])
-            rows.append(f"| {path.name} | {len(lines)} | {asked} | {cells} | {medians[-2]:.0%} | {medians[-1]:.2f} |")
-    share = statistics.median(shares)
-    rows += ["", f"own time (all but PaddleOCR and second reader), median over pages: {share:.1%} of PaddleOCR's"]
+            cells = " | ".join(f"{value:.3f}" for value in medians[:-1])
+            rows.append(f"| {path.name} | {len(lines)} | {asked} | {cells} | {medians[-1]:.2f} |")
     return "\n".join(rows)

@@ -13,9 +13,8 @@ from typing import Literal
 import numpy as np
 
 from fusion.ink import Ink
-from fusion.page import Failure, Reading
-from fusion.vlm import Query, Reader
-from fusion.vlm.protocol import Answer
+from fusion.page import Failure
+from fusion.vlm import Look, Looks, Query
 
 Sight = Literal["crop", "blank", "text"]
 """What the small reader is given: the crop; paper without ink; paper, and its decoder alone speaks: a text prior."""
@@ -45,34 +44,19 @@ class BlindReader:
     """The engine's reader with its sight taken away. It still reads the crop, so that the hypotheses are the same."""
 
     name = "local"
-    writes = False
 
-    def __init__(self, inner: Reader, sight: Sight) -> None:
+    def __init__(self, inner: Looks, sight: Sight) -> None:
         """Wrap `inner`."""
         self._inner, self._sight = inner, sight
 
-    def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
-        """Readings of the real crops, the looks at paper behind them."""
-        found = self._inner.read(queries)
-        self._inner.read([self._shown(query) for query in queries])
-        return found
-
-    def score(self, query: Query, texts: Sequence[str]) -> list[float] | None:
-        """What the decoder says of paper."""
-        return self._inner.score(self._shown(query), texts)
-
-    def witness(self, query: Query) -> Ink | None:
-        """The look at paper; for a text prior one that says nothing."""
-        ink = self._inner.witness(self._shown(query))
-        return Flat(ink) if ink is not None and self._sight == "text" else ink
-
-    def ask(self, pixels: np.ndarray, question: str) -> Answer | Failure:
-        """As the reader itself."""
-        return self._inner.ask(pixels, question)
+    def look(self, query: Query) -> Look | Failure:
+        """The reading of the real crop, the look at paper behind it; for a text prior one that says nothing."""
+        found = self._inner.look(query)
+        crop = np.full_like(query.line.crop, 255)
+        paper = self._inner.look(replace(query, line=replace(query.line, crop=crop)))
+        if isinstance(found, Failure) or isinstance(paper, Failure) or paper.ink is None:
+            return found
+        return Look(found.reading, Flat(paper.ink) if self._sight == "text" else paper.ink, paper.score)
 
     def close(self) -> None:
-        """Close the reader."""
-        self._inner.close()
-
-    def _shown(self, query: Query) -> Query:
-        return replace(query, line=replace(query.line, crop=np.full_like(query.line.crop, 255)))
+        """Nothing: the reader belongs to the engine."""

@@ -27,21 +27,16 @@ from fusion.ctc import Views
 from fusion.domain.formulary import drug_names
 from fusion.domain.lexicon import Lexicon
 from fusion.domain.sums import SumModel
-from fusion.fuse import SCORED, Decision, decide, model
+from fusion.fuse import Decision, decide, model, shortlist
 from fusion.fuse.hypotheses import gather
 from fusion.fuse.model import EXPERTS, Weights
-from fusion.ink import Ink, InkLine, Prior
+from fusion.ink import InkLine, Prior
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
 from fusion.page import Reading, Recipe
 from fusion.train.crops import held_out_names
 from fusion.train.recipe import load_recipe
-from fusion.vlm import Query, open_reader
-
-ROUGH = np.array(
-    [{"ocr": 1.0, "reader": 0.7, "list": 1.0, "language": 0.3, "length": 1.0}.get(n, 0.0) for n in EXPERTS]
-)
-"""Weights by which the hypotheses are chosen that the decoder is asked about, before any are fitted."""
+from fusion.vlm import Look, Looks, Query, open_reader
 
 
 class Source(BaseModel):
@@ -67,6 +62,7 @@ class Source(BaseModel):
         0.0, ge=0, lt=1, description="Share of the names that each formulary lacks: none is complete."
     )
     skip_writers: tuple[str, ...] = Field((), description="Rows of these writers are left out.")
+    only_writers: tuple[str, ...] = Field((), description="Only rows of these writers; none: of all.")
     unseen_by: Path | None = Field(None, description="Recipe of the small reader: only rows it was not trained on.")
 
 
@@ -107,7 +103,7 @@ class Case:
         texts: hypotheses, the OCR's own reading first.
         table: float64 (N, R), evidence that is fully trusted.
         quality: of the OCR's look, of the second reader's, of its decoder; 0 where there is none.
-        others: second readings.
+        others: readings of all that looked beside the OCR.
         prior: what is expected, or None.
         errors: float64 (N,), edits of each hypothesis.
         length: of the reference.
@@ -156,8 +152,8 @@ class Bench:
         self.config = load_config(overrides=["ocr.threads=1", "vlm.threads=1", f"vlm.model={checkpoint}"])
         self.ocr = OcrReader(self.config.ocr)
         reader = open_reader(self.config.vlm)
-        assert reader is not None
-        self.small = reader
+        assert isinstance(reader, Looks)
+        self.small: Looks = reader
 
 
 def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Random) -> list[Case]:
@@ -169,6 +165,7 @@ def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Rand
         for item in rows
         if not any(mark in item.note for mark in config.skip_notes)
         and item.writer not in source.skip_writers
+        and (not source.only_writers or item.writer in source.only_writers)
         and (unseen is None or item.image in unseen)
     ]
     rng.shuffle(items)
@@ -180,9 +177,9 @@ def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Rand
         (line,) = bench.ocr.read(page, crop=True)
         if line.reading is None or line.ink is None:
             continue
-        for name, others, query in _second(source, config, bench, item, line, texts, rng):
+        for name, others, seen in _second(source, config, bench, item, line, texts, rng):
             for kind, prior in expected(item.image):
-                cases.append(_case(source, item, line, (name, kind), others, query, prior, bench))
+                cases.append(_case(source, item, line, (name, kind), others, seen, prior, bench))
     return cases
 
 
@@ -194,15 +191,13 @@ def _second(
     line: InkLine,
     texts: Sequence[str],
     rng: random.Random,
-) -> list[tuple[str, list[Reading], Query | None]]:
-    """Each second reader's name, what it reads, and the query by which a reader that looks is asked further."""
-    found: list[tuple[str, list[Reading], Query | None]] = []
+) -> list[tuple[str, list[Reading], Look | None]]:
+    """Each second reader's name, what it reads, and its look where it has one."""
+    found: list[tuple[str, list[Reading], Look | None]] = []
     if "small" in source.readers:
-        query = Query(item.image, line)
-        answers = bench.small.read([query])[0]
-        seen = [answer for answer in answers if isinstance(answer, Reading)]
-        if seen:
-            found.append(("small", seen, query))
+        seen = bench.small.look(Query(item.image, line))
+        if isinstance(seen, Look) and seen.reading is not None:
+            found.append(("small", [seen.reading], seen))
     if "none" in source.readers or ("small" in source.readers and not found):
         found.append(("none", [], None))
     if "simulated" in source.readers:
@@ -250,22 +245,23 @@ def _case(
     line: InkLine,
     condition: tuple[str, str],
     others: list[Reading],
-    query: Query | None,
+    seen: Look | None,
     prior: Prior | None,
     bench: Bench,
 ) -> Case:
     assert line.reading is not None
     assert line.ink is not None
     prior = prior if prior is not None and prior.concerns(line.reading.text) else None
-    witness: Ink | None = bench.small.witness(query) if query is not None else None
-    texts = gather(line.reading, others, line.ink, prior, bench.config.fuse.hypotheses)
+    limit = bench.config.fuse.hypotheses
+    looked = [*([line.hand] if line.hand is not None else []), *others]
+    texts = gather(line.reading, looked, line.ink, prior, limit)
+    witness = seen.ink if seen is not None else None
     answers = [other.text for other in others] if witness is None else []
-    table = model.evidence(texts, line.ink, answers, prior, witness)
+    table = model.evidence(texts, line.ink, answers, prior, witness, hand=line.hand_ink)
     trusted = 0.0
-    if query is not None:
-        race = np.argsort(-(table @ ROUGH), kind="stable")[:SCORED].tolist()
-        asked = query
-        trusted = model.add_decoder(table, texts, race, lambda wanted: bench.small.score(asked, wanted))
+    if seen is not None:
+        asked = shortlist(line.reading, line.ink, others, prior, witness, limit, line.hand, line.hand_ink)
+        trusted = model.add_decoder(table, texts, dict(zip(asked, seen.score(asked), strict=True)))
     normal = NORMALISATIONS[source.normalise]
     reference = normal(item.reference)
     return Case(
@@ -277,7 +273,7 @@ def _case(
         tuple(texts),
         table,
         (line.ink.quality, witness.quality if witness is not None else 0.0, trusted),
-        tuple(other.text for other in others),
+        tuple(other.text for other in looked),
         prior,
         np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64),
         max(1, edits(reference, "")[1]),

@@ -19,6 +19,7 @@ from fusion.engine import Engine
 from fusion.errors import InputError
 from fusion.page import Page
 from fusion.review import review
+from fusion.vlm import Looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,6 @@ def engine_for(
             if sight != "crop":
                 from eval.blind import BlindReader
 
-                assert engine._reader is not None
+                assert isinstance(engine._reader, Looks)
                 engine._reader = BlindReader(engine._reader, sight)
             yield engine
