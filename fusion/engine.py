@@ -230,13 +230,15 @@ class Engine:
 
     def _found(self, image: PageImage, crop: bool) -> tuple[Seen, ...]:
         """The OCR's lines, from the store where it has them."""
-        settings = self.config.ocr.model_dump(mode="json", exclude={"threads", "device"})
-        key = key_of(
-            stage="ocr", pixels=image_sha256(image.pixels), crop=crop, settings=settings, model=self._ocr.identity
-        )
+        key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, **self._ocr_made_by())
         return self._store.recall(
             key, load_lines, lambda: tuple(Seen(line) for line in self._ocr.read(image, crop=crop)), dump_lines
         )
+
+    def _ocr_made_by(self) -> dict[str, object]:
+        """What the OCR's readings depend on; threads and device change none."""
+        settings = self.config.ocr.model_dump(mode="json", exclude={"threads", "device"})
+        return {"ocr": self._ocr.identity, "ocr_settings": settings}
 
     def _second_looks(self, found: Sequence[Seen], name: str, failures: list[Failure]) -> list[Seen]:
         """The lines with what the second reader says of those that it is asked about."""
@@ -248,6 +250,7 @@ class Engine:
             for n, seen in enumerate(found)
         ]
         asked = [n for n, seen in enumerate(found) if self._wanted(seen.line)]
+        again = set(asked)
         written: Mapping[int, tuple[Reading | Failure, ...]] = {}
         if isinstance(self._reader, Writes):
             writer = self._reader
@@ -256,7 +259,7 @@ class Engine:
             written = dict(zip(asked, answers if answers is not None else [lost] * len(asked), strict=True))
         spared = Failure("vlm", "not_needed", "the OCR is sure of this line")
         return [
-            self._second_look(queries[n], written.get(n, ())) if n in set(asked) else replace(seen, answers=(spared,))
+            self._second_look(queries[n], written.get(n, ())) if n in again else replace(seen, answers=(spared,))
             for n, seen in enumerate(found)
         ]
 
@@ -291,8 +294,7 @@ class Engine:
             reader=identity_of(self._reader),
             lists=self.profile.identity,
             hypotheses=self.config.fuse.hypotheses,
-            ocr=self._ocr.identity,
-            settings=self.config.ocr.model_dump(mode="json", exclude={"threads", "device"}),
+            **self._ocr_made_by(),
         )
         (seen,) = self._store.recall(key, load_lines, lambda: (make(),), dump_lines, lambda made: _lasts(made[0]))
         return replace(seen, line=query.line, answers=(*written, *seen.answers[len(written) :]))

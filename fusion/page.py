@@ -11,6 +11,7 @@ softmax, `confidence` is calibrated or None when unknown, `score` is any other f
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -30,6 +31,13 @@ Value = dict[str, int | float | str | bool]
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def lowest(confidences: Iterable[float | None]) -> float | None:
+    """Confidence of a whole: that of its least sure part (a mean hides the one bad character); None when any is unknown."""
+    values = list(confidences)
+    known = [value for value in values if value is not None]
+    return min(known) if known and len(known) == len(values) else None
 
 
 def is_ideograph(character: str) -> bool:
@@ -270,10 +278,8 @@ class Line:
 
     @property
     def confidence(self) -> float | None:
-        """Lowest confidence of its spans (a mean hides the one bad character); None when any is unknown."""
-        values = [span.confidence for span in self.spans if span.source != "gap"]
-        known = [value for value in values if value is not None]
-        return min(known) if known and len(known) == len(values) else None
+        """Lowest confidence of its spans; None when any is unknown."""
+        return lowest(span.confidence for span in self.spans if span.source != "gap")
 
     @property
     def troubles(self) -> tuple[Failure, ...]:

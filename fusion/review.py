@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fusion.page import GAP, Candidate, Check, Line, Page, Place, Polygon, Span, is_ideograph, stretches
+from fusion.page import GAP, Candidate, Check, Line, Page, Place, Polygon, Span, is_ideograph, lowest, stretches
 from fusion.quantities import quantities
 
 SACRED = ("drug", "strength", "dose", "frequency", "duration", "quantity")
@@ -121,8 +121,6 @@ def _ranked(items: Sequence[Item]) -> tuple[Item, ...]:
 def _item(page: Page, line: Line, start: int, end: int) -> Item:
     """A stretch with its cost, and the reasons to look at it other than its confidence."""
     touched = list(_spans(line, start, end))
-    values = [None if span.source == "gap" else span.confidence for _, span in touched]
-    known = [value for value in values if value is not None]
     reasons = [UNREAD[span.source] for _, span in touched if span.source in UNREAD]
     reasons += [ALWAYS[span.because] for _, span in touched if span.because in ALWAYS]
     reasons += [check.message for check in _checks(page, line, start, end) if check.review]
@@ -132,7 +130,7 @@ def _item(page: Page, line: Line, start: int, end: int) -> Item:
         start,
         end,
         line.text[start:end],
-        min(known) if known and len(known) == len(values) else None,
+        lowest(None if span.source == "gap" else span.confidence for _, span in touched),
         _cost(page, line, start, end),
         1,
         tuple(dict.fromkeys(reasons)),
@@ -177,8 +175,7 @@ def _merged(line: Line, units: Sequence[Item]) -> Iterator[Item]:
 
 def _joined(line: Line, group: Sequence[Item]) -> Item:
     first, last = group[0], group[-1]
-    known = [unit.confidence for unit in group if unit.confidence is not None]
-    confidence = min(known) if len(known) == len(group) else None
+    confidence = lowest(unit.confidence for unit in group)
     wrong = "unknown" if confidence is None else f"{100 * (1 - confidence):.0f} %"
     alone = len(group) == 1
     touched = list(_spans(line, first.start, last.end))

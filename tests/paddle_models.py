@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
 from fusion.ocr import weights
+from fusion.ocr.paddle import KeepPosterior
 
 
 def recognition_yml(characters: Sequence[str]) -> dict[str, Any]:
@@ -94,18 +95,6 @@ def characters_of(model: Path) -> list[str]:
     return listed.splitlines()
 
 
-class _KeepPosterior:
-    """Stands in for the recogniser's post-processing and keeps the softmax it would throw away."""
-
-    def __init__(self, original: Any) -> None:
-        self.characters: list[str] = original.character
-        self.last: NDArray[np.float32] = np.empty((0, 0, 0), np.float32)
-
-    def __call__(self, predictions: Any, **_: Any) -> tuple[list[str], list[float]]:
-        self.last = np.asarray(predictions[0], dtype=np.float32)
-        return [""] * len(self.last), [0.0] * len(self.last)
-
-
 class PaddleOnOnnx:
     """`paddleocr.TextDetection` and `paddleocr.TextRecognition` under ONNX Runtime, one thread."""
 
@@ -131,7 +120,7 @@ class PaddleOnOnnx:
             model_name=weights.RECOGNITION, model_dir=str(model_folder(root, weights.RECOGNITION)), **runtime
         )
         predictor = self._recognizer.paddlex_predictor
-        self._keep = _KeepPosterior(predictor.post_op)
+        self._keep = KeepPosterior(predictor.post_op)
         predictor.post_op = self._keep
         self.characters = tuple(self._keep.characters)
 

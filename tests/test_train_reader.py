@@ -29,26 +29,16 @@ from fusion.train.crops import ROOM, Deck, Sample, cuts, distort, held_out_names
 from fusion.train.export import SHARES, calibrate, export
 from fusion.train.learn import Batch, Decks, Learner, draw
 from fusion.train.muon import Muon, orthogonal
-from fusion.train.recipe import Ink, Recipe, Size, Stage, Synthetic, load_recipe
+from fusion.train.recipe import Ink, Recipe, Stage, Synthetic, load_recipe
 from fusion.vlm import open_reader
 from fusion.vlm.cache import AnswerCache
 from fusion.vlm.checkpoint import load
 from fusion.vlm.local import LocalReader
 from fusion.vlm.protocol import Look, Query
 from fusion.vlm.small import GRAPHS, READER, Small, SmallReader, grey
+from tests import tiny_reader
 
-SIZE = Size(
-    patch=4,
-    height=16,
-    vision_width=16,
-    vision_depth=1,
-    vision_heads=2,
-    text_width=16,
-    text_depth=1,
-    text_heads=2,
-    head=16,
-    alphabet="abcdefgh 0123+=",
-)
+SIZE = tiny_reader.SIZE.model_copy(update={"vision_depth": 1, "text_depth": 1})
 UNIT = 2 * SIZE.patch
 WORDS = [
     *("a", "bad", "cab", "deaf", "face", "beach", "head", "egg", "hag", "fad", "bed", "chef", "edge", "badge", "cage"),

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from fusion.page import Field, Line, Place, Span, Value
+from fusion.page import Field, Line, Place, Span, Value, lowest
 
 
 def spans_at(line: Line, start: int, end: int) -> list[Span]:
@@ -31,9 +31,7 @@ def spans_at(line: Line, start: int, end: int) -> list[Span]:
 
 def confidence_at(line: Line, start: int, end: int) -> float | None:
     """Lowest confidence of the spans that a stretch touches; None when one is unknown or a gap."""
-    values = [None if span.source == "gap" else span.confidence for span in spans_at(line, start, end)]
-    known = [value for value in values if value is not None]
-    return min(known) if known and len(known) == len(values) else None
+    return lowest(None if span.source == "gap" else span.confidence for span in spans_at(line, start, end))
 
 
 def field_at(name: str, stretches: Sequence[tuple[Line, int, int]], value: Value | None = None) -> Field:
@@ -44,13 +42,11 @@ def field_at(name: str, stretches: Sequence[tuple[Line, int, int]], value: Value
     >>> field_at("dose", [(line, 5, 9)]).confidence
     0.4
     """
-    confidences = [confidence_at(*stretch) for stretch in stretches]
-    known = [value for value in confidences if value is not None]
     return Field(
         name,
         " ".join(line.text[start:end] for line, start, end in stretches),
         tuple(Place(line.id, start, end) for line, start, end in stretches),
-        min(known) if len(known) == len(confidences) else None,
+        lowest(confidence_at(*stretch) for stretch in stretches),
         dict(value or {}),
     )
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from fusion.fuse.align import clusters, keys
 from fusion.ink import Ink, Prior
-from fusion.page import Candidate, Reading, Span
+from fusion.page import Candidate, Reading, Span, lowest
 
 SHOWN = 3
 """Rivals listed beside a name."""
@@ -93,11 +93,10 @@ def _beside(own: Sequence[Span], rivals: Sequence[str], around: tuple[str, str],
         for name, score in zip(names, scores, strict=True)
     ]
     rest = [other for other in others if tuple(keys(other.text)) in chance]
-    known = [span.confidence for span in own if span.confidence is not None]
     return Span(
         word,
         "lexicon",
-        min(known) if len(known) == len(own) else None,
+        lowest(span.confidence for span in own),
         "lexicon_lookalike",
         tuple(sorted([*listed, *rest], key=lambda other: -other.probability)),
     )

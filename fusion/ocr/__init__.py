@@ -21,6 +21,7 @@ from fusion.ctc import Posterior, Views
 from fusion.ink import InkLine, PageImage, image_sha256
 from fusion.ocr import layout
 from fusion.ocr.onnx import OnnxModels, Recognizer, column_px
+from fusion.onnx import runtime_version
 from fusion.page import Failure, Position, Reading, Recipe, is_ideograph
 
 __all__ = ["OcrReader"]
@@ -120,6 +121,7 @@ class OcrReader:
     def close(self) -> None:
         """Give the models' memory back."""
         self._engine.close()
+        self._latin = None  # type: ignore[assignment]
 
     def _view(self, crop: NDArray[np.uint8]) -> _View:
         """The crop as it is; where that is poor or cramped also stretched; where it is tall also turned."""
@@ -139,7 +141,7 @@ class OcrReader:
         if any(map(is_ideograph, text)):
             return None, None
         looks = self._at_widths(crop, self._latin.posterior, self._latin.characters, self._spells)
-        recipe = Recipe("pp-ocr/latin hands", self._engine.version, self._latin.model, image_sha256(crop))
+        recipe = Recipe("pp-ocr/latin hands", runtime_version(), self._latin.model, image_sha256(crop))
         return self._reading("hand", looks, recipe, float(crop.shape[1])), looks
 
     def _at_widths(

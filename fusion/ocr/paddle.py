@@ -21,7 +21,7 @@ from fusion.config import OcrConfig
 from fusion.errors import DependencyError, ReaderError
 
 
-class _KeepPosterior:
+class KeepPosterior:
     """Stands in for the recogniser's post-processing and keeps the softmax it would throw away."""
 
     def __init__(self, original: Any) -> None:
@@ -29,6 +29,7 @@ class _KeepPosterior:
         self.last: NDArray[np.float32] = np.empty((0, 0, 0), np.float32)
 
     def __call__(self, predictions: Any, **_: Any) -> tuple[list[str], list[float]]:
+        """Keep the posterior, float32 (B, T, C), and answer with empty texts."""
         self.last = np.asarray(predictions[0], dtype=np.float32)
         return [""] * len(self.last), [0.0] * len(self.last)
 
@@ -72,7 +73,7 @@ class PaddleModels:
             problem = f"PaddleOCR can't load the models ({error})"
             raise ReaderError("ocr", problem, "`fusion doctor` shows which models are used.") from error
         predictor = self._recognizer.paddlex_predictor
-        self._keep = _KeepPosterior(predictor.post_op)
+        self._keep = KeepPosterior(predictor.post_op)
         predictor.post_op = self._keep
         self.characters: tuple[str, ...] = tuple(self._keep.characters)
         self._lock = threading.Lock()

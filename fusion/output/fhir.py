@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from fusion.page import Field, Page, Record
+from fusion.page import Field, Page, Record, lowest
 
 CONFIDENCE = "urn:fusion:confidence"
 """Extension with the lowest confidence of an element's characters, a decimal in [0, 1]."""
@@ -113,8 +113,8 @@ def _plain(value: float | str | bool) -> float | int | str | bool:
 
 def _confidence(fields: Sequence[Field]) -> list[dict[str, Any]]:
     """The lowest confidence of some fields; nothing when one is unknown: FHIR has no null."""
-    known = [field.confidence for field in fields if field.confidence is not None]
-    return [{"url": CONFIDENCE, "valueDecimal": round(min(known), 4)}] if known and len(known) == len(fields) else []
+    sure = lowest(field.confidence for field in fields)
+    return [] if sure is None else [{"url": CONFIDENCE, "valueDecimal": round(sure, 4)}]
 
 
 def _extension(fields: Sequence[Field]) -> dict[str, Any]:

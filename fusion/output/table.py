@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Iterable
 
-from fusion.page import Field, Page, Place, Record
+from fusion.page import Field, Page, Place, Record, lowest
 from fusion.review import review
 
 COLUMNS = {
@@ -77,8 +77,8 @@ def _cell(record: Record, name: str) -> str:
 
 
 def _confidence(record: Record) -> str:
-    known = [field.confidence for field in record.fields if field.confidence is not None]
-    return f"{min(known):.3f}" if known and len(known) == len(record.fields) else ""
+    sure = lowest(field.confidence for field in record.fields)
+    return "" if sure is None else f"{sure:.3f}"
 
 
 def _checks(page: Page, record: Record) -> str:

@@ -121,21 +121,21 @@ def _size(folder: Path) -> Size:
     """Sides of an exported checkpoint."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        witness = json.loads((folder / READER).read_text(encoding="utf-8"))
+        reader = json.loads((folder / READER).read_text(encoding="utf-8"))
         vision, text = config["vision_config"], config["text_config"]
         return Size(
             patch=vision["patch_size"],
-            height=witness["height"],
+            height=reader["height"],
             vision_width=vision["hidden_size"],
             vision_depth=vision["depth"],
             vision_heads=vision["num_heads"],
             text_width=text["hidden_size"],
             text_depth=text["num_hidden_layers"],
             text_heads=text["num_attention_heads"],
-            frames=witness["frames"],
-            head=witness["hidden"],
-            alphabet=witness["alphabet"],
+            frames=reader["frames"],
+            head=reader["hidden"],
+            alphabet=reader["alphabet"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt` has written."
-        raise InputError(folder, f"is no checkpoint with an ink witness ({type(error).__name__})", way) from error
+        raise InputError(folder, f"is no checkpoint of a small reader ({type(error).__name__})", way) from error
