@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import multiprocessing
 import random
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -299,6 +301,19 @@ def test_a_worker_makes_what_this_process_would(font: Font) -> None:
         assert workers.next().texts == alone.next().texts
     finally:
         workers.close()
+
+
+def test_workers_end_even_where_a_library_catches_the_signal(font: Font) -> None:
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        workers = Batches(mix_of(made_crops(), [font]), 4, 3, 1)
+        workers.next()
+        processes = multiprocessing.active_children()
+        workers.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert processes
+    assert not any(process.is_alive() for process in processes)
 
 
 def test_a_label_needs_a_frame_more_between_equal_characters() -> None:
