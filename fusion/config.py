@@ -76,7 +76,12 @@ class OcrConfig(Section):
         None, description="Folder with the recognition model; None: the packaged one (engine onnx)."
     )
     detection_side: int = Field(960, ge=64, le=8000, description="Long side at which lines are looked for, px.")
-    box_threshold: float = Field(0.6, ge=0, le=1, description="Mean text probability under which a region is no line.")
+    box_threshold: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Mean text probability under which a region is no line; one under 0.6 is a line if it can be read.",
+    )
     top_k: int = Field(5, ge=1, le=20, description="Candidates kept per position.")
     nbest: int = Field(20, ge=1, le=200, description="Whole-line alternatives kept.")
     poor: float = Field(

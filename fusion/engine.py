@@ -24,9 +24,9 @@ from fusion.domain import open_profile
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser
 from fusion.ink import Evidence, InkLine, PageImage, Seen, image_sha256
-from fusion.intake import Source, list_inputs, name_of, open_pages
+from fusion.intake import Source, list_inputs, name_of, open_pages, turned
 from fusion.ocr import OcrReader
-from fusion.page import UNASKED, Failure, Line, Page, Reading, Span, Stage
+from fusion.page import UNASKED, Check, Failure, Line, Page, Reading, Span, Stage
 from fusion.placement import place_spans, to_photo
 from fusion.store import Store, dump_lines, key_of, load_lines
 from fusion.vlm import Answers, Look, Looks, Query, Reader, Writes, open_reader
@@ -113,9 +113,10 @@ class Engine:
         if self._closed:
             raise ValueError("the engine is closed")
         failures: list[Failure] = []
-        photo = image
-        image, checks = self._stage("domain", lambda: self.profile.prepare(photo), failures) or (photo, ())
-        found = self._stage("ocr", lambda: self._found(image, crop), failures) or ()
+        image, checks, found = self._searched(image, crop, failures)
+        turns = 0 if crop else self._stage("ocr", lambda: self._turns(image, found), failures)
+        if turns:
+            image, checks, found = self._searched(turned(image, turns, self.config.intake), crop, failures)
         lines = self._second_looks(found, name or image.id, failures)
         return Evidence(
             id=image.id,
@@ -228,6 +229,25 @@ class Engine:
             self.clock[stage] += spent
             _log.debug("%s took %.3f s", stage, spent)
 
+    def _searched(
+        self, photo: PageImage, crop: bool, failures: list[Failure]
+    ) -> tuple[PageImage, tuple[Check, ...], tuple[Seen, ...]]:
+        """The page as the profile prepares it, what it remarks, and the OCR's lines."""
+        image, checks = self._stage("domain", lambda: self.profile.prepare(photo), failures) or (photo, ())
+        return image, checks, self._stage("ocr", lambda: self._found(image, crop), failures) or ()
+
+    def _turns(self, image: PageImage, found: Sequence[Seen]) -> int:
+        """Quarter turns that put a page upright, from the store where it knows them."""
+        key = key_of(stage="turns", pixels=image_sha256(image.pixels), **self._ocr_made_by())
+
+        def load(content: bytes) -> int:
+            if content not in (b"0", b"1", b"2", b"3"):
+                raise InputError("turns", "is no number of quarter turns", "Delete the store.")
+            return int(content)
+
+        lines = [seen.line for seen in found]
+        return self._store.recall(key, load, lambda: self._ocr.turns(image, lines), lambda made: str(made).encode())
+
     def _found(self, image: PageImage, crop: bool) -> tuple[Seen, ...]:
         """The OCR's lines, from the store where it has them."""
         key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, **self._ocr_made_by())
@@ -321,11 +341,12 @@ class Engine:
 
         def decided() -> Line:
             spans = self._spans(seen, around, failures)
-            return Line(line.id, polygon, order, readings, place_spans(line, spans, transform), tuple(failures))
+            placed = place_spans(line, spans, transform)
+            return Line(line.id, polygon, order, readings, placed, tuple(failures), line.region)
 
         # Built behind the stage door: a decision that breaks, or a line that its own invariants refuse, loses no page.
         made = self._stage("fuse", decided, failures)
-        return made or Line(line.id, polygon, order, readings, _verbatim(line.reading), tuple(failures))
+        return made or Line(line.id, polygon, order, readings, _verbatim(line.reading), tuple(failures), line.region)
 
     def _spans(self, seen: Seen, around: tuple[str, str], failures: list[Failure]) -> tuple[Span, ...]:
         line, others = seen.line, seen.readings

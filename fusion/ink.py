@@ -90,7 +90,7 @@ class PageImage:
         id: input name and page number.
         sha256: of the input file's bytes.
         pixels: uint8 (H, W, 3), RGB, rectified and level.
-        width, height: px of the photograph as displayed, before rectification.
+        photo: uint8 (height, width, 3), RGB, the photograph as displayed; `pixels` itself where nothing was mended.
         transform: float64 (3, 3) homography from px of `pixels` to px of the photograph.
         angle: degrees counter-clockwise by which the photograph was turned to be level.
         findings: quality warnings.
@@ -99,11 +99,20 @@ class PageImage:
     id: str
     sha256: str
     pixels: NDArray[np.uint8]
-    width: int
-    height: int
+    photo: NDArray[np.uint8]
     transform: NDArray[np.float64]
     angle: float = 0.0
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Px of the photograph as displayed."""
+        return int(self.photo.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Px of the photograph as displayed."""
+        return int(self.photo.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,7 @@ class InkLine:
         failures: why there is no reading.
         hand: what a recogniser of Latin hands reads, or None where the line is in another script.
         hand_ink: its answers about any string.
+        region: name of the part of the page that it belongs to, unique on the page.
     """
 
     id: str
@@ -129,6 +139,7 @@ class InkLine:
     failures: tuple[Failure, ...] = ()
     hand: Reading | None = None
     hand_ink: Ink | None = None
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,9 +228,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A warning about the photograph's quality, with the measured value and the limit it crossed."""
+    """A remark about the photograph, with the measured value and the limit it crossed."""
 
-    kind: Literal["small", "blur", "glare", "low_contrast", "skew", "perspective"]
+    kind: Literal["small", "blur", "glare", "low_contrast", "skew", "perspective", "turned"]
     value: float
     limit: float
     message: str
@@ -247,6 +247,7 @@ class Line:
         readings: all readings, verbatim, OCR first.
         spans: the decisions; their texts in order are the line's text.
         failures: what did not deliver for this line.
+        region: name of the part of the page that it belongs to: lines below each other, a column, a row of a table.
     """
 
     id: str
@@ -255,6 +256,7 @@ class Line:
     readings: tuple[Reading, ...] = ()
     spans: tuple[Span, ...] = ()
     failures: tuple[Failure, ...] = ()
+    region: str = ""
 
     def __post_init__(self) -> None:
         """A line carries spans, or says why not; the spans together are NFC."""

@@ -178,6 +178,7 @@ def _line_out(seen: Seen, name: str, arrays: dict[str, NDArray[Any]]) -> dict[st
         "ink": _ink_out(line.ink, f"{name}.ink", arrays),
         "hand": _plain(Reading | None, line.hand),
         "hand_ink": _ink_out(line.hand_ink, f"{name}.hand", arrays),
+        "region": line.region,
         "asked": seen.asked,
         "answers": [
             {"reading": _plain(Reading, one)} if isinstance(one, Reading) else {"failure": _plain(Failure, one)}
@@ -200,6 +201,7 @@ def _line_in(line: Mapping[str, Any], name: str, arrays: Mapping[str, NDArray[An
             _typed(tuple[Failure, ...], line["failures"]),
             _typed(Reading | None, line["hand"]),
             _ink_in(line["hand_ink"], f"{name}.hand", arrays),
+            _typed(str, line["region"]),
         ),
         _typed(bool, line["asked"]),
         tuple(

@@ -113,7 +113,7 @@ def paper(*marks: str, pupil: bool = True) -> PageImage:
         cv2.line(pixels, (630, 220), (570, 280), red, 4)
     if "writing" in marks:
         cv2.putText(pixels, "see me after class", (60, 590), cv2.FONT_HERSHEY_SIMPLEX, 1.0, red, 3)
-    return PageImage("p", "0" * 64, pixels, 800, 600, np.eye(3))
+    return PageImage("p", "0" * 64, pixels, pixels, np.eye(3))
 
 
 def kinds(image: PageImage) -> list[str]:

@@ -25,7 +25,7 @@ from fusion.ink import PageImage
 from fusion.intake import SUFFIXES, list_inputs, open_pages
 from fusion.intake.geometry import find_sheet, level, measure_skew, project, turned_by, warp
 from fusion.intake.raster import to_rgb
-from fusion.intake.view import look, shrink
+from fusion.view import look, shrink
 
 CONFIG = IntakeConfig()
 RAW = IntakeConfig(deskew=False, rectify=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fusion.ocr.layout import cut_out, reading_order, slant, upright_corners
+from fusion.ocr import order
+from fusion.ocr.layout import cut_out, slant, upright_corners
 
 Quad = NDArray[np.float64]
+
+
+def reading_order(quads: Sequence[Quad], **known: Any) -> list[int]:
+    return [index for region in order.reading_order(quads, **known) for index in region]
 
 
 def box(left: float, top: float, width: float, height: float = 40) -> Quad:
@@ -37,10 +43,10 @@ def shuffled(quads: Sequence[Quad], seed: int = 3) -> tuple[list[Quad], list[int
     return [quads[place] for place in places], places
 
 
-def order_of(quads: Sequence[Quad], seed: int = 3) -> list[int]:
+def order_of(quads: Sequence[Quad], seed: int = 3, sums: bool = False) -> list[int]:
     """Meant places in the order in which the regions are read; right when it counts from 0 upwards."""
     mixed, places = shuffled(quads, seed)
-    return [places[index] for index in reading_order(mixed)]
+    return [places[index] for index in reading_order(mixed, texts=["8+7=15"] * len(mixed) if sums else ())]
 
 
 # Pages, their regions in the order in which they are meant to be read.
@@ -55,7 +61,7 @@ HEADLINE = [
     *(box(60 + 500 * (n // 5), 90 + 70 * (n % 5), 400) for n in range(10)),
     box(300, 460, 500),
 ]
-WORDS = [box(60 + 300 * (n % 3), 80 + 70 * (n // 3) + 4 * (n % 2), 270) for n in range(12)]
+WORDS = [box(60 + 300 * (n % 3), 80 + 70 * (n // 3) + 4 * (n % 2), 276) for n in range(12)]
 SUMS = [box(80 + 400 * (n // 4), 100 + 118 * (n % 4) + (7, -5, 3)[n % 3], 190, 70) for n in range(8)]
 THREE_COLUMNS = [box(40 + 340 * (n // 4), 80 + 70 * (n % 4), 240) for n in range(12)]
 
@@ -78,7 +84,7 @@ PAGES = {
 def test_pages_are_read_as_they_are_meant_whatever_their_slant(name: str, degrees: float) -> None:
     quads = turned(PAGES[name], degrees)
     for seed in range(3):
-        assert order_of(quads, seed) == list(range(len(quads)))
+        assert order_of(quads, seed, sums=name == "sums") == list(range(len(quads)))
 
 
 def test_a_signature_under_the_right_column_does_not_break_the_columns() -> None:
@@ -105,6 +111,42 @@ def test_a_date_at_the_right_of_the_first_row_is_no_column() -> None:
 def test_one_note_at_the_right_makes_no_column() -> None:
     quads = [box(60, 20, 250), box(700, 22, 180), *(box(60, 90 + 70 * n, 300) for n in range(3))]
     assert order_of(quads) == list(range(len(quads)))
+
+
+def test_sums_without_their_texts_are_a_grid_of_few_rows() -> None:
+    """Four rows of narrow cells far apart: a table, unless each cell is a sum."""
+    assert order_of(SUMS) == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+def test_a_label_at_the_middle_of_its_group_comes_first() -> None:
+    groups = [box(300, 60 + 60 * n, 500 - 40 * (n % 2)) for n in range(8)]
+    quads = [box(60, 120, 120), *groups[:3], box(60, 360, 120), *groups[3:]]
+    assert order_of(quads) == list(range(len(quads)))
+
+
+def test_item_numbers_are_no_labels() -> None:
+    items = [box(200, 60 + 60 * n, 500 - 40 * (n % 2)) for n in range(6)]
+    quads = [box(60, 60, 60), items[0], items[1], items[2], box(60, 240, 60), items[3], items[4], items[5]]
+    texts = ["1.", "a", "b", "c", "2.", "d", "e", "f"]
+    assert reading_order(quads, texts=texts) == list(range(8))
+
+
+def test_rows_of_a_wide_slanted_table_do_not_run_together() -> None:
+    table = [box(60 + 300 * (n % 4), 80 + 50 * (n // 4), 60 + 40 * (n % 3)) for n in range(16)]
+    quads = [quad + np.array([0.0, 0.03 * quad[0, 0]]) for quad in table]
+    assert order_of(quads) == list(range(16))
+
+
+def test_vertical_writing_is_read_from_right_to_left() -> None:
+    quads = [box(700 - 120 * n, 60, 70, 500 - 90 * (n % 2)) for n in range(5)]
+    assert order_of(quads) == list(range(5))
+
+
+def test_a_brace_gives_what_it_embraces_to_its_label() -> None:
+    quads = [box(60, 200, 150), *(box(330, 60 + 60 * n, 300) for n in range(3)), box(60, 430, 150)]
+    brace = np.array([[300.0, 55.0], [300.0, 235.0]])
+    assert reading_order(quads, braces=[brace]) == list(range(5))
+    assert order.reading_order(quads, braces=[brace])[:2] == [[0], [1, 2, 3]]
 
 
 def test_no_region_and_one_region() -> None:
@@ -143,7 +185,7 @@ def test_overlapping_regions_of_equal_height_are_ordered_by_place(degrees: float
 @given(st.sampled_from(sorted(PAGES)), st.floats(-3000, 3000), st.floats(0.25, 4))
 def test_order_does_not_depend_on_place_or_resolution(name: str, shift: float, scale: float) -> None:
     quads = [quad * scale + shift for quad in PAGES[name]]
-    assert order_of(quads) == list(range(len(quads)))
+    assert order_of(quads, sums=name == "sums") == list(range(len(quads)))
 
 
 # --- slant --------------------------------------------------------------------------------------------------------

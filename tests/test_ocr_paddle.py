@@ -79,7 +79,7 @@ def reader(config: OcrConfig) -> Iterator[OcrReader]:
 
 
 def page_of(pixels: NDArray[np.uint8]) -> PageImage:
-    return PageImage("made here", "0" * 64, pixels, pixels.shape[1], pixels.shape[0], np.eye(3))
+    return PageImage("made here", "0" * 64, pixels, pixels, np.eye(3))
 
 
 def two_bars() -> NDArray[np.uint8]:

@@ -6,13 +6,12 @@ OCR, no model, no language.
     files     which inputs there are, and whether a file may be opened at all
     raster    JPEG, PNG, WebP, BMP, TIFF → RGB arrays, via Pillow
     pdf       PDF pages → RGB arrays, via pypdfium2
-    view      a small look at a page: paper, ink
     geometry  where the sheet is, how far the writing is off level, one warp that mends both
     quality   findings
     pages     the story: file → upright pages
 """
 
 from fusion.intake.files import SUFFIXES, list_inputs
-from fusion.intake.pages import Source, name_of, open_pages
+from fusion.intake.pages import Source, name_of, open_pages, turned
 
-__all__ = ["SUFFIXES", "Source", "list_inputs", "name_of", "open_pages"]
+__all__ = ["SUFFIXES", "Source", "list_inputs", "name_of", "open_pages", "turned"]

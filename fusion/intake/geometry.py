@@ -69,6 +69,22 @@ def project(transform: NDArray[np.float64], points: NDArray[np.float64]) -> NDAr
     return np.asarray(mapped[:, :2] / mapped[:, 2:])
 
 
+def turned_back(quarters: int, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Homography from px of an image turned by quarter turns counter-clockwise to px of the image as it was.
+
+    Args:
+        quarters: 1 to 3.
+        size: (width, height) before the turn, px.
+    """
+    width, height = size
+    rows = {
+        1: [[0, -1, width - 1], [1, 0, 0]],
+        2: [[-1, 0, width - 1], [0, -1, height - 1]],
+        3: [[0, 1, 0], [-1, 0, height - 1]],
+    }[quarters]
+    return np.array([*rows, [0, 0, 1]], dtype=np.float64)
+
+
 def find_sheet(grey: NDArray[np.uint8]) -> Sheet | None:
     """Find one bright sheet with all four edges in view.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from fusion.intake import geometry, quality
 from fusion.intake.files import check_file, check_pixels, first_bytes, hash_file
 from fusion.intake.pdf import open_pdf
 from fusion.intake.raster import open_images
-from fusion.intake.view import look, shrink
+from fusion.page import Finding
+from fusion.view import look, shrink
 
 UNNAMED = "image"
 """Name of an input that has none."""
@@ -106,10 +108,9 @@ def name_of(source: Source) -> str:
 
 
 def _as_crop(page_id: str, sha256: str, photo: NDArray[np.uint8], config: IntakeConfig) -> PageImage:
-    height, width = photo.shape[:2]
     grey, _ = shrink(photo)
     findings = tuple(quality.judge_ink(look(grey), config))
-    return PageImage(page_id, sha256, photo, width, height, np.eye(3), 0.0, findings)
+    return PageImage(page_id, sha256, photo, photo, np.eye(3), 0.0, findings)
 
 
 def _upright(page_id: str, sha256: str, photo: NDArray[np.uint8], config: IntakeConfig) -> PageImage:
@@ -138,7 +139,26 @@ def _upright(page_id: str, sha256: str, photo: NDArray[np.uint8], config: Intake
             transform, size = turned, wider
     pixels = photo if np.array_equal(transform, np.eye(3)) else geometry.warp(photo, transform, size)
     angle = geometry.turned_by(transform, size)
-    return PageImage(page_id, sha256, pixels, width, height, transform, angle, tuple(findings))
+    return PageImage(page_id, sha256, pixels, photo, transform, angle, tuple(findings))
+
+
+def turned(page: PageImage, quarters: int, config: IntakeConfig) -> PageImage:
+    """A page made anew from its photograph, which stands on its side or upside down.
+
+    Args:
+        page: as `open_pages` made it.
+        quarters: quarter turns counter-clockwise that put the writing upright, 1 to 3.
+        config: as for `open_pages`.
+    """
+    made = _upright(page.id, page.sha256, np.ascontiguousarray(np.rot90(page.photo, quarters)), config)
+    finding = Finding("turned", 90.0 * quarters, 0.0, f"the photograph was turned by {90 * quarters}° to be read")
+    return replace(
+        made,
+        photo=page.photo,
+        transform=geometry.turned_back(quarters, (page.width, page.height)) @ made.transform,
+        angle=(made.angle + 90 * quarters + 180) % 360 - 180,
+        findings=(finding, *made.findings),
+    )
 
 
 def _is_askew(sheet: geometry.Sheet, config: IntakeConfig) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 
 from fusion.config import IntakeConfig
 from fusion.intake.geometry import Sheet
-from fusion.intake.view import View, percentile
 from fusion.page import Finding
+from fusion.view import View, percentile
 
 _LEAST_INK = 60  # px of the view; with less there is nothing to judge
 _BURNT = 250  # grey levels; at and above, the sensor has nothing left to tell

@@ -6,7 +6,7 @@ low score: those lines are the job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 from fusion.config import OcrConfig
 from fusion.ctc import Posterior, Views
 from fusion.ink import InkLine, PageImage, image_sha256
-from fusion.ocr import layout
+from fusion.ocr import layout, search
+from fusion.ocr.layout import Region
 from fusion.ocr.onnx import OnnxModels, Recognizer, column_px
+from fusion.ocr.order import reading_order
 from fusion.onnx import runtime_version
-from fusion.page import Failure, Position, Reading, Recipe, is_ideograph
+from fusion.page import Failure, Polygon, Position, Reading, Recipe, is_ideograph
+from fusion.view import View as SmallView
+from fusion.view import look, shrink
 
 __all__ = ["OcrReader"]
 
@@ -30,17 +34,33 @@ LATIN = Path(str(files("fusion.ocr") / "latin" / "recogniser.onnx"))
 """PP-OCR's recogniser trained on with real Latin hands; its card stands beside it."""
 LOOKS = 3
 """Looks kept at a line that was read at several widths."""
-TALL = 1.5
-"""A region this many times taller than wide may be writing turned by a right angle: both ways are read."""
+SURE = 0.6
+"""A region in which the detector is less sure than this is a line only if it can be read."""
+UPRIGHT = 0.85
+"""A page whose longest lines read at least so well stands upright: PP-OCR reads no other so."""
+LEAD = 6
+"""Lines by whose reading the way up is judged."""
+BETTER = 0.15
+"""How much better they must read the other way."""
+ENOUGH = 4
+"""Characters that must be read then."""
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A crop the way it is best read, and what the OCR sees then; `turned`: a quarter counter-clockwise."""
+    """A crop the way it is best read, and what the OCR sees then; `turns`: quarters counter-clockwise."""
 
     crop: NDArray[np.uint8]
     looks: Views
-    turned: bool = False
+    turns: int = 0
+
+    @property
+    def quality(self) -> float:
+        return self.looks.best.quality
+
+    @property
+    def text(self) -> str:
+        return self.looks.best.greedy
 
 
 class Models(Protocol):
@@ -58,7 +78,7 @@ class Models(Protocol):
     detection_model: str
     characters: tuple[str, ...]
 
-    def regions(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+    def regions(self, pixels: NDArray[np.uint8]) -> list[Region]:
         """Regions of writing on a page, in no order."""
         ...
 
@@ -91,7 +111,7 @@ class OcrReader:
         self._spells = frozenset(self._latin.characters[1:])
 
     def read(self, page: PageImage, *, crop: bool = False) -> tuple[InkLine, ...]:
-        """Lines of a page in reading order.
+        """Lines of a page in reading order. Writing that nobody can read is a line too, with a failure for a reading.
 
         Args:
             page: upright page.
@@ -99,18 +119,88 @@ class OcrReader:
         """
         height, width = page.pixels.shape[:2]
         if crop:
-            quads = [np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)]
-            crops = [page.pixels]
-        else:
-            found = [layout.upright_corners(quad) for quad in self._engine.regions(page.pixels)]
-            quads = [found[index] for index in layout.reading_order(found)]
-            crops = [layout.cut_out(page.pixels, quad) for quad in quads]
-        lines = []
-        for number, (quad, view) in enumerate(zip(quads, map(self._view, crops), strict=True)):
-            corners = np.roll(quad, -1, axis=0) if view.turned else quad
-            polygon = tuple((float(x), float(y)) for x, y in corners)
-            lines.append(self._line(f"l{number:03d}", polygon, view.crop, view.looks))
+            whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)
+            return (self._line("l000", whole, self._view(page.pixels), "r000"),)
+        small, to_page = shrink(page.pixels)
+        seen, scale = look(small), float(to_page[0, 0])
+        found = list(self._found(page.pixels, seen, scale))
+        quads = [quad for quad, _, _ in found]
+        texts = [view.text for _, view, _ in found]
+        lines: list[InkLine] = []
+        for number, region in enumerate(reading_order(quads, texts, search.braces(quads, seen, scale))):
+            for index in region:
+                quad, view, readable = found[index]
+                name, home = f"l{len(lines):03d}", f"r{number:03d}"
+                lines.append(self._line(name, quad, view, home) if readable else _unread(name, quad, view, home))
         return tuple(lines)
+
+    def _found(
+        self, pixels: NDArray[np.uint8], seen: SmallView, scale: float
+    ) -> Iterator[tuple[NDArray[np.float64], _View, bool]]:
+        """Regions of writing: corners, what the OCR sees, and whether that is a reading."""
+        regions = [Region(layout.upright_corners(corners), sure) for corners, sure in self._engine.regions(pixels)]
+        regions = search.join_upright(regions)
+        parted = search.part_columns([quad for quad, _ in regions], seen, scale)
+        for parts, (_, sure) in zip(parted, regions, strict=True):
+            for quad in parts:
+                view = self._view(layout.cut_out(pixels, quad))
+                if search.is_no_writing(view.crop, view.text):
+                    continue
+                if view.quality < UPRIGHT and search.is_faint(view.crop) and self._is_mirrored(view):
+                    continue
+                yield quad, view, sure >= SURE or view.quality >= self._config.poor
+
+    def turns(self, page: PageImage, lines: Sequence[InkLine]) -> int:
+        """Quarter turns counter-clockwise after which a page stands upright, judged by how its longest lines read.
+
+        0 where it does, in doubt, and for Chinese written from top to bottom.
+
+        Args:
+            page: as it was read.
+            lines: what `read` found on it.
+        """
+        quads = [layout.upright_corners(np.array(line.polygon)) for line in lines]
+        lead = sorted(range(len(quads)), key=lambda n: -max(_sides(quads[n])))[:LEAD]
+        tall = [n for n in lead if layout.height_of(quads[n]) > layout.TALL * layout.width_of(quads[n])]
+        sideways = 2 * len(tall) > len(lead)
+        lead = tall if sideways else [n for n in lead if n not in tall]
+        inks = [lines[n].ink for n in lead]
+        if not lead or (not sideways and _mean([(ink.quality, 1) for ink in inks if ink is not None]) >= UPRIGHT):
+            return 0
+        crops = [layout.cut_out(page.pixels, quads[n]) for n in lead]
+        read = {way: [self._plain(_turned(crop, way)) for crop in crops] for way in ((1, 3) if sideways else (0, 2))}
+        first, second = (_mean([(one.quality, len(one.greedy)) for one in looks]) for looks in read.values())
+
+        def enough(looks: Sequence[Posterior]) -> bool:
+            return sum(len(one.greedy) for one in looks) >= ENOUGH
+
+        if sideways:
+            way = 1 if first >= second else 3
+            doubtful = abs(first - second) < BETTER or not enough(read[way])
+            return 0 if doubtful or self._is_vertical(crops, read[way], way) else way
+        return 2 if second > first + BETTER and enough(read[2]) else 0
+
+    def _is_vertical(self, crops: Sequence[NDArray[np.uint8]], looks: Sequence[Posterior], way: int) -> bool:
+        """Whether Chinese characters stand upright in tall lines: half of them are read one by one as they are in the line."""
+        same = total = 0
+        for crop, seen in zip(crops, looks, strict=True):
+            text = seen.greedy if way == 1 else seen.greedy[::-1]
+            if not any(map(is_ideograph, text)):
+                continue
+            for character, cell in zip(text, np.array_split(crop, len(text)), strict=True):
+                total += 1
+                same += self._plain(np.ascontiguousarray(cell)).greedy == character
+        return 2 * same > total > 0
+
+    def _is_mirrored(self, view: _View) -> bool:
+        """Whether a line reads better in the mirror: it shows through from the other side of the sheet."""
+        mirrored = self._plain(np.ascontiguousarray(view.crop[:, ::-1]))
+        return len(mirrored.greedy) > 3 and mirrored.quality > max(view.quality, UPRIGHT)
+
+    def _plain(self, crop: NDArray[np.uint8]) -> Posterior:
+        """One look at a crop as it is."""
+        column = column_px(*crop.shape[1::-1])
+        return Posterior.compact(self._engine.posteriors([crop])[0], self._engine.characters, column, None)
 
     @property
     def identity(self) -> str:
@@ -124,21 +214,22 @@ class OcrReader:
         self._latin = None  # type: ignore[assignment]
 
     def _view(self, crop: NDArray[np.uint8]) -> _View:
-        """The crop as it is; where that is poor or cramped also stretched; where it is tall also turned."""
+        """The crop as it is; where that is poor or cramped also stretched; where it is tall also turned both ways."""
         view = _View(crop, self._looks(crop))
-        if crop.shape[0] > TALL * crop.shape[1]:
-            turned = np.ascontiguousarray(np.rot90(crop))
-            other = _View(turned, self._looks(turned), turned=True)
-            if len(other.looks.best.greedy) > 1 and other.looks.best.quality > view.looks.best.quality:
-                return other
+        if crop.shape[0] <= layout.TALL * crop.shape[1]:
+            return view
+        for turns in (1, 3):
+            other = _View(_turned(crop, turns), self._looks(_turned(crop, turns)), turns)
+            if len(other.text) > 1 and other.quality > view.quality:
+                view = other
         return view
 
     def _looks(self, crop: NDArray[np.uint8]) -> Views:
         return self._at_widths(crop, lambda view: self._engine.posteriors([view])[0], self._engine.characters, None)
 
     def _hand(self, crop: NDArray[np.uint8], text: str) -> tuple[Reading, Views] | tuple[None, None]:
-        """The second look, by the recogniser of Latin hands; of lines in another script it says nothing."""
-        if any(map(is_ideograph, text)):
+        """The look of the recogniser of Latin hands; none at a line with a character that it can't spell."""
+        if not self._spells.issuperset(text):
             return None, None
         looks = self._at_widths(crop, self._latin.posterior, self._latin.characters, self._spells)
         recipe = Recipe("pp-ocr/latin hands", runtime_version(), self._latin.model, image_sha256(crop))
@@ -166,14 +257,13 @@ class OcrReader:
         ranked = sorted([plain, *stretched], key=lambda posterior: -posterior.quality)
         return Views(tuple(ranked[:LOOKS]))
 
-    def _line(
-        self, name: str, polygon: tuple[tuple[float, float], ...], crop: NDArray[np.uint8], ink: Views
-    ) -> InkLine:
-        recipe = Recipe(f"pp-ocr/{self._engine.engine}", self._engine.version, self._engine.model, image_sha256(crop))
+    def _line(self, name: str, quad: NDArray[np.float64], view: _View, region: str) -> InkLine:
+        crop, ink, engine = view.crop, view.looks, self._engine
+        recipe = Recipe(f"pp-ocr/{engine.engine}", engine.version, engine.model, image_sha256(crop))
         reading = self._reading("ocr", ink, recipe, float(crop.shape[1]))
         failures = () if ink.best.greedy else (Failure("ocr", "empty", "the OCR reads nothing on this line"),)
         hand, hand_ink = self._hand(crop, ink.best.greedy)
-        return InkLine(name, polygon, crop, reading, ink, failures, hand, hand_ink)
+        return InkLine(name, _polygon(quad, view), crop, reading, ink, failures, hand, hand_ink, region)
 
     def _reading(self, source: Literal["ocr", "hand"], looks: Views, recipe: Recipe, width: float) -> Reading:
         best = looks.best
@@ -186,6 +276,31 @@ class OcrReader:
             score=looks.score([best.greedy])[0],
             raw=best.greedy,
         )
+
+
+def _unread(name: str, quad: NDArray[np.float64], view: _View, region: str) -> InkLine:
+    """A place where the detector sees writing and nobody reads any."""
+    failure = Failure("ocr", "unread", "something that may be writing stands here and can't be read")
+    return InkLine(name, _polygon(quad, view), view.crop, None, None, (failure,), region=region)
+
+
+def _polygon(quad: NDArray[np.float64], view: _View) -> Polygon:
+    """Corners clockwise from the start of the line: of a turned one that is not the top left."""
+    return tuple((float(x), float(y)) for x, y in np.roll(quad, -view.turns, axis=0))
+
+
+def _turned(crop: NDArray[np.uint8], quarters: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.rot90(crop, quarters))
+
+
+def _sides(quad: NDArray[np.float64]) -> tuple[float, float]:
+    return layout.width_of(quad), layout.height_of(quad)
+
+
+def _mean(values: Sequence[tuple[float, int]]) -> float:
+    """Weighted mean; 0.0 for none."""
+    total = sum(weight for _, weight in values)
+    return sum(value * weight for value, weight in values) / total if total else 0.0
 
 
 def _within(positions: Sequence[Position], width: float) -> tuple[Position, ...]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fusion.config import OcrConfig
 from fusion.errors import ConfigError, ReaderError
 from fusion.ocr import weights
+from fusion.ocr.layout import Region, height_of
 from fusion.onnx import file_sha256, open_session, run, runtime_version
 
 HEIGHT = 48
@@ -35,8 +36,14 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's colours. PaddleOCR applies them to blue, green and red in this order."""
 STRIDE = 32
 """Sides of a page are multiples of this for the detector, px."""
-LARGEST = 4000
-"""Longest side at which a page is searched, px."""
+LONG = 2
+"""A page longer than this, in widths, is searched as if it were this long: its scale follows its width."""
+SMALL = 10
+"""Writing whose median height on the detector's map is under this, px, is searched again on a larger one."""
+MOST_SEARCHED = 6_000_000
+"""Most px of that larger map."""
+STRIP, OVERLAP = 1920, 128
+"""A longer map is made in strips of this height with this overlap, px; both multiples of `STRIDE`."""
 INKED = 0.3
 """Probability from which a pixel of the detector's map belongs to a region."""
 UNCLIP = 1.5
@@ -109,8 +116,11 @@ class OnnxModels:
         self.detection_model = f"{config.detection_model}@{file_sha256(detection)[:12]}"
         self.characters = self._recognizer.characters
 
-    def regions(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
-        """Regions of writing, in no order: float64 (4, 2) corners, px, clockwise from the top left.
+    def regions(self, pixels: NDArray[np.uint8]) -> list[Region]:
+        """Regions of writing, in no order; corners clockwise from the top left.
+
+        A page much longer than wide is searched at the scale that fits its short side, one whose writing turns out to be
+        small once more and larger.
 
         Args:
             pixels: uint8 (H, W, 3), RGB.
@@ -121,14 +131,42 @@ class OnnxModels:
             image = cv2.copyMakeBorder(
                 image, 0, max(0, STRIDE - height), 0, max(0, STRIDE - width), cv2.BORDER_CONSTANT, value=(0, 0, 0)
             )
-        table = cv2.resize(image, _searched(image.shape[1], image.shape[0], self._side)).astype(np.float32)
+        scale = min(1.0, self._side / min(max(height, width), LONG * min(height, width)))
+        while True:
+            chances = self._searched(image, scale)
+            found = _regions(chances, self._threshold)
+            sizes = [height_of(corners.astype(np.float64)) for corners, _ in found]
+            if scale == 1 or (sizes and np.median(sizes) >= SMALL):
+                break
+            larger = min(1.0, 2 * scale, math.sqrt(MOST_SEARCHED / (height * width)))
+            if larger <= scale:
+                break
+            scale = larger
+        back = (width / chances.shape[1], height / chances.shape[0])
+        return [
+            Region(np.clip(np.round(corners.astype(np.float64) * back), 0, (width, height)), probability)
+            for corners, probability in found
+        ]
+
+    def _searched(self, image: NDArray[Any], scale: float) -> NDArray[np.float32]:
+        """Probability of writing, float32 (h, w), of a page, uint8 (H, W, 3) BGR, made smaller; in strips if it is long.
+
+        Strips overlap, and each gives the rows that are nearer to its middle than to its neighbour's.
+        """
+        height, width = image.shape[:2]
+        size = tuple(max(round(int(side * scale) / STRIDE) * STRIDE, STRIDE) for side in (width, height))
+        table = cv2.resize(image, size).astype(np.float32)
         for channel, (mean, deviation) in enumerate(zip(MEAN, DEVIATION, strict=True)):
             table[:, :, channel] = table[:, :, channel] * (1 / 255 / deviation) - mean / deviation
-        chances = _run(self._detector, table.transpose(2, 0, 1)[None])[0, 0]
-        return [
-            np.clip(np.round(corners * (width / chances.shape[1], height / chances.shape[0])), 0, (width, height))
-            for corners in _regions(chances, self._threshold)
-        ]
+        rows = table.shape[0]
+        chances = np.empty((rows, table.shape[1]), np.float32)
+        step = STRIP - OVERLAP if rows > STRIP else rows
+        for top in range(0, rows - OVERLAP if rows > STRIP else rows, step):
+            bottom = min(rows, top + STRIP)
+            part = _run(self._detector, table[top:bottom].transpose(2, 0, 1)[None])[0, 0]
+            first = 0 if top == 0 else OVERLAP // 2
+            chances[top + first : bottom] = part[first:]
+        return chances
 
     def posteriors(self, crops: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """CTC posterior of each crop: float32 (T, C), rows sum to 1.
@@ -154,26 +192,17 @@ def _run(session: Any, table: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(run(session, {session.get_inputs()[0].name: table})[0], dtype=np.float32)
 
 
-def _searched(width: int, height: int, side: int) -> tuple[int, int]:
-    """(width, height) at which a page is searched: its long side at most `side`, both sides multiples of `STRIDE`."""
-    ratio = min(1.0, side / max(width, height))
-    sides = int(width * ratio), int(height * ratio)
-    if max(sides) > LARGEST:
-        sides = int(sides[0] * LARGEST / max(sides)), int(sides[1] * LARGEST / max(sides))
-    return max(round(sides[0] / STRIDE) * STRIDE, STRIDE), max(round(sides[1] / STRIDE) * STRIDE, STRIDE)
-
-
-def _regions(chances: NDArray[np.float32], threshold: float) -> list[NDArray[np.float32]]:
-    """Corners, float32 (4, 2) px on the map, of the regions of a detector's map, float32 (h, w) in [0, 1]."""
+def _regions(chances: NDArray[np.float32], threshold: float) -> list[tuple[NDArray[np.float32], float]]:
+    """Corners, float32 (4, 2) px on the map, and mean probability of the regions of a map, float32 (h, w) in [0, 1]."""
     contours, _ = cv2.findContours((chances > INKED).astype(np.uint8) * 255, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     found = []
     for contour in contours[:MOST_REGIONS]:
         corners, side = _rectangle(contour)
-        if side < SMALLEST or _mean_inside(chances, corners) < threshold:
+        if side < SMALLEST or (probability := _mean_inside(chances, corners)) < threshold:
             continue
         grown, side = _rectangle(_grown(corners))
         if side >= SMALLEST + 2:
-            found.append(grown)
+            found.append((grown, probability))
     return found
 
 

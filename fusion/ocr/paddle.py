@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
 from fusion.errors import DependencyError, ReaderError
+from fusion.ocr.layout import Region
 
 
 class KeepPosterior:
@@ -78,11 +79,14 @@ class PaddleModels:
         self.characters: tuple[str, ...] = tuple(self._keep.characters)
         self._lock = threading.Lock()
 
-    def regions(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+    def regions(self, pixels: NDArray[np.uint8]) -> list[Region]:
         """See `OnnxModels.regions`."""
         with self._lock:
             result = self._detector.predict(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), batch_size=1)[0]
-        return [np.asarray(polygon, dtype=np.float64) for polygon in result["dt_polys"]]
+        return [
+            Region(np.asarray(polygon, dtype=np.float64), float(score))
+            for polygon, score in zip(result["dt_polys"], result["dt_scores"], strict=True)
+        ]
 
     def posteriors(self, crops: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """See `OnnxModels.posteriors`."""

@@ -1,0 +1,217 @@
+"""Whole pages as people bring them: on their side, long, ruled, in columns, with notes in the margin. Drawn here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from fusion import Engine, Page
+from fusion.config import load_config
+from fusion.intake import open_pages
+from fusion.intake.geometry import project, turned_back
+
+pytestmark = pytest.mark.live
+
+Pixels = NDArray[np.uint8]
+SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
+PAGES = ("prescription.jpg", "letter_en_skewed.jpg", "prescription_zh.jpg", "two_columns.png")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """The OCR alone: what is tested here is what it finds, and in which order."""
+    with Engine(load_config(None, ["vlm.engine=none"])) as opened:
+        yield opened
+
+
+def read(engine: Engine, pixels: Pixels) -> Page:
+    (page,) = engine.read(pixels)
+    return page
+
+
+def texts(page: Page) -> list[str]:
+    return [line.text for line in page.lines]
+
+
+def drawn(size: tuple[int, int], *words: tuple[float, float, str], height: int = 36, ink: int = 30) -> Pixels:
+    """A white page of this width and height with words at their places."""
+    image = Image.new("RGB", size, "white")
+    font = ImageFont.load_default(height)
+    for left, top, text in words:
+        ImageDraw.Draw(image).text((left, top), text, font=font, fill=(ink, ink, ink))
+    return np.asarray(image)
+
+
+# --- which way is up ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_turned_page_is_read_as_the_upright_one(engine: Engine, name: str, quarters: int) -> None:
+    photo = np.asarray(Image.open(SAMPLES / name).convert("RGB"))
+    upright, page = read(engine, photo), read(engine, np.ascontiguousarray(np.rot90(photo, quarters)))
+    assert texts(page) == texts(upright)
+    assert [finding.value for finding in page.findings if finding.kind == "turned"] == [360 - 90 * quarters]
+    assert not [finding for finding in upright.findings if finding.kind == "turned"]
+    back = turned_back(quarters, photo.shape[1::-1])
+    for line, same in zip(page.lines, upright.lines, strict=True):
+        np.testing.assert_allclose(project(back, np.array(line.polygon)), np.array(same.polygon), atol=1.5)
+
+
+def test_a_crop_and_a_lone_stroke_are_never_turned(engine: Engine) -> None:
+    word = drawn((260, 60), (10, 8, "Amoxicillin"))
+    (page,) = engine.read(np.ascontiguousarray(np.rot90(word, 2)), crop=True)
+    assert page.angle == 0
+    assert read(engine, drawn((600, 300), (90, 90, "1"))).angle == 0
+
+
+@pytest.mark.parametrize("quarters", [1, 3])
+def test_a_note_in_the_margin_is_read_turned(engine: Engine, quarters: int) -> None:
+    page = drawn((1000, 520), *((260, 80 + 110 * n, f"the main text goes on {n}") for n in range(4))).copy()
+    note = np.rot90(drawn((330, 60), (10, 8, "see page nine")), quarters)
+    page[90 : 90 + note.shape[0], 60 : 60 + note.shape[1]] = note
+    found = texts(read(engine, page))
+    assert "see page nine" in found
+    assert [text for text in found if text.startswith("the main")] == [f"the main text goes on {n}" for n in range(4)]
+
+
+def test_chinese_from_top_to_bottom_is_read_from_right_to_left(engine: Engine) -> None:
+    """Characters of a sample line, set one under the other."""
+    (image,) = open_pages(SAMPLES / "prescription_zh.jpg", load_config().intake)
+    lines = [line for line in engine.look(image).lines if len(set(line.line.reading.text)) > 4]
+    page, words = np.full((900, 760, 3), 255, np.uint8), []
+    for number, seen in enumerate(lines[:3]):
+        reading, crop = seen.line.reading, seen.line.crop
+        wanted = [p for p in reading.positions if not p.optional and "\u4e00" <= p.candidates[0].text <= "\u9fff"][:5]
+        words.append("".join(position.candidates[0].text for position in wanted))
+        for row, position in enumerate(wanted):
+            middle = round(position.left)  # a column is late by about half a character
+            cell = crop[:, max(0, middle - 30) : middle + 34]
+            page[60 + 115 * row :, 560 - 220 * number :][:110, :110] = cv2.resize(cell, (110, 110))
+    found = read(engine, page)
+    assert found.angle == 0
+    assert len(words) == 3
+    joined = "".join(texts(found))
+    assert [joined.find(word[0]) for word in words] == sorted(joined.find(word[0]) for word in words)
+    assert sum(character in joined for word in words for character in word) >= 0.8 * sum(map(len, words))
+
+
+# --- nothing lost -------------------------------------------------------------------------------------------------
+
+
+def test_a_page_ten_times_as_long_as_wide_is_read_to_its_end(engine: Engine) -> None:
+    rows = [(60.0, 40.0 + 90 * n, f"{n} yellow garden") for n in range(88)]
+    found = texts(read(engine, drawn((800, 8000), *rows, height=32)))
+    assert [text.split()[0] for text in found] == [str(n) for n in range(88)]
+
+
+@pytest.mark.parametrize("digit", ["1", "4", "7", "0"])
+def test_a_digit_alone_on_a_page_is_read(engine: Engine, digit: str) -> None:
+    assert texts(read(engine, drawn((700, 420), (120, 130, digit), height=60))) == [digit]
+
+
+# --- no writing ---------------------------------------------------------------------------------------------------
+
+
+def dotted() -> Pixels:
+    page = np.full((1400, 1000, 3), 255, np.uint8)
+    for top in range(150, 1300, 90):
+        page[top : top + 3, 80:900:9] = page[top : top + 3, 81:900:9] = page[top : top + 3, 82:900:9] = 120
+    return page
+
+
+def ruled() -> Pixels:
+    page = np.full((1400, 1000, 3), 250, np.uint8)
+    for top in range(150, 1300, 60):
+        page[top : top + 2] = (150, 180, 230)
+    page[:, 120:123] = (230, 140, 140)
+    return page
+
+
+def punched() -> Pixels:
+    page = np.full((1400, 1000, 3), 250, np.uint8)
+    for top in (420, 980):
+        cv2.circle(page, (60, top), 22, (35, 35, 35), -1, cv2.LINE_AA)
+    return page
+
+
+def shown_through() -> Pixels:
+    written = drawn((1000, 600), (80, 100, "this is on the other side"), (80, 200, "of a thin sheet"), ink=216)
+    return np.ascontiguousarray(written[:, ::-1])
+
+
+@pytest.mark.parametrize("page", [dotted, ruled, punched, shown_through])
+def test_what_is_no_writing_becomes_no_text(engine: Engine, page: object) -> None:
+    assert texts(read(engine, page())) == []  # type: ignore[operator]
+
+
+def test_pale_writing_is_no_show_through(engine: Engine) -> None:
+    assert texts(read(engine, drawn((1000, 300), (80, 100, "written with a pale pen"), ink=216))) == [
+        "written with a pale pen"
+    ]
+
+
+# --- order --------------------------------------------------------------------------------------------------------
+
+LEFT, RIGHT = (
+    ("The cat sat on the", "mat and looked out", "of the big window"),
+    ("Then the dog", "came in and bark", "so loud it ran"),
+)
+
+
+@pytest.mark.parametrize("gutter", [45, 150])
+def test_columns_are_read_one_after_the_other_even_where_they_nearly_touch(engine: Engine, gutter: int) -> None:
+    font = ImageFont.load_default(36)
+    right = 60 + max(font.getlength(text) for text in LEFT) + gutter
+    words = [(60.0, 80.0 + 80 * n, text) for n, text in enumerate(LEFT)]
+    words += [(right, 80.0 + 80 * n, text) for n, text in enumerate(RIGHT)]
+    assert texts(read(engine, drawn((1200, 480), *words))) == [*LEFT, *RIGHT]
+
+
+def test_fields_are_read_in_rows(engine: Engine) -> None:
+    words = [(60, 60, "Name: Ann"), (640, 60, "Age: 9"), (60, 140, "School: Hill"), (640, 140, "Class: 3B")]
+    words += [(60, 260, "My cat is black"), (60, 340, "She likes fish")]
+    found = read(engine, drawn((1000, 460), *words))
+    assert texts(found) == [text for _, _, text in words]
+    assert len({line.region for line in found.lines}) > 1
+
+
+def test_a_table_is_read_by_rows(engine: Engine) -> None:
+    rows = [
+        ("Name", "Mon", "Tue", "Wed"),
+        ("Tom", "17", "24", "35"),
+        ("Ann", "90", "81", "72"),
+        ("Bob", "56", "48", "63"),
+    ]
+    words = [(80.0 + 260 * x, 60.0 + 100 * y, text) for y, row in enumerate(rows) for x, text in enumerate(row)]
+    assert texts(read(engine, drawn((1100, 480), *words, height=44))) == [text for row in rows for text in row]
+
+
+def test_what_a_brace_embraces_follows_its_label(engine: Engine) -> None:
+    words = [(60, 170, "Forces"), (60, 470, "Effects"), (60, 640, "The end of it")]
+    words += [(340, 60 + 70 * n, text) for n, text in enumerate(("direction", "size", "point of action", "unit"))]
+    words += [(340, 435 + 70 * n, text) for n, text in enumerate(("motion", "shape"))]
+    page = drawn((900, 760), *words).copy()
+    for top, bottom in ((70, 320), (440, 550)):
+        middle = (top + bottom) // 2
+        ends = np.array(
+            [
+                [310, top],
+                [290, top + 20],
+                [290, middle - 10],
+                [275, middle],
+                [290, middle + 10],
+                [290, bottom - 20],
+                [310, bottom],
+            ]
+        )
+        cv2.polylines(page, [ends.astype(np.int32)], False, (40, 40, 40), 3, cv2.LINE_AA)
+    assert texts(read(engine, page)) == [
+        "Forces", "direction", "size", "point of action", "unit", "Effects", "motion", "shape", "The end of it",
+    ]  # fmt: skip
