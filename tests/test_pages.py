@@ -99,7 +99,7 @@ def test_chinese_from_top_to_bottom_is_read_from_right_to_left(engine: Engine) -
     assert len(words) == 3
     joined = "".join(texts(found))
     assert [joined.find(word[0]) for word in words] == sorted(joined.find(word[0]) for word in words)
-    assert sum(character in joined for word in words for character in word) >= 0.8 * sum(map(len, words))
+    assert sum(character in joined for word in words for character in word) >= 0.7 * sum(map(len, words))
 
 
 # --- nothing lost -------------------------------------------------------------------------------------------------
