@@ -13,7 +13,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -58,15 +57,10 @@ app.add_typer(config_app, name="config")
 
 STDIN = "-"
 Paths = Annotated[list[str], typer.Argument(help="Images, PDFs and folders; - reads one file from standard input.")]
-ConfigFile = Annotated[
-    str | None, typer.Option("--config", "-c", help="Configuration: a YAML file, or the name of one that ships.")
-]
+ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML file, or name of one that ships.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override; repeatable.")]
-Profile = Annotated[
-    str | None, typer.Option("--profile", "-p", help="What the pages are: general, prescription or homework.")
-]
+Profile = Annotated[str | None, typer.Option("--profile", "-p", help="general, prescription or homework.")]
 Crop = Annotated[bool, typer.Option("--crop", help="Each image is one word or one line, already cut out.")]
-
 
 Format = StrEnum("Format", ["text", "json", "overlay", "csv", "fhir", "tei"])
 """What `transcribe` prints or writes."""
@@ -83,13 +77,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on standard error.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print how long each stage takes, and tracebacks.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No remarks; also after the command.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Timings; also after the command.")] = False,
 ) -> None:
     global _quiet
     _quiet = quiet
@@ -104,18 +94,10 @@ def transcribe(
     set_: Sets = None,
     profile: Profile = None,
     crop: Crop = False,
-    format_: Annotated[
-        Format | None, typer.Option("--format", "-f", help="text unless the name after --out says otherwise.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder, or one file (result.csv), instead of printing.")
-    ] = None,
-    diplomatic: Annotated[
-        bool, typer.Option("--diplomatic", help="Text without anything supplied; gaps show as □.")
-    ] = False,
-    review: Annotated[
-        Path | None, typer.Option("--review", help="Folder for the review page of what needs a look.")
-    ] = None,
+    format_: Annotated[Format | None, typer.Option("--format", "-f", help="text, or as the name after --out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder, or a file such as result.csv.")] = None,
+    diplomatic: Annotated[bool, typer.Option("--diplomatic", help="Nothing supplied; gaps show as □.")] = False,
+    review: Annotated[Path | None, typer.Option("--review", help="Folder for the review page.")] = None,
 ) -> None:
     """Transcribe handwriting. Supplied text stands in square brackets, what nobody can read as □."""
     from fusion.output.formats import as_text, write_page
@@ -162,9 +144,7 @@ def compare(
     profile: Profile = None,
     crop: Crop = False,
     html: Annotated[Path | None, typer.Option("--html", help="Also write one HTML file with the crops.")] = None,
-    reference: Annotated[
-        Path | None, typer.Option("--reference", help="Text of the one page, one line a row: adds error rates.")
-    ] = None,
+    reference: Annotated[Path | None, typer.Option("--reference", help="Text of the page: adds error rates.")] = None,
 ) -> None:
     """Compare the OCR alone with the fused text, line by line, differences marked."""
     from rich.console import Console
@@ -242,9 +222,7 @@ def batch(
 @app.command()
 def apply(
     folder: Annotated[Path, typer.Argument(help="Folder that `transcribe --review` wrote.")],
-    corrections: Annotated[
-        Path, typer.Argument(help="corrections.json as the review page saves it, or review.csv filled in.")
-    ],
+    corrections: Annotated[Path, typer.Argument(help="corrections.json of the page, or review.csv filled in.")],
     config: ConfigFile = None,
     set_: Sets = None,
     profile: Profile = None,
@@ -388,20 +366,15 @@ def _target(format_: Format | None, out: Path | None) -> tuple[Format, Path | No
     return chosen, out, None
 
 
-@contextmanager
-def _opened(config: Config) -> Iterator[Engine]:
+def _opened(config: Config) -> Engine:
     """The engine, with a word to people who wait for a large model to load."""
     from rich.console import Console
 
-    console = Console(stderr=True)
-    with console.status("loading models …") if console.is_terminal and not _quiet else nullcontext():
+    console = Console(stderr=True, quiet=_quiet or not sys.stderr.isatty())
+    with console.status("loading models …"):
         from fusion.engine import Engine
 
-        engine = Engine(config)
-    try:
-        yield engine
-    finally:
-        engine.close()
+        return Engine(config)
 
 
 def _pages(

@@ -193,8 +193,8 @@ def _line_out(seen: Seen, name: str, arrays: Arrays) -> dict[str, Any]:
 
 
 def _line_in(line: Mapping[str, Any], name: str, arrays: Arrays) -> Seen:
-    crop = np.asarray(Image.open(io.BytesIO(arrays[f"{name}.crop"].tobytes())), dtype=np.uint8)
-    _require(crop.ndim == 3 and crop.shape[2] == 3, "a crop is not RGB")
+    crop = Image.open(io.BytesIO(arrays[f"{name}.crop"].tobytes()))
+    _require(crop.mode == "RGB" and crop.width * crop.height < 2e8, "a crop is not RGB, or too large")
     answers = tuple(
         _typed(Reading, one["reading"]) if "reading" in one else _typed(Failure, one["failure"])
         for one in line["answers"]
@@ -202,7 +202,7 @@ def _line_in(line: Mapping[str, Any], name: str, arrays: Arrays) -> Seen:
     return Seen(
         InkLine(
             **{field: _typed(kind, line[field]) for field, kind in _LINE.items()},
-            crop=crop,
+            crop=np.asarray(crop, dtype=np.uint8),
             ink=_ink_in(line["ink"], f"{name}.ink", arrays),
             hand_ink=_ink_in(line["hand_ink"], f"{name}.hand", arrays),
         ),

@@ -15,20 +15,20 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fusion.errors import InputError
+from fusion.output.crops import at_most, crop_line, data_uri, photo_scale
 from fusion.output.marks import template
 from fusion.output.table import FORMULA
-from fusion.page import GAP, Page, Place
+from fusion.page import GAP, Line, Page, Place
 from fusion.records import dump_page, load_page
 from fusion.review import NOTHING, Item, Review, review
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _WHERE = ("rank", "page", "line", "start", "end")
 COLUMNS = (*_WHERE, "text", "correction", "confidence", "cost", "reasons", "alternatives", "image_sha256")
@@ -82,13 +82,16 @@ class ReviewList:
         self._found += found
         self._pages.write(dump_page(page))
         lines = {line.id: line for line in page.lines}
-        pictures = _pictures(page, photo, found.items) if photo is not None else [None] * len(found.items)
-        for item, picture in zip(found.items, pictures, strict=True):
-            text = lines[item.line].text
-            card = {"before": text[: item.start], "after": text[item.end :], "picture": picture}
+        for item in found.items:
+            line = lines[item.line]
+            card = {"before": line.text[: item.start], "after": line.text[item.end :], "picture": None}
+            if photo is not None:
+                crop = crop_line(photo, line.polygon, photo_scale(photo, page), item.polygon)
+                card["picture"] = data_uri(at_most(crop, 1400, 260)) if crop.size else None
             self._cards.append((item, asdict(item) | card | {"choices": _choices(item)}))
-        if photo is not None:
-            self._write_crops(page, photo, {line for _, line in found.lines})
+        for line in page.lines:
+            if photo is not None and (page.id, line.id) in found.lines:
+                self._write_crop(page, line, crop_line(photo, line.polygon, photo_scale(photo, page)))
 
     def close(self) -> Review:
         """Write the list; returns what stands on it."""
@@ -101,31 +104,14 @@ class ReviewList:
         (self._folder / "review.html").write_text(html, encoding="utf-8")
         return self._found
 
-    def _write_crops(self, page: Page, photo: NDArray[np.uint8], wanted: set[str]) -> None:
-        """A crop of each line that is wanted, named so that `training_rows` finds it."""
-        from PIL import Image
-
-        from fusion.output.crops import crop_line, photo_scale
-
-        scale = photo_scale(photo, page)
-        for line in page.lines:
-            crop = crop_line(photo, line.polygon, scale)
-            if line.id in wanted and crop.size:
-                self._crops += 1
-                file = f"{self._crops:05}.png"
-                Image.fromarray(crop).save((self._folder / CROPS).with_name(file))
-                row = {"page": page.id, "line": line.id, "image": file}
-                self._index.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _pictures(page: Page, photo: NDArray[np.uint8], items: Sequence[Item]) -> list[str | None]:
-    """The line of each item with its stretch boxed, as data URIs."""
-    from fusion.output.crops import at_most, crop_line, data_uri, photo_scale
-
-    scale = photo_scale(photo, page)
-    polygons = {line.id: line.polygon for line in page.lines}
-    crops = [crop_line(photo, polygons[item.line], scale, item.polygon) for item in items]
-    return [data_uri(at_most(crop, 1400, 260)) if crop.size else None for crop in crops]
+    def _write_crop(self, page: Page, line: Line, crop: NDArray[np.uint8]) -> None:
+        """A crop of a line, named so that `training_rows` finds it."""
+        if crop.size:
+            self._crops += 1
+            file = f"{self._crops:05}.png"
+            Image.fromarray(crop).save((self._folder / CROPS).with_name(file))
+            row = {"page": page.id, "line": line.id, "image": file}
+            self._index.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _choices(item: Item) -> list[dict[str, str]]:
