@@ -54,10 +54,8 @@ def examine(config: Config) -> tuple[str, bool]:
     rows = [*_packages(), *_ocr(config), *_vlm(config), *_files(config)]
     healthy = all(good for _, good in rows)
     texts = [text for text, _ in rows]
-    texts.append(
-        f"complete  {'on: gaps may be filled, marked [so]' if config.complete.enabled else 'off: gaps stay □'}"
-    )
-    texts += ["", "ready" if healthy else "NOT READY: see the words in capitals above"]
+    gaps = "on: gaps may be filled, marked [so]" if config.complete.enabled else "off: gaps stay □"
+    texts += [f"complete  {gaps}", "", "ready" if healthy else "NOT READY: see the words in capitals above"]
     return "\n".join(texts), healthy
 
 

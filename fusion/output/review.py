@@ -82,6 +82,7 @@ class ReviewList:
         self._found += found
         self._pages.write(dump_page(page))
         lines = {line.id: line for line in page.lines}
+        flagged = found.lines
         for item in found.items:
             line = lines[item.line]
             card = {"before": line.text[: item.start], "after": line.text[item.end :], "picture": None}
@@ -90,7 +91,7 @@ class ReviewList:
                 card["picture"] = data_uri(at_most(crop, 1400, 260)) if crop.size else None
             self._cards.append((item, asdict(item) | card | {"choices": _choices(item)}))
         for line in page.lines:
-            if photo is not None and (page.id, line.id) in found.lines:
+            if photo is not None and (page.id, line.id) in flagged:
                 self._write_crop(page, line, crop_line(photo, line.polygon, photo_scale(photo, page)))
 
     def close(self) -> Review:
