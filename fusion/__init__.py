@@ -34,7 +34,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fusion' has no attribute {name!r}; public names: {', '.join(__all__)}")
     return getattr(import_module(f"fusion.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]

@@ -1,12 +1,10 @@
-"""Many inputs: one result per input whatever happens, and a manifest that says how they were made.
-
-Knows files and the engine's public door; the scale work (workers, resume) is not here yet.
-"""
+"""Many inputs: one result per input whatever happens, and a manifest that says how they were made."""
 
 from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,8 +16,10 @@ from fusion.engine import Engine, photographs
 from fusion.errors import ConfigError, InputError
 from fusion.intake import list_inputs
 from fusion.output.formats import stems, write_page
-from fusion.page import Page, RunManifest
+from fusion.page import Page
 from fusion.review import NOTHING, review
+
+COUNTS = ("inputs", "pages", "lines", "stretches", "review", "partial", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,18 @@ class Outcome:
 
     input: str
     status: str
-    outputs: tuple[str, ...]
-    lines: int
-    stretches: int
-    review: int
+    outputs: tuple[str, ...] = ()
+    lines: int = 0
+    stretches: int = 0
+    review: int = 0
     error: str | None = None
 
 
-def run_batch(config: Config, progress: Callable[[Outcome], None]) -> RunManifest:
+def run_batch(config: Config, progress: Callable[[Outcome], None]) -> dict[str, int]:
     """Read every input of `config.batch` and write its results, `results.jsonl` and `manifest.json`.
+
+    Returns:
+        The counts of the manifest: see `COUNTS`.
 
     Raises:
         ConfigError: no inputs are named.
@@ -58,29 +61,29 @@ def run_batch(config: Config, progress: Callable[[Outcome], None]) -> RunManifes
     folder = config.batch.output
     folder.mkdir(parents=True, exist_ok=True)
     started = _now()
-    counts = {
-        "inputs": len(inputs) + len(missing),
-        "pages": 0,
-        "lines": 0,
-        "stretches": 0,
-        "review": 0,
-        "partial": 0,
-        "failed": len(missing),
-    }
+    counts = Counter(dict.fromkeys(COUNTS, 0))
     # A file name may be no Unicode; `backslashreplace` writes its bytes as the escapes of JSON.
     record = (folder / "results.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
     with Engine(config) as engine, record as results:
         named = zip(inputs, stems(list(map(str, inputs))), strict=True)
-        for outcome in itertools.chain(
-            missing, (_read_one(engine, path, folder, stem, counts) for path, stem in named)
-        ):
+        read = (_read_one(engine, path, folder, stem, counts) for path, stem in named)
+        for outcome in itertools.chain(missing, read):
+            counts.update(inputs=1, lines=outcome.lines, stretches=outcome.stretches, review=outcome.review)
+            if outcome.status != "ok":
+                counts[outcome.status] += 1
             results.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
             results.flush()
             progress(outcome)
-    manifest = RunManifest(config.hash, versions(), started, _now(), counts)
-    (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    manifest = {
+        "config_hash": config.hash,
+        "versions": versions(),
+        "started": started,
+        "finished": _now(),
+        "counts": counts,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    return manifest
+    return counts
 
 
 def _expanded(paths: Sequence[Path]) -> tuple[list[Path], list[Outcome]]:
@@ -91,11 +94,11 @@ def _expanded(paths: Sequence[Path]) -> tuple[list[Path], list[Outcome]]:
         try:
             found.update(dict.fromkeys(list_inputs([path])))
         except InputError as error:
-            missing.append(Outcome(str(path), "failed", (), 0, 0, 0, str(error)))
+            missing.append(Outcome(str(path), "failed", error=str(error)))
     return list(found), missing
 
 
-def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[str, int]) -> Outcome:
+def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: Counter[str]) -> Outcome:
     written: list[str] = []
     pages: list[Page] = []
     error: str | None = None
@@ -108,23 +111,18 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: dict[
             photo = next(photos)
             for name in batch.formats:
                 try:
-                    written += write_page(page, photo, folder, stem, [name])
+                    written.append(write_page(page, photo, folder, stem, name))
                 except OSError as problem:  # one output that can't be written loses no other
                     reason = problem.strerror or problem
                     error = f"{problem.filename or folder}: can't be written ({reason}). Check the folder."
     except InputError as problem:
         error = str(problem)
+    counts["pages"] += len(pages)
     lines = [line for page in pages for line in page.lines]
-    looks = sum((review(page, engine.config.review.max_error) for page in pages), NOTHING)
+    found = sum((review(page, page.max_error) for page in pages), NOTHING)
     broken = error is not None or any(page.failures for page in pages) or any(line.troubles for line in lines)
     status = "failed" if not pages else "partial" if broken else "ok"
-    counts["pages"] += len(pages)
-    counts["lines"] += len(lines)
-    counts["review"] += looks.flagged
-    counts["stretches"] += looks.total
-    if status != "ok":
-        counts[status] += 1
-    return Outcome(str(path), status, tuple(written), len(lines), looks.total, looks.flagged, error)
+    return Outcome(str(path), status, tuple(written), len(lines), found.total, found.flagged, error)
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
 """The command line: `fusion transcribe | compare | ask | batch | apply | config | doctor`.
 
-Knows arguments, progress and exit codes; everything else is the engine's. Exit codes are those of `errors`: 0 when all
-inputs were read, 3 when one could not be; 130 when interrupted.
+Knows arguments, progress and exit codes. Exit codes are those of `errors`: 0 when all inputs were read, 3 when one could
+not be; 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -31,7 +31,21 @@ if TYPE_CHECKING:
     from fusion.intake import Source
     from fusion.page import Page
 
+GLOBAL = ("-q", "--quiet", "-v", "--verbose")
+"""Options of the program that may stand after the command too."""
+
+
+class _Program(typer.core.TyperGroup):
+    """The commands, with the program's own options moved before the command, where they are read."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        end = args.index("--") if "--" in args else len(args)
+        moved = [argument for argument in args[:end] if argument in GLOBAL]
+        return super().parse_args(ctx, [*moved, *(a for a in args[:end] if a not in GLOBAL), *args[end:]])
+
+
 app = typer.Typer(
+    cls=_Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,60 +57,34 @@ app.add_typer(config_app, name="config")
 
 STDIN = "-"
 Paths = Annotated[list[str], typer.Argument(help="Images, PDFs and folders; - reads one file from standard input.")]
-ConfigFile = Annotated[
-    str | None, typer.Option("--config", "-c", help="Configuration: a YAML file, or the name of one that ships.")
-]
+ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML file, or name of one that ships.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override; repeatable.")]
-Profile = Annotated[
-    str | None, typer.Option("--profile", "-p", help="What the pages are: general, prescription or homework.")
-]
+Profile = Annotated[str | None, typer.Option("--profile", "-p", help="general, prescription or homework.")]
 Crop = Annotated[bool, typer.Option("--crop", help="Each image is one word or one line, already cut out.")]
 
-
-class Format(StrEnum):
-    """What `transcribe` prints or writes."""
-
-    text = "text"
-    json = "json"
-    overlay = "overlay"
-    csv = "csv"
-    fhir = "fhir"
-    tei = "tei"
-
-
-SUFFIXES = {
-    ".txt": Format.text,
-    ".json": Format.json,
-    ".jsonl": Format.json,
-    ".csv": Format.csv,
-    ".xml": Format.tei,
-}
+Format = StrEnum("Format", ["text", "json", "overlay", "csv", "fhir", "tei"])
+"""What `transcribe` prints or writes."""
+SUFFIXES = {".txt": Format.text, ".json": Format.json, ".jsonl": Format.json, ".csv": Format.csv, ".xml": Format.tei}
 """Format that the name of a file after `--out` asks for."""
 _quiet = False
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"fusion {__version__}")
+        _put(f"fusion {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on standard error but errors.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say how long each stage takes, and show tracebacks.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No remarks; also after the command.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Timings; also after the command.")] = False,
 ) -> None:
     global _quiet
     _quiet = quiet
-    if quiet:
-        logging.getLogger().setLevel(logging.ERROR)
-    if verbose:
-        logging.getLogger("fusion").setLevel(logging.DEBUG)
+    logging.getLogger().setLevel(logging.ERROR if quiet else logging.WARNING)
+    logging.getLogger("fusion").setLevel(logging.DEBUG if verbose else logging.NOTSET)
 
 
 @app.command()
@@ -106,18 +94,10 @@ def transcribe(
     set_: Sets = None,
     profile: Profile = None,
     crop: Crop = False,
-    format_: Annotated[
-        Format | None, typer.Option("--format", "-f", help="text unless the name after --out says otherwise.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder, or one file (result.csv), instead of printing.")
-    ] = None,
-    diplomatic: Annotated[
-        bool, typer.Option("--diplomatic", help="Text without anything supplied; gaps show as □.")
-    ] = False,
-    review: Annotated[
-        Path | None, typer.Option("--review", help="Folder for the review page of what needs a look.")
-    ] = None,
+    format_: Annotated[Format | None, typer.Option("--format", "-f", help="text, or as the name after --out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder, or a file such as result.csv.")] = None,
+    diplomatic: Annotated[bool, typer.Option("--diplomatic", help="Nothing supplied; gaps show as □.")] = False,
+    review: Annotated[Path | None, typer.Option("--review", help="Folder for the review page.")] = None,
 ) -> None:
     """Transcribe handwriting. Supplied text stands in square brackets, what nobody can read as □."""
     from fusion.output.formats import as_text, write_page
@@ -125,10 +105,9 @@ def transcribe(
 
     loaded = _loaded(config, set_, profile)
     format_, file, folder = _target(format_, out)
-    if file is not None and any(
-        path != STDIN and file.exists() and Path(path).exists() and file.samefile(path) for path in paths
-    ):
+    if file is not None and file.exists() and any(Path(p).exists() and file.samefile(p) for p in paths if p != STDIN):
         raise ConfigError(f"--out {file}", "is an input too", "Give another name: an input is never overwritten.")
+    at_once = out is None and format_ in (Format.json, Format.text) and len(paths) == 1 and not Path(paths[0]).is_dir()
     failed: list[InputError] = []
     pages: list[Page] = []
     listed = ReviewList(review) if review is not None else None
@@ -137,15 +116,9 @@ def transcribe(
         for page, photo, stem in _pages(engine, paths, crop, failed, photos=photos):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
-                for name in write_page(page, photo, folder, stem, [format_.value], diplomatic=diplomatic):
-                    _say(f"wrote {folder / name}")
-            elif (
-                format_ in (Format.json, Format.text)
-                and file is None
-                and len(paths) == 1
-                and not Path(paths[0]).is_dir()
-            ):
-                print(as_text([page], format_.value, diplomatic=diplomatic))
+                _say(f"wrote {folder / write_page(page, photo, folder, stem, format_.value, diplomatic=diplomatic)}")
+            elif at_once:
+                _put(as_text([page], format_.value, diplomatic=diplomatic))
             else:
                 pages.append(page)
             if listed is not None:
@@ -154,13 +127,12 @@ def transcribe(
         if pages:
             text = as_text(pages, format_.value, diplomatic=diplomatic)
             if file is None:
-                print(text)
+                _put(text)
             else:
                 file.write_text(text + "\n", encoding="utf-8", newline="")
                 _say(f"wrote {file}")
         if listed is not None:
-            found = listed.close()
-            _say(f"wrote {review}: {found.flagged} of {found.total} stretches need a look")
+            _say(f"wrote {review}: {listed.close()}")
     _end(failed)
 
 
@@ -172,14 +144,13 @@ def compare(
     profile: Profile = None,
     crop: Crop = False,
     html: Annotated[Path | None, typer.Option("--html", help="Also write one HTML file with the crops.")] = None,
-    reference: Annotated[
-        Path | None, typer.Option("--reference", help="Text of the one page, one line a row: adds error rates.")
-    ] = None,
+    reference: Annotated[Path | None, typer.Option("--reference", help="Text of the page: adds error rates.")] = None,
 ) -> None:
     """Compare the OCR alone with the fused text, line by line, differences marked."""
     from rich.console import Console
 
-    from fusion import output
+    from fusion.output.compare import compare_page, page_cer
+    from fusion.output.console import terminal
     from fusion.output.marks import visible
 
     loaded = _loaded(config, set_, profile)
@@ -190,20 +161,21 @@ def compare(
     with _opened(loaded) as engine:
         for page, photo, _ in _pages(engine, paths, crop, failed, photos=html is not None):
             if truth is not None and shown:
-                raise InputError(
-                    reference, "is the text of one page, and there are several", "Compare one page at a time."
-                )
+                problem = "is the text of one page, and there are several"
+                raise InputError(reference, problem, "Compare one page at a time.")
             console.print(visible(page.id), markup=False)
-            console.print(output.terminal(output.compare_page(page, truth)))
+            console.print(terminal(compare_page(page, truth)))
             if truth is not None:
-                errors = output.page_cer(page, truth)
+                errors = page_cer(page, truth)
                 ocr, fused = errors.ocr / max(1, errors.length), errors.fused / max(1, errors.length)
                 console.print(f"CER: OCR only {ocr:.3f}, fused {fused:.3f} ({errors.length} characters)")
             shown.append((page, photo))
             _remarks(page)
     if html is not None:
+        from fusion.output import report
+
         references = {page.id: truth for page, _ in shown} if truth is not None else None
-        html.write_text(output.html(shown, references=references), encoding="utf-8")
+        html.write_text(report.html(shown, references=references), encoding="utf-8")
         _say(f"wrote {html}")
     _end(failed)
 
@@ -224,11 +196,11 @@ def ask(
     with _opened(loaded) as engine:
         answer, page = engine.ask(path, question)
         _remarks(page)
-    print("\n".join(map(visible, answer.splitlines())))
+    _put("\n".join(map(visible, answer.splitlines())))
     cited = set(re.findall(r"\bl\d{3,}\b", answer))
     for line in page.lines:
         if line.id in cited:
-            print(f"  [{line.id}] {visible(line.marked)}")
+            _put(f"  [{line.id}] {visible(line.marked)}")
 
 
 @app.command()
@@ -241,18 +213,16 @@ def batch(
     def progress(outcome: Outcome) -> None:
         _say(f"{outcome.status:8} {outcome.input}" + (f": {outcome.error}" if outcome.error else ""))
 
-    manifest = run_batch(_loaded(config, set_), progress)
-    print(", ".join(f"{name} {count}" for name, count in manifest.counts.items()))
-    if manifest.counts["failed"]:
+    counts = run_batch(_loaded(config, set_), progress)
+    _put(", ".join(f"{name} {count}" for name, count in counts.items()))
+    if counts["failed"]:
         raise typer.Exit(InputError.exit_code)
 
 
 @app.command()
 def apply(
     folder: Annotated[Path, typer.Argument(help="Folder that `transcribe --review` wrote.")],
-    corrections: Annotated[
-        Path, typer.Argument(help="corrections.json as the review page saves it, or review.csv filled in.")
-    ],
+    corrections: Annotated[Path, typer.Argument(help="corrections.json of the page, or review.csv filled in.")],
     config: ConfigFile = None,
     set_: Sets = None,
     profile: Profile = None,
@@ -261,39 +231,53 @@ def apply(
 ) -> None:
     """Put a person's corrections into the pages of a review, as `human` spans; readings stay as they were.
 
-    Writes each page as JSON and text, and training.jsonl: corrected lines from which `python -m fusion.train adapt` learns.
+    Writes each page as JSON and text, and training.jsonl: corrected lines from which `python -m fusion.train adapt`
+    learns. A correction for another photograph or another text than the review's is refused; the others are applied.
     """
     from fusion.domain import open_profile
     from fusion.output.formats import stems, write_page
-    from fusion.output.review import corrected, read_corrections, training_rows
+    from fusion.output.review import PAGES, corrected, read_corrections, training_rows
 
+    if (out / PAGES).exists():
+        raise ConfigError(f"--out {out}", "holds a review", "Give another folder for the corrected pages.")
     wanted = read_corrections(corrections, by)
-    edited = list(corrected(folder, wanted))
+    edited, refused = corrected(folder, wanted)
+    for error in refused:
+        _say(str(error), error=True)
     if profile is None and config is None and edited:  # understood again as it was read
         profile = edited[0].identities.get("profile")
     understand = open_profile(_loaded(config, set_, profile).domain).understand
     pages = [understand(page) for page in edited]
     out.mkdir(parents=True, exist_ok=True)
     for page, stem in zip(pages, stems([page.id for page in pages]), strict=True):
-        for name in write_page(page, None, out, stem, ["json", "text"]):
-            _say(f"wrote {out / name}")
+        for name in ("json", "text"):
+            _say(f"wrote {out / write_page(page, None, out, stem, name)}")
     rows = training_rows(folder, pages)
     (out / "training.jsonl").write_text(rows, encoding="utf-8")
-    print(f"{len(wanted)} corrections on {len(pages)} pages, {rows.count(chr(10))} lines to learn from")
+    done, taught = len(wanted) - len(refused), rows.count("\n")
+    _put(f"{done} corrections on {len(pages)} pages, {taught} lines to learn from")
+    _end(refused)
 
 
 @config_app.command("show")
-def config_show(config: ConfigFile = None, set_: Sets = None, profile: Profile = None) -> None:
+def config_show(
+    name: Annotated[str | None, typer.Argument(help="Configuration to show; the defaults without one.")] = None,
+    config: ConfigFile = None,
+    set_: Sets = None,
+    profile: Profile = None,
+) -> None:
     """Print the effective configuration, every key with its value, range and meaning."""
     from fusion.doctor import describe
 
-    print(describe(_loaded(config, set_, profile)))
+    if name is not None and config is not None:
+        raise ConfigError(f"--config {config}", f"is given beside {name}", "Name one configuration.")
+    _put(describe(_loaded(name or config, set_, profile)))
 
 
 @config_app.command("check")
 def config_check(config: Annotated[str, typer.Argument(help="Configuration to check.")], set_: Sets = None) -> None:
     """Check a configuration without loading any model."""
-    print(f"{config}: good, hash {_loaded(config, set_).hash[:12]}")
+    _put(f"{config}: good, hash {_loaded(config, set_).hash[:12]}")
 
 
 @app.command()
@@ -302,9 +286,9 @@ def doctor(config: ConfigFile = None, set_: Sets = None, profile: Profile = None
     from fusion.doctor import examine
 
     report, healthy = examine(_loaded(config, set_, profile))
-    print(report)
+    _put(report)
     if not healthy:
-        raise typer.Exit(4)
+        raise typer.Exit(DependencyError.exit_code)
 
 
 def main() -> None:
@@ -316,38 +300,47 @@ def main() -> None:
     try:
         app()
     except FusionError as error:
-        _error(str(error))
+        _say(str(error), error=True)
         sys.exit(error.exit_code)
     except ImportError as error:
-        _error(f"{error.name or error}: can't be imported ({error}). `fusion doctor` says what to install.")
+        _say(f"{error.name or error}: can't be imported ({error}). `fusion doctor` says what to install.", error=True)
         sys.exit(DependencyError.exit_code)
     except OSError as error:
-        _error(f"{error.filename or 'output'}: {error.strerror or error}. Check the path.")
+        _say(f"{error.filename or 'output'}: {error.strerror or error}. Check the path.", error=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # the top of the program: a bug is reported as one, without page text
         if logging.getLogger("fusion").isEnabledFor(logging.DEBUG):
             raise
-        _error(f"unexpected {type(error).__name__}. Please report it; `fusion doctor` says what to add.")
+        _say(f"unexpected {type(error).__name__}. Please report it; `fusion doctor` says what to add.", error=True)
         sys.exit(1)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
 
 
-def _say(text: str) -> None:
-    """A remark on standard error. File names and answers may hold anything: nothing of it steers the terminal."""
+def _put(text: str, stream: TextIO | None = None) -> None:
+    """Print a row. When the other end of the pipe is closed (`| head`), the rest is dropped; files are still written."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _say(text: str, *, error: bool = False) -> None:
+    """A remark on standard error. File names and answers may hold anything: control characters are made visible."""
     from fusion.output.marks import visible
 
-    if not _quiet:
-        print(visible(text), file=sys.stderr, flush=True)
+    if error or not _quiet:
+        _put(("error: " if error else "") + visible(text), sys.stderr)
 
 
-def _error(text: str) -> None:
-    from fusion.output.marks import visible
-
-    print(f"error: {visible(text)}", file=sys.stderr, flush=True)
+def _report(errors: list[InputError], error: InputError) -> None:
+    """One input failed, and the others go on."""
+    errors.append(error)
+    _say(str(error), error=True)
 
 
 def _loaded(config: str | None, set_: list[str] | None, profile: str | None = None) -> Config:
@@ -356,45 +349,32 @@ def _loaded(config: str | None, set_: list[str] | None, profile: str | None = No
 
 def _target(format_: Format | None, out: Path | None) -> tuple[Format, Path | None, Path | None]:
     """The format, and the file or the folder to write to; neither: print."""
-    named = SUFFIXES.get(out.suffix.lower()) if out is not None and not out.is_dir() else None
+    if out is None or out.is_dir():
+        chosen = format_ or Format.text
+        return chosen, None, Path(".") if out is None and chosen is Format.overlay else out
+    named = SUFFIXES.get(out.suffix.lower())
     chosen = format_ or named or Format.text
-    if (
-        out is not None
-        and named is None
-        and chosen is not Format.overlay
-        and re.fullmatch(r"\.[A-Za-z]+", out.suffix)
-        and not out.is_dir()
-    ):
-        raise ConfigError(
-            f"--out {out}",
-            "is the name of no format",
-            f"Files end in {', '.join(SUFFIXES)}; make a folder of this name first.",
-        )
-    if chosen is Format.overlay and out is not None and out.suffix and not out.is_dir():
+    if chosen is Format.overlay and out.suffix:
         raise ConfigError(f"--out {out}", "is a file, and overlays are one for each page", "Name a folder.")
-    if chosen is Format.overlay:
-        return chosen, None, out or Path(".")
-    if out is None or named is None:
+    if named is None and chosen is not Format.overlay and re.fullmatch(r"\.[A-Za-z]+", out.suffix):
+        way = f"Files end in {', '.join(SUFFIXES)}; make a folder of this name first."
+        raise ConfigError(f"--out {out}", "is the name of no format", way)
+    if named is None:
         return chosen, None, out
     if named is not chosen and {out.suffix.lower(), chosen.value} != {".json", "fhir"}:
         raise ConfigError(f"--out {out}", f"is no name for {chosen.value}", "Leave --format out, or name a folder.")
     return chosen, out, None
 
 
-@contextmanager
-def _opened(config: Config) -> Iterator[Engine]:
+def _opened(config: Config) -> Engine:
     """The engine, with a word to people who wait for a large model to load."""
     from rich.console import Console
 
-    console = Console(stderr=True)
-    with console.status("loading models …") if console.is_terminal and not _quiet else nullcontext():
+    console = Console(stderr=True, quiet=_quiet or not sys.stderr.isatty())
+    with console.status("loading models …"):
         from fusion.engine import Engine
 
-        engine = Engine(config)
-    try:
-        yield engine
-    finally:
-        engine.close()
+        return Engine(config)
 
 
 def _pages(
@@ -412,27 +392,27 @@ def _pages(
     from fusion.output.marks import visible
 
     inputs = _inputs(paths, failed)
+    named = zip(inputs.items(), stems(list(inputs)), strict=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     shown = sys.stderr.isatty() and not _quiet
     with Progress(*columns, disable=not shown, transient=True, console=Console(stderr=True)) as progress:
         task = progress.add_task("")
-        for number, ((name, source), stem) in enumerate(
-            zip(inputs, stems([name for name, _ in inputs]), strict=True), 1
-        ):
+        for number, ((name, source), stem) in enumerate(named, 1):
             progress.update(task, description=f"{number}/{len(inputs)} {visible(Path(name).name)}")
             pictures = photographs(source, engine.config) if photos else itertools.repeat(None)
             try:
                 for page in engine.read(source, crop=crop, name=name):
                     yield page, next(pictures), stem
             except InputError as error:
-                failed.append(error)
-                _error(str(error))
+                _report(failed, error)
 
 
-def _inputs(paths: list[str], failed: list[InputError]) -> list[tuple[str, Source]]:
+def _inputs(paths: list[str], failed: list[InputError]) -> dict[str, Source]:
     """Name and source of each input; what is not there is reported, and the others go on."""
     from fusion.intake import list_inputs
 
+    if paths.count(STDIN) > 1:
+        raise ConfigError(STDIN, "stands twice among the inputs", "Standard input can be read once.")
     found: dict[str, Source] = {}
     for path in paths:
         if path == STDIN:
@@ -441,9 +421,8 @@ def _inputs(paths: list[str], failed: list[InputError]) -> list[tuple[str, Sourc
         try:
             found.update((str(file), file) for file in list_inputs([path]))
         except InputError as error:
-            failed.append(error)
-            _error(str(error))
-    return list(found.items())
+            _report(failed, error)
+    return found
 
 
 def _end(failed: list[InputError]) -> None:
@@ -456,24 +435,20 @@ def _remarks(page: Page) -> None:
     from fusion.page import UNASKED
     from fusion.review import review
 
-    for finding in page.findings:
-        _say(f"{page.id}: warning: {finding.message}")
-    for failure in page.failures:
-        _say(f"{page.id}: {failure.stage} failed: {failure.message}")
+    remarks = [f"warning: {finding.message}" for finding in page.findings]
+    remarks += [f"{failure.stage} failed: {failure.message}" for failure in page.failures]
     if page.unasked:
-        reasons = sorted(
-            {failure.message for line in page.lines for failure in line.failures if failure.kind in UNASKED}
-        )
-        _say(f"{page.id}: no second reader was asked about any line ({'; '.join(reasons)})")
-    for message in sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles}):
-        _say(f"{page.id}: {message}")
-    for check in page.checks:
-        _say(f"{page.id}: {check.kind}: {check.message}")
+        reasons = {failure.message for line in page.lines for failure in line.failures if failure.kind in UNASKED}
+        remarks.append(f"no second reader was asked about any line ({'; '.join(sorted(reasons))})")
+    remarks += sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles})
+    remarks += [f"{check.kind}: {check.message}" for check in page.checks]
     found = review(page, page.max_error)
-    if found.flagged:
+    if found.items:
         worst = found.items[0]
-        first = f"; first {worst.line} “{worst.text}”: {worst.reasons[0]}" if worst.reasons else ""
-        _say(f"{page.id}: at {page.max_error:.0%} risk {found.flagged} of {found.total} stretches need a look{first}")
+        text = f" “{worst.text}”" if worst.units else ""
+        remarks.append(f"at {page.max_error:.0%} risk {found}; first {worst.line}{text}: {worst.reasons[0]}")
+    for remark in remarks:
+        _say(f"{page.id}: {remark}")
 
 
 def _reference(path: Path) -> str:

@@ -1,6 +1,6 @@
 """What is installed, what will be used, what is missing and how to get it; and the configuration in words.
 
-Knows packages, files and the configuration; loads no model and asks no network but configured endpoints' ports.
+Loads no model, and asks no network but the ports of configured endpoints.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import platform
 import socket
 import typing
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -38,6 +39,9 @@ EXTRAS = {
     "pillow-heif": "heic",
 }
 """Packages that some configurations need, each with the extra that installs it."""
+Rows = Iterator[tuple[str, bool]]
+"""Rows of the report, each with whether the configured job can run as far as this row says."""
+_INDENT = " " * 10
 
 
 def versions() -> dict[str, str]:
@@ -47,129 +51,122 @@ def versions() -> dict[str, str]:
 
 def examine(config: Config) -> tuple[str, bool]:
     """A report for people, and whether the configured job can run."""
-    rows = [
-        f"fusion {_version('fusion')}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores",
-        "",
-    ]
-    found = {name: _version(name) for name in PACKAGES}
-    rows += [f"  {name:24} {number or 'MISSING: pip install ' + name}" for name, number in found.items()]
-    rows += [f"  {name:24} {_version(name) or f'not installed (extra {extra})'}" for name, extra in EXTRAS.items()]
-    rows.append("")
-    healthy = all(found.values())
-    for part in (_ocr, _vlm, _files):
-        part_rows, good = part(config)
-        rows += part_rows
-        healthy = healthy and good
-    rows.append(f"complete  {'on: gaps may be filled, marked [so]' if config.complete.enabled else 'off: gaps stay □'}")
-    rows += ["", "ready" if healthy else "NOT READY: see the words in capitals above"]
-    return "\n".join(rows), healthy
+    rows = [*_packages(), *_ocr(config), *_vlm(config), *_files(config)]
+    healthy = all(good for _, good in rows)
+    texts = [text for text, _ in rows]
+    gaps = "on: gaps may be filled, marked [so]" if config.complete.enabled else "off: gaps stay □"
+    texts += [f"complete  {gaps}", "", "ready" if healthy else "NOT READY: see the words in capitals above"]
+    return "\n".join(texts), healthy
 
 
-def _files(config: Config) -> tuple[list[str], bool]:
+def _packages() -> Rows:
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    yield f"fusion {_version('fusion')}, Python {platform.python_version()}, {machine}\n", True
+    for name in PACKAGES:
+        installed = _version(name)
+        yield f"  {name:24} {installed or 'MISSING: pip install ' + name}", installed is not None
+    for name, extra in EXTRAS.items():
+        yield f"  {name:24} {_version(name) or f'not installed (extra {extra})'}", True
+    yield "", True
+
+
+def _files(config: Config) -> Rows:
     formulary, weights = config.domain.formulary, config.fuse.weights
-    rows, good = [], True
     for name, path, default in (("formulary", formulary, "none"), ("weights", weights, "packaged")):
         there = path is None or path.is_file()
-        good = good and there
-        rows.append(f"{name:9} {path or default}{'' if there else ' MISSING: no such file'}")
-    return rows, good
+        yield f"{name:9} {path or default}{'' if there else ' MISSING: no such file'}", there
 
 
-def _ocr(config: Config) -> tuple[list[str], bool]:
+def _ocr(config: Config) -> Rows:
     ocr = config.ocr
-    rows = [
-        f"ocr       {ocr.detection_model} + {ocr.recognition_model}, runtime {ocr.engine}, {ocr.device}, {ocr.threads} threads"
-    ]
+    models = ((ocr.detection_model, ocr.detection_dir), (ocr.recognition_model, ocr.recognition_dir))
+    names = " + ".join(name for name, _ in models)
+    yield f"ocr       {names}, runtime {ocr.engine}, {ocr.device}, {ocr.threads} threads", True
     if ocr.engine == "paddle":
         installed = _version("paddlepaddle-gpu") or _version("paddlepaddle")
-        missing = "MISSING: docs/install.md says how"
-        rows.append(f"          paddlepaddle {installed or missing}")
-        folders = [
-            folder for folder in (ocr.detection_dir, ocr.recognition_dir) if folder is None or not folder.is_dir()
-        ]
-        if folders:
-            rows.append("          MODEL FOLDERS MISSING: set ocr.detection_dir and ocr.recognition_dir")
-        return rows, installed is not None and not folders
-    good = True
-    for name, folder in ((ocr.detection_model, ocr.detection_dir), (ocr.recognition_model, ocr.recognition_dir)):
+        yield f"{_INDENT}paddlepaddle {installed or 'MISSING: docs/install.md says how'}", installed is not None
+        if not all(folder and folder.is_dir() for _, folder in models):
+            yield f"{_INDENT}MODEL FOLDERS MISSING: set ocr.detection_dir and ocr.recognition_dir", False
+        return
+    for name, folder in models:
         if folder is not None:
-            rows.append(f"          {folder}{'' if folder.is_dir() else ' MISSING: no such folder'}")
-            good = good and folder.is_dir()
+            yield f"{_INDENT}{folder}{'' if folder.is_dir() else ' MISSING: no such folder'}", folder.is_dir()
             continue
         try:
             from fusion.ocr import weights
 
-            rows.append(f"          {weights.packaged_onnx(name)}")
+            yield f"{_INDENT}{weights.packaged_onnx(name)}", True
         except (DependencyError, ImportError) as error:
-            rows.append(f"          MISSING {error}")
-            good = False
-    return rows, good
+            yield f"{_INDENT}MISSING {error}", False
 
 
-def _vlm(config: Config) -> tuple[list[str], bool]:
+def _vlm(config: Config) -> Rows:
     vlm = config.vlm
     if isinstance(vlm, ServedVlm):
-        from fusion.vlm.endpoints import parse_endpoints, shown
+        yield from _served(vlm)
+    elif isinstance(vlm, LocalVlm):
+        yield from _local(vlm)
+    elif isinstance(vlm, ReplayVlm):
+        there = vlm.path.is_file()
+        yield f"vlm       recorded readings: {vlm.path}, column {vlm.column}{'' if there else ' MISSING'}", there
+    elif isinstance(vlm, PluginVlm):
+        yield f"vlm       {vlm.engine}, a reader of another package", True
+    else:
+        yield "vlm       none: OCR candidates and evidence only", True
 
-        rows = [f"vlm       {vlm.model}, served, {vlm.dialect} dialect"]
-        try:
-            parse_endpoints(vlm.endpoints, vlm.allowed_hosts)
-        except ConfigError as error:
-            return [*rows, f"          REFUSED {error}"], False
-        if vlm.dialect == "openai" and _version("openai") is None:
-            return [*rows, "          MISSING: pip install 'fusion[served]'"], False
-        states = [_answers(url, vlm.timeout) for url in vlm.endpoints]
-        for url, up in zip(vlm.endpoints, states, strict=True):
-            rows.append(
-                f"          {shown(url)} {'answers' if up else 'DOES NOT ANSWER: start it, e.g. vllm serve ' + vlm.model}"
-            )
-        if vlm.api_key_env and vlm.api_key_env not in os.environ:
-            return [*rows, f"          KEY MISSING: set the environment variable {vlm.api_key_env}"], False
-        return rows, any(states)
-    if isinstance(vlm, LocalVlm) and (vlm.model == "small" or (Path(vlm.model) / "reader.json").is_file()):
+
+def _served(vlm: ServedVlm) -> Rows:
+    from fusion.vlm.endpoints import parse_endpoints, shown
+
+    yield f"vlm       {vlm.model}, served, {vlm.dialect} dialect", True
+    try:
+        parse_endpoints(vlm.endpoints, vlm.allowed_hosts)
+    except ConfigError as error:
+        yield f"{_INDENT}REFUSED {error}", False
+        return
+    if vlm.dialect == "openai" and _version("openai") is None:
+        yield f"{_INDENT}MISSING: pip install 'fusion[served]'", False
+        return
+    answering = [_answers(url, vlm.timeout) for url in vlm.endpoints]
+    for url, up in zip(vlm.endpoints, answering, strict=True):
+        state = "answers" if up else f"DOES NOT ANSWER: start it, e.g. vllm serve {vlm.model}"
+        yield f"{_INDENT}{shown(url)} {state}", any(answering)  # one endpoint is enough
+    if vlm.api_key_env and vlm.api_key_env not in os.environ:
+        yield f"{_INDENT}KEY MISSING: set the environment variable {vlm.api_key_env}", False
+
+
+def _local(vlm: LocalVlm) -> Rows:
+    if vlm.model == "small" or (Path(vlm.model) / "reader.json").is_file():
         from fusion.vlm import small
 
         folder = small.folder_of(vlm.model)
         needed = (*small.GRAPHS.values(), small.MODEL, small.HEAD, small.READER)
-        missing = [name for name in needed if not (folder / name).is_file()]
+        missing = ", ".join(name for name in needed if not (folder / name).is_file())
         origin = "small, the reader of this package" if vlm.model == "small" else f"{vlm.model}, a small reader"
-        rows = [f"vlm       {origin}, local, {vlm.device}, {vlm.threads} threads"]
-        state = f"MISSING: {', '.join(missing)}" if missing else "it weighs readings of Latin script; it writes nothing"
-        return [*rows, f"          {state}"], not missing
-    if isinstance(vlm, LocalVlm):
-        try:
-            from transformers.utils.hub import cached_file
+        yield f"vlm       {origin}, local, {vlm.device}, {vlm.threads} threads", True
+        state = f"MISSING: {missing}" if missing else "it weighs readings of Latin script; it writes nothing"
+        yield f"{_INDENT}{state}", not missing
+        return
+    try:
+        from transformers.utils.hub import cached_file
 
-            found = cached_file(vlm.model, "config.json", local_files_only=True)
-        except ImportError:
-            return [f"vlm       {vlm.model}, local", "          MISSING: pip install 'fusion[glm]'"], False
-        except (OSError, ValueError):
-            found = None
-        state = (
-            "found"
-            if found
-            else "downloaded on first use"
-            if vlm.download
-            else "MISSING: fetch it, or set vlm.download: true"
-        )
-        return [f"vlm       {vlm.model}, local, {vlm.device}, {vlm.threads} threads: {state}"], bool(
-            found
-        ) or vlm.download
-    if isinstance(vlm, ReplayVlm):
-        there = vlm.path.is_file()
-        return [f"vlm       recorded readings: {vlm.path}, column {vlm.column}{'' if there else ' MISSING'}"], there
-    if isinstance(vlm, PluginVlm):
-        return [f"vlm       {vlm.engine}, a reader of another package"], True
-    return ["vlm       none: OCR candidates and evidence only"], True
+        found = cached_file(vlm.model, "config.json", local_files_only=True)
+    except ImportError:
+        yield f"vlm       {vlm.model}, local\n{_INDENT}MISSING: pip install 'fusion[glm]'", False
+        return
+    except (OSError, ValueError):
+        found = None
+    missing = "downloaded on first use" if vlm.download else "MISSING: fetch it, or set vlm.download: true"
+    state = "found" if found else missing
+    yield f"vlm       {vlm.model}, local, {vlm.device}, {vlm.threads} threads: {state}", bool(found) or vlm.download
 
 
 def _answers(url: str, timeout: float) -> bool:
     """Whether something listens at the endpoint's port; nothing is sent."""
     parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        with socket.create_connection(
-            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), min(timeout, 3)
-        ):
+        with socket.create_connection((parts.hostname or "", port), min(timeout, 3)):
             return True
     except OSError:
         return False

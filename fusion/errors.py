@@ -1,7 +1,6 @@
 """Every error that a user can cause or must hear about: what happened, to which input, and the way out.
 
-Knows exit codes and wording; knows nothing of images, models or configuration. A failure of one reader on one line is
-not an error but data (`page.Failure`); an error here ends one input (InputError) or the run (the others).
+A failure of one reader on one line is not an error but data (`page.Failure`).
 """
 
 
@@ -11,6 +10,7 @@ class FusionError(Exception):
     Attributes:
         exit_code: process exit status of the command line when this error ends it.
         subject: the input, key or component that the error is about (a file name, `vlm.endpoints` …).
+        problem: what is wrong with it.
         way_out: what the reader of the message can do next.
     """
 
@@ -25,7 +25,7 @@ class FusionError(Exception):
 
 
 class ConfigError(FusionError):
-    """The configuration can't be used: unknown key, value out of range, missing file, refused endpoint."""
+    """The configuration or an argument can't be used; the run ends."""
 
     exit_code = 2
 
@@ -37,7 +37,7 @@ class InputError(FusionError):
 
 
 class DependencyError(FusionError):
-    """A package, model or weight file that the configuration asks for is not installed."""
+    """A package, model or weight file that the configuration asks for is not installed; the run ends."""
 
     exit_code = 4
 

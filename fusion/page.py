@@ -10,6 +10,8 @@ softmax, `confidence` is calibrated or None when unknown, `score` is any other f
 
 from __future__ import annotations
 
+import math
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -40,10 +42,14 @@ def lowest(confidences: Iterable[float | None]) -> float | None:
     return min(known) if known and len(known) == len(values) else None
 
 
+_IDEOGRAPHS = "\u3400-\u9fff\u3040-\u30ff\uf900-\ufaff\U00020000-\U0003ffff"
+_IDEOGRAPH = re.compile(f"[{_IDEOGRAPHS}]")
+_STRETCH = re.compile(rf"[{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+")
+
+
 def is_ideograph(character: str) -> bool:
     """Whether a character is a word or syllable by itself, written without spaces: Han and kana."""
-    code = ord(character)
-    return 0x3400 <= code <= 0x9FFF or 0x3040 <= code <= 0x30FF or 0xF900 <= code <= 0xFAFF or 0x20000 <= code < 0x40000
+    return _IDEOGRAPH.match(character) is not None
 
 
 def stretches(text: str) -> list[tuple[int, int]]:
@@ -52,18 +58,7 @@ def stretches(text: str) -> list[tuple[int, int]]:
     >>> [("每次2片 po"[a:b]) for a, b in stretches("每次2片 po")]
     ['每', '次', '2', '片', 'po']
     """
-    found: list[tuple[int, int]] = []
-    start = None
-    for place, character in enumerate(text + " "):
-        single = is_ideograph(character)
-        if start is not None and (single or character.isspace()):
-            found.append((start, place))
-            start = None
-        if single:
-            found.append((place, place + 1))
-        elif start is None and not character.isspace():
-            start = place
-    return found
+    return [match.span() for match in _STRETCH.finditer(text)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +76,6 @@ class Candidate:
     ink: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is not a probability."""
         _require(0.0 <= self.probability <= 1.0, f"probability {self.probability} is not in [0, 1]")
 
 
@@ -101,7 +95,6 @@ class Position:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        """A place has an extent and at least one candidate, best first."""
         _require(self.left <= self.right, f"position ends at {self.right} before it starts at {self.left}")
         _require(bool(self.candidates), "a position needs at least one candidate")
         chances = [candidate.probability for candidate in self.candidates]
@@ -165,7 +158,6 @@ class Reading:
     raw: str = ""
 
     def __post_init__(self) -> None:
-        """Text is NFC."""
         _require(unicodedata.is_normalized("NFC", self.text), "reading text is not NFC")
 
 
@@ -196,7 +188,6 @@ class Span:
     by: str = ""
 
     def __post_init__(self) -> None:
-        """Text is NFC, confidence a probability or unknown, and only unread ink has an extent."""
         _require(unicodedata.is_normalized("NFC", self.text), "span text is not NFC")
         _require(
             self.confidence is None or 0.0 <= self.confidence <= 1.0, f"confidence {self.confidence} is not in [0, 1]"
@@ -259,7 +250,6 @@ class Line:
     region: str = ""
 
     def __post_init__(self) -> None:
-        """A line carries spans, or says why not; the spans together are NFC."""
         _require(bool(self.spans) or bool(self.failures), f"line {self.id} has neither spans nor a failure")
         _require(unicodedata.is_normalized("NFC", self.text), f"text of line {self.id} is not NFC")
 
@@ -291,15 +281,19 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A stretch of a line's text: code points `start` to `end` of `Line.text`, half-open, not empty."""
+    """A stretch of a line's text: code points `start` to `end` of `Line.text`, half-open.
+
+    It is empty only as 0:0, the place of what stands on a line without text.
+    """
 
     line: str
     start: int
     end: int
 
     def __post_init__(self) -> None:
-        """A stretch has an extent."""
-        _require(0 <= self.start < self.end, f"place {self.start}:{self.end} has no extent")
+        _require(
+            0 <= self.start < self.end or self.start == self.end == 0, f"place {self.start}:{self.end} has no extent"
+        )
 
     def overlaps(self, other: Place) -> bool:
         """Whether two stretches share a code point."""
@@ -325,7 +319,6 @@ class Field:
     value: Value = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Nothing is understood that stands nowhere."""
         _require(bool(self.places), f"field {self.name} points at no text")
 
 
@@ -398,6 +391,14 @@ class Page:
     identities: dict[str, str] = field(default_factory=dict)
     schema: str = SCHEMA
 
+    def __post_init__(self) -> None:
+        ids = [line.id for line in self.lines]
+        _require(bool(self.id), "a page has an id")
+        _require(all(ids) and len(set(ids)) == len(ids), "line ids are empty or not unique")
+        _require(self.width >= 1 and self.height >= 1, f"a page of {self.width} x {self.height} px has no area")
+        _require(math.isfinite(self.angle), f"angle {self.angle} is not finite")
+        _require(0.0 < self.max_error < 1.0, f"max_error {self.max_error} is not in (0, 1)")
+
     @property
     def text(self) -> str:
         """Lines in reading order, one per row."""
@@ -407,6 +408,16 @@ class Page:
     def diplomatic(self) -> str:
         """Like `text` without anything supplied."""
         return "\n".join(line.diplomatic for line in self.lines)
+
+    @property
+    def marked(self) -> str:
+        """Like `text` with supplied text in square brackets."""
+        return "\n".join(line.marked for line in self.lines)
+
+    @property
+    def unasked(self) -> bool:
+        """Whether there are lines and no second reader was asked about any of them."""
+        return bool(self.lines) and all(any(f.kind in UNASKED for f in line.failures) for line in self.lines)
 
     def about(self, record: Record) -> tuple[Check, ...]:
         """The checks that point at anything of a record."""
@@ -429,7 +440,7 @@ class Page:
         if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
             raise ValueError("the text holds a line break or a control character")
         line = next((line for line in self.lines if line.id == place.line), None)
-        if line is None or place.end > len(line.text):
+        if line is None or place.end > len(line.text) or (line.text and not place.end):
             raise ValueError(f"no stretch {place.start}:{place.end} on line {place.line}")
         edited = replace(line, spans=_edited(line.spans, place, unicodedata.normalize("NFC", text), by))
         lines = tuple(edited if one is line else one for one in self.lines)
@@ -448,16 +459,6 @@ class Page:
 
         return page_of(record)
 
-    @property
-    def unasked(self) -> bool:
-        """Whether there are lines and no second reader was asked about any of them."""
-        return bool(self.lines) and all(any(f.kind in UNASKED for f in line.failures) for line in self.lines)
-
-    @property
-    def marked(self) -> str:
-        """Like `text` with supplied text in square brackets."""
-        return "\n".join(line.marked for line in self.lines)
-
 
 def _edited(spans: tuple[Span, ...], place: Place, text: str, by: str) -> tuple[Span, ...]:
     """Spans of a line with a stretch replaced by one `human` span."""
@@ -466,39 +467,20 @@ def _edited(spans: tuple[Span, ...], place: Place, text: str, by: str) -> tuple[
     cut: list[Span] = []
     at = 0
     for span in spans:
-        end = at + len(span.text)
-        left, right = max(0, place.start - at), max(0, place.end - at)
-        if end <= place.start:
+        left, right = place.start - at, place.end - at  # the stretch, from the start of this span
+        at += len(span.text)
+        if left >= len(span.text):
             before.append(span)
-        elif at >= place.end:
+        elif right <= 0:
             after.append(span)
         else:
             cut.append(span)
-            for side, part in ((before, span.text[:left]), (after, span.text[right:])):
+            for side, part in ((before, span.text[: max(0, left)]), (after, span.text[right:])):
                 if part:  # a piece keeps its confidence; its alternatives were the whole span's
                     extent = len(part) if span.extent else 0
                     side.append(replace(span, text=part, alternatives=(), polygon=None, extent=extent))
-        at = end
     old = "".join(span.text for span in spans)[place.start : place.end]
     known = [span.confidence for span in cut if span.confidence is not None]
-    alternatives = (Candidate(old, min(known, default=0.0)),) if old != text else ()
+    alternatives = (Candidate(old, min(known, default=0.0)),) if old and old != text else ()
     polygon = cut[0].polygon if len(cut) == 1 and cut[0].text == old else None
     return (*before, Span(text, "human", 1.0, "decided_by_person", alternatives, polygon, by=by), *after)
-
-
-@dataclass(frozen=True, slots=True)
-class RunManifest:
-    """What a run was: enough to say later which configuration and versions made a result.
-
-    Attributes:
-        config_hash: SHA-256 of the effective configuration.
-        versions: package name → version.
-        started, finished: ISO 8601 with time zone.
-        counts: e.g. `{"inputs": 3, "pages": 4, "lines": 61, "failed": 0}`.
-    """
-
-    config_hash: str
-    versions: dict[str, str]
-    started: str
-    finished: str
-    counts: dict[str, int]

@@ -1,8 +1,8 @@
 """Pages as JSON: writing, reading back with validation, and the schema, all derived from the dataclasses of `page.py`.
 
-A record is one JSON object in UTF-8 that names its schema version. Beside the fields of the dataclasses each line has what
-follows from them and what readers of a record ask for first: its `text`, its `confidence`, and whether it needs a look
-(`review`). Reading a record back leaves those out, for they can't contradict the spans.
+A record is one JSON object in UTF-8 that names its schema version. Beside the fields of the dataclasses each line has its
+`text`, its `confidence`, and whether it needs a look (`review`). They follow from the spans, and are ignored when a record
+is read back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DERIVED = {
 }
 """Keys of a line that follow from its spans, with their schema."""
 _SHOWN = 5
-"""Most problems listed in one message: a wrong file has hundreds, and the first ones say what it is."""
+"""Most problems listed in one message."""
 
 
 @cache
@@ -62,42 +62,35 @@ def page_of(record: Any, *, name: str = "page record") -> Page:
         InputError: with the problems and where they are. It quotes nothing of the page's own text.
     """
     found = record.get("schema") if isinstance(record, dict) else None
-    if (
-        found != SCHEMA
-    ):  # a record of another version must not be half understood, and one without a version is not ours
-        raise InputError(
-            name,
-            f"has schema {found!r}; this version reads {SCHEMA!r}" if found else f"names no schema {SCHEMA!r}",
-            "Give a page record, or read the photograph again with this version.",
-        )
-    lines = record.get("lines")
-    if isinstance(lines, list):
-        stored = [
-            {key: value for key, value in line.items() if key not in DERIVED} if isinstance(line, dict) else line
-            for line in lines
-        ]
-        record = {**record, "lines": stored}
+    if found != SCHEMA:
+        problem = f"has schema {found!r}; this version reads {SCHEMA!r}" if found else f"names no schema {SCHEMA!r}"
+        raise InputError(name, problem, "Give a page record, or read the photograph again with this version.")
+    if isinstance(record.get("lines"), list):
+        record = {**record, "lines": [_without_derived(line) for line in record["lines"]]}
     try:
-        return _adapter().validate_json(json.dumps(record), strict=True, extra="forbid")
-    except (ValidationError, RecursionError, TypeError, ValueError) as error:
-        problems = (
-            [f"{'.'.join(str(part) for part in item['loc']) or 'record'}: {item['msg']}" for item in _errors(error)]
-            if isinstance(error, ValidationError)
-            else ["it is no JSON value"]
-        )
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise InputError(
-            name,
-            f"is not a valid page record ({'; '.join(problems[:_SHOWN])}{more})",
-            "Give a file that `fusion` wrote, unedited, or correct the named places.",
-        ) from error
+        return _adapter().validate_json(json.dumps(record, allow_nan=False), strict=True, extra="forbid")
+    except ValidationError as error:
+        items = error.errors(include_input=False, include_url=False)
+        problems = [f"{'.'.join(map(str, item['loc'])) or 'record'}: {item['msg']}" for item in items]
+    except (RecursionError, TypeError, ValueError):
+        problems = ["it holds a number that is not finite, or no JSON value"]
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    raise InputError(
+        name,
+        f"is not a valid page record ({'; '.join(problems[:_SHOWN])}{more})",
+        "Give a file that `fusion` wrote, unedited, or correct the named places.",
+    )
+
+
+def _without_derived(line: Any) -> Any:
+    return {key: value for key, value in line.items() if key not in DERIVED} if isinstance(line, dict) else line
 
 
 def dump_page(page: Page) -> str:
     """A page as one row of JSON with a line break, text as itself, not escaped.
 
     Raises:
-        ValueError: a number is infinite or not a number. JSON has no sign for that; null would mean "unknown".
+        ValueError: a number is infinite or not a number, which JSON can't say.
     """
     return json.dumps(page_dict(page), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
@@ -110,17 +103,16 @@ def load_page(text: str | bytes, *, name: str = "page record") -> Page:
     """
     try:
         record = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(
-            name, f"is not JSON ({error})", "Give the .json file of a page; it may be cut off or another format."
-        ) from error
+    except (ValueError, RecursionError) as error:
+        way = "Give the .json file of a page; it may be cut off or another format."
+        raise InputError(name, f"is not JSON ({error})", way) from error
     return page_of(record, name=name)
 
 
 def page_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a page record."""
     schema = _adapter().json_schema(mode="serialization")
-    for definition in (schema, *schema.get("$defs", {}).values()):
+    for definition in (schema, *schema["$defs"].values()):
         if definition.get("type") == "object" and "properties" in definition:
             definition["additionalProperties"] = False  # unknown keys are refused; the schema says so too
     line = schema["$defs"]["Line"]
@@ -128,7 +120,3 @@ def page_schema() -> dict[str, Any]:
     line["required"] = [*line["required"], *DERIVED]
     schema["properties"]["schema"]["const"] = SCHEMA
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _errors(error: ValidationError) -> Any:
-    return error.errors(include_input=False, include_url=False)

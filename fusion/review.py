@@ -1,18 +1,16 @@
 """Which stretches somebody must look at, how urgently, and why: one rule for command line, batch, list and evaluation.
 
-Knows decided pages; changes nothing. A stretch is a word; of Chinese, a character. What it may cost to leave one alone is
-the probability that it is wrong times what a mistake there costs. One that may cost more than `review.max_error` is
-flagged: of the words left alone at most that share is wrong if confidences hold. A dose must be surer, punctuation need
-not be.
+A stretch is a word; of Chinese, a character. The expected cost of leaving it alone is the probability that it is wrong
+times what a mistake there costs. A stretch whose expected cost exceeds `review.max_error` is flagged: if confidences hold,
+at most that share of the words left alone is wrong. A dose must be surer than a word, punctuation need not be.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fusion.page import GAP, Candidate, Check, Line, Page, Place, Polygon, Span, is_ideograph, lowest, stretches
+from fusion.page import GAP, Candidate, Line, Page, Place, Polygon, Span, is_ideograph, lowest, stretches
 from fusion.quantities import quantities
 
 SACRED = ("drug", "strength", "dose", "frequency", "duration", "quantity")
@@ -25,29 +23,30 @@ ALWAYS = {
     "quantity_disputed": "the readers disagree on a number or unit",
     "lexicon_lookalike": "may be another listed name",
 }
-"""Rules that settled what only a person can settle: somebody looks, however sure the ink is."""
+"""Rules whose decisions are always looked at, however sure the ink is."""
 UNREAD = {"gap": "ink that nobody could read", "supplied": "completed from the context, not read"}
+UNREAD_LINE = "a line that nobody could read"
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One stretch that needs a look; neighbouring characters of Chinese are one item.
+    """One stretch that needs a look; neighbouring characters of Chinese are one item. Or a whole line that nobody read.
 
     Attributes:
-        page: id of the page.
+        page, image_sha256: id of the page, and SHA-256 of its input.
         line: id of the line.
-        start: code points of the line's text, half-open.
-        end: see `start`.
-        text: as decided.
+        start, end: code points of the line's text, half-open.
+        text: as decided; blank for a line that nobody read.
         confidence: lowest of its spans, or None when one is unknown.
         cost: of a mistake here; see `COSTS`.
-        units: how many stretches it stands for.
+        units: how many stretches it stands for; 0 for a line that nobody read.
         reasons: in plain words.
         alternatives: other texts for the same place, most probable first.
         polygon: where it sits, px of the photograph.
     """
 
     page: str
+    image_sha256: str
     line: str
     start: int
     end: int
@@ -61,7 +60,7 @@ class Item:
 
     @property
     def expected_cost(self) -> float:
-        """Probability of being wrong times cost; what nobody knows counts as wrong."""
+        """Probability of being wrong times cost; an unknown confidence counts as wrong."""
         return self.cost * (1.0 - (self.confidence or 0.0))
 
 
@@ -72,23 +71,31 @@ class Review:
     Attributes:
         items: most expensive first.
         total: stretches in all.
-        lines: (page, line) ids with an item, and of lines that nobody read.
     """
 
     items: tuple[Item, ...]
     total: int
-    lines: frozenset[tuple[str, str]]
 
     @property
     def flagged(self) -> int:
         """Stretches that need a look."""
         return sum(item.units for item in self.items)
 
+    @property
+    def lines(self) -> frozenset[tuple[str, str]]:
+        """(page, line) ids of lines with an item."""
+        return frozenset((item.page, item.line) for item in self.items)
+
+    def __str__(self) -> str:
+        unread = sum(item.units == 0 for item in self.items)
+        lines = f", and {unread} {'line' if unread == 1 else 'lines'} that nobody read" if unread else ""
+        return f"{self.flagged} of {self.total} stretches need a look{lines}"
+
     def __add__(self, other: Review) -> Review:
-        return Review(_ranked([*self.items, *other.items]), self.total + other.total, self.lines | other.lines)
+        return Review(_ranked([*self.items, *other.items]), self.total + other.total)
 
 
-NOTHING = Review((), 0, frozenset())
+NOTHING = Review((), 0)
 
 
 def judge(page: Page, max_error: float) -> Iterator[tuple[Line, list[Item], list[bool]]]:
@@ -99,7 +106,7 @@ def judge(page: Page, max_error: float) -> Iterator[tuple[Line, list[Item], list
 
 
 def review(page: Page, max_error: float) -> Review:
-    """The stretches of a page that need a look.
+    """The stretches of a page that need a look, and the lines that nobody read.
 
     Args:
         page: a decided page.
@@ -109,96 +116,70 @@ def review(page: Page, max_error: float) -> Review:
     total = 0
     for line, units, flags in judge(page, max_error):
         total += len(units)
-        items += _merged(line, [unit for unit, flagged in zip(units, flags, strict=True) if flagged])
-    unread = {(page.id, line.id) for line in page.lines if not line.text.strip()}
-    return Review(_ranked(items), total, frozenset({(item.page, item.line) for item in items} | unread))
+        for item in _merged(page, line, [unit for unit, flagged in zip(units, flags, strict=True) if flagged]):
+            wrong = "unknown" if item.confidence is None else f"{100 * (1 - item.confidence):.0f} %"
+            items.append(replace(item, reasons=(*item.reasons, f"chance of a mistake: {wrong}")))
+        if not units:
+            items.append(replace(_item(page, line, 0, len(line.text), 0), confidence=None, reasons=(UNREAD_LINE,)))
+    return Review(_ranked(items), total)
 
 
 def _ranked(items: Sequence[Item]) -> tuple[Item, ...]:
     return tuple(sorted(items, key=lambda item: -item.expected_cost))
 
 
-def _item(page: Page, line: Line, start: int, end: int) -> Item:
+def _item(page: Page, line: Line, start: int, end: int, units: int = 1) -> Item:
     """A stretch with its cost, and the reasons to look at it other than its confidence."""
-    touched = list(_spans(line, start, end))
-    reasons = [UNREAD[span.source] for _, span in touched if span.source in UNREAD]
-    reasons += [ALWAYS[span.because] for _, span in touched if span.because in ALWAYS]
-    reasons += [check.message for check in _checks(page, line, start, end) if check.review]
+    own = Place(line.id, start, end)
+    touched = list(_touched(line, start, end))
+    spans = [span for _, span in touched]
+    checks = [check for check in page.checks if check.review and any(place.overlaps(own) for place in check.places)]
+    reasons = [
+        *(UNREAD[span.source] for span in spans if span.source in UNREAD),
+        *(ALWAYS[span.because] for span in spans if span.because in ALWAYS),
+        *(check.message for check in checks),
+    ]
     return Item(
         page.id,
+        page.image_sha256,
         line.id,
         start,
         end,
         line.text[start:end],
-        lowest(None if span.source == "gap" else span.confidence for _, span in touched),
-        _cost(page, line, start, end),
-        1,
+        lowest(None if span.source == "gap" else span.confidence for span in spans),
+        _cost(page, line, own),
+        units,
         tuple(dict.fromkeys(reasons)),
         _alternatives(line.text, start, end, touched),
         _polygon(line, start, end, touched),
     )
 
 
-def _cost(page: Page, line: Line, start: int, end: int) -> float:
-    sacred = any(
-        place.line == line.id and place.start < end and place.end > start
-        for record in page.records
-        for field in record.fields
-        if field.name in SACRED
-        for place in field.places
-    )
-    counted = any(quantity.start < end and quantity.end > start for quantity in quantities(line.text))
-    sign = not any(character.isalnum() or character == GAP for character in line.text[start:end])
-    return COSTS["sacred" if sacred else "quantity" if counted else "sign" if sign else "word"]
+def _cost(page: Page, line: Line, own: Place) -> float:
+    fields = [field for record in page.records for field in record.fields if field.name in SACRED]
+    if any(place.overlaps(own) for field in fields for place in field.places):
+        return COSTS["sacred"]
+    if any(quantity.start < own.end and quantity.end > own.start for quantity in quantities(line.text)):
+        return COSTS["quantity"]
+    text = line.text[own.start : own.end]
+    signs = text.strip() and not any(character.isalnum() or character == GAP for character in text)
+    return COSTS["sign" if signs else "word"]
 
 
-def _checks(page: Page, line: Line, start: int, end: int) -> Iterator[Check]:
-    own = Place(line.id, start, end)
-    for check in page.checks:
-        if any(place.overlaps(own) for place in check.places):
-            yield check
-
-
-def _merged(line: Line, units: Sequence[Item]) -> Iterator[Item]:
-    """Items in order; characters that touch are one, as sure as the least sure of them."""
-    group: list[Item] = []
+def _merged(page: Page, line: Line, units: Sequence[Item]) -> Iterator[Item]:
+    """Items in order; ideographs that touch are one."""
+    groups: list[list[Item]] = []
     for unit in units:
-        if group and not (
-            group[-1].end == unit.start and is_ideograph(unit.text[0]) and is_ideograph(group[-1].text[-1])
-        ):
-            yield _joined(line, group)
-            group = []
-        group.append(unit)
-    if group:
-        yield _joined(line, group)
+        last = groups[-1][-1] if groups else None
+        if last and last.end == unit.start and is_ideograph(last.text) and is_ideograph(unit.text):
+            groups[-1].append(unit)
+        else:
+            groups.append([unit])
+    for group in groups:
+        yield group[0] if len(group) == 1 else _item(page, line, group[0].start, group[-1].end, len(group))
 
 
-def _joined(line: Line, group: Sequence[Item]) -> Item:
-    first, last = group[0], group[-1]
-    confidence = lowest(unit.confidence for unit in group)
-    wrong = "unknown" if confidence is None else f"{100 * (1 - confidence):.0f} %"
-    alone = len(group) == 1
-    touched = list(_spans(line, first.start, last.end))
-    return Item(
-        first.page,
-        first.line,
-        first.start,
-        last.end,
-        line.text[first.start : last.end],
-        confidence,
-        max(unit.cost for unit in group),
-        len(group),
-        tuple(
-            dict.fromkeys(
-                [*itertools.chain.from_iterable(unit.reasons for unit in group), f"chance of a mistake: {wrong}"]
-            )
-        ),
-        first.alternatives if alone else _alternatives(line.text, first.start, last.end, touched),
-        first.polygon if alone else _polygon(line, first.start, last.end, touched),
-    )
-
-
-def _spans(line: Line, start: int, end: int) -> Iterator[tuple[int, Span]]:
+def _touched(line: Line, start: int, end: int) -> Iterator[tuple[int, Span]]:
     """Spans that a stretch touches, with where they begin."""
     left = 0
     for span in line.spans:
@@ -213,19 +194,15 @@ def _alternatives(text: str, start: int, end: int, spans: Sequence[tuple[int, Sp
     found: dict[str, Candidate] = {}
     for left, span in spans:
         right = left + len(span.text)
+        before, after = text[start : max(start, left)], text[min(end, right) : end]
         for other in span.alternatives:
-            before, after = text[start : max(start, left)], text[min(end, right) : end]
-            word = (before + _inside(other.text, left, right, start, end) + after).strip()
+            # Where the span goes beyond the stretch, as many characters of the other text are not the stretch's.
+            inside = other.text[max(0, start - left) : max(0, len(other.text) - max(0, right - end))]
+            word = (before + inside + after).strip()
             better = word not in found or found[word].probability < other.probability
             if word and word != text[start:end] and better:
                 found[word] = Candidate(word, other.probability, other.ink)
     return tuple(sorted(found.values(), key=lambda other: -other.probability))
-
-
-def _inside(other: str, left: int, right: int, start: int, end: int) -> str:
-    """What of another text for a span belongs to a stretch; whole where the span does not go beyond it."""
-    ahead, behind = max(0, start - left), max(0, right - end)
-    return other[min(ahead, len(other)) : max(0, len(other) - behind)]
 
 
 def _polygon(line: Line, start: int, end: int, spans: Sequence[tuple[int, Span]]) -> Polygon:

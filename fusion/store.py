@@ -1,8 +1,7 @@
-"""What readers said, as records that can be stored, loaded and decided on again; and a folder of them, found by content.
+"""Evidence as records that can be stored, loaded and decided on again; and a folder of records, found by content.
 
 A record is named by what it was made from: the bytes of its input, the settings of its stage and the identity of its
-model. A store may be deleted at any time. Records are npz files: tables as they
-are, the rest as JSON. Nothing is unpickled. Knows the dataclasses of `ink` and `page`; knows no engine.
+model. A store may be deleted at any time. Records are npz files: arrays as they are, the rest as JSON. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -16,14 +15,15 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import TypeAdapter
+from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter
 
 from fusion.ctc import Posterior, Views
 from fusion.errors import InputError
@@ -32,23 +32,32 @@ from fusion.page import Check, Failure, Finding, Reading
 
 FORMAT = "fusion.evidence/2"
 T = TypeVar("T")
-_DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    Image.DecompressionBombError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+Arrays = dict[str, NDArray[Any]]
+_Name = Annotated[str, Field(min_length=1)]
+_PAGE = {
+    "id": _Name,
+    "sha256": str,
+    "width": PositiveInt,
+    "height": PositiveInt,
+    "angle": FiniteFloat,
+    "findings": tuple[Finding, ...],
+    "checks": tuple[Check, ...],
+    "failures": tuple[Failure, ...],
+    "identities": dict[str, str],
+}
+"""Fields of `Evidence` that are JSON values, with their types."""
+_LINE = {
+    "id": _Name,
+    "polygon": tuple[tuple[FiniteFloat, FiniteFloat], ...],
+    "reading": Reading | None,
+    "failures": tuple[Failure, ...],
+    "hand": Reading | None,
+    "region": str,
+}
+"""Fields of `InkLine` that are JSON values, with their types."""
+_UNPACKING = (EOFError, NotImplementedError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+_CONTENT = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+_DAMAGE = (*_UNPACKING, *_CONTENT, Image.DecompressionBombError)
 """What the libraries that unpack a record raise where its bytes were changed. pydantic's is a ValueError."""
 
 
@@ -75,12 +84,10 @@ class Store:
             return load(path.read_bytes())
         except (OSError, InputError):
             made = make()
-            if worth(made):
-                try:
-                    _write(path, dump(made))
-                except ValueError:  # a plug-in's look of a kind of its own has no form to be stored in
-                    return made
-            return made
+        if worth(made):
+            with suppress(ValueError):  # the look of a plug-in has no form to be stored in
+                _write(path, dump(made))
+        return made
 
 
 def key_of(**parts: object) -> str:
@@ -109,76 +116,73 @@ def _write(path: Path, content: bytes) -> None:
 
 def dump_evidence(evidence: Evidence) -> bytes:
     """All that was seen on a page as one npz file. A look that is not a CTC posterior can't be stored: ValueError."""
-    arrays: dict[str, NDArray[Any]] = {"transform": evidence.transform}
-    head = {
-        "format": FORMAT,
-        "id": evidence.id,
-        "sha256": evidence.sha256,
-        "width": evidence.width,
-        "height": evidence.height,
-        "angle": evidence.angle,
-        "findings": _plain(tuple[Finding, ...], evidence.findings),
-        "checks": _plain(tuple[Check, ...], evidence.checks),
-        "failures": _plain(tuple[Failure, ...], evidence.failures),
-        "identities": dict(evidence.identities),
-        "lines": [_line_out(seen, f"l{number}", arrays) for number, seen in enumerate(evidence.lines)],
-    }
-    return _pack(head, arrays)
+    head = {name: _plain(kind, getattr(evidence, name)) for name, kind in _PAGE.items()}
+    return _pack(head, evidence.lines, {"transform": evidence.transform})
 
 
 def load_evidence(content: bytes, *, name: str = "evidence record") -> Evidence:
     """What `dump_evidence` wrote.
 
     Raises:
-        InputError: it is no such record, or a broken one.
+        InputError: it is no such record, a broken one, or one that holds an impossible value.
     """
-    head, arrays = _unpack(content, name)
     try:
-        return Evidence(
-            id=_typed(str, head["id"]),
-            sha256=_typed(str, head["sha256"]),
-            width=_typed(int, head["width"]),
-            height=_typed(int, head["height"]),
-            angle=_typed(float, head["angle"]),
-            transform=np.asarray(arrays["transform"], dtype=np.float64).reshape(3, 3),
-            findings=_typed(tuple[Finding, ...], head["findings"]),
-            checks=_typed(tuple[Check, ...], head["checks"]),
-            failures=_typed(tuple[Failure, ...], head["failures"]),
-            identities=_typed(dict[str, str], head["identities"]),
-            lines=tuple(_line_in(line, f"l{number}", arrays) for number, line in enumerate(head["lines"])),
-        )
+        head, lines, arrays = _unpack(content)
+        fields = {field: _typed(kind, head[field]) for field, kind in _PAGE.items()}
+        transform = np.asarray(arrays["transform"], dtype=np.float64)
+        _require(transform.shape == (3, 3) and bool(np.isfinite(transform).all()), "the transform is no homography")
+        return Evidence(**fields, transform=transform, lines=lines)
     except _DAMAGE as error:
         raise _broken(name, error) from error
 
 
 def dump_lines(lines: Sequence[Seen]) -> bytes:
     """Lines alone, as a stage leaves them."""
-    arrays: dict[str, NDArray[Any]] = {}
-    head = {"format": FORMAT, "lines": [_line_out(seen, f"l{n}", arrays) for n, seen in enumerate(lines)]}
-    return _pack(head, arrays)
+    return _pack({}, lines, {})
 
 
 def load_lines(content: bytes) -> tuple[Seen, ...]:
     """What `dump_lines` wrote; InputError for what is no such record."""
-    head, arrays = _unpack(content, "record")
     try:
-        return tuple(_line_in(line, f"l{number}", arrays) for number, line in enumerate(head["lines"]))
+        return _unpack(content)[1]
     except _DAMAGE as error:
         raise _broken("record", error) from error
 
 
-def _line_out(seen: Seen, name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+def _pack(head: dict[str, Any], lines: Sequence[Seen], arrays: Arrays) -> bytes:
+    stored = [_line_out(seen, f"l{number}", arrays) for number, seen in enumerate(lines)]
+    text = json.dumps({"format": FORMAT, **head, "lines": stored}, ensure_ascii=False, separators=(",", ":"))
+    arrays["head"] = np.frombuffer(text.encode("utf-8", "surrogatepass"), dtype=np.uint8)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
+
+
+def _unpack(content: bytes) -> tuple[dict[str, Any], tuple[Seen, ...], Arrays]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    text = arrays["head"].tobytes().decode("utf-8", "surrogatepass")
+    head = json.loads(text, parse_constant=_number)
+    _require(isinstance(head, dict) and head.get("format") == FORMAT, "the format is another one")
+    lines = tuple(_line_in(line, f"l{number}", arrays) for number, line in enumerate(head["lines"]))
+    _require(len({seen.line.id for seen in lines}) == len(lines), "two lines have one id")
+    return head, lines, arrays
+
+
+def _number(constant: str) -> float:
+    _require(constant != "NaN", "a number is NaN")
+    return float(constant)
+
+
+def _line_out(seen: Seen, name: str, arrays: Arrays) -> dict[str, Any]:
     line = seen.line
-    arrays[f"{name}.crop"] = np.frombuffer(_png(line.crop), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(line.crop).save(stream, "PNG", compress_level=1)
+    arrays[f"{name}.crop"] = np.frombuffer(stream.getvalue(), dtype=np.uint8)
     return {
-        "id": line.id,
-        "polygon": line.polygon,
-        "reading": _plain(Reading | None, line.reading),
-        "failures": _plain(tuple[Failure, ...], line.failures),
+        **{field: _plain(kind, getattr(line, field)) for field, kind in _LINE.items()},
         "ink": _ink_out(line.ink, f"{name}.ink", arrays),
-        "hand": _plain(Reading | None, line.hand),
         "hand_ink": _ink_out(line.hand_ink, f"{name}.hand", arrays),
-        "region": line.region,
         "asked": seen.asked,
         "answers": [
             {"reading": _plain(Reading, one)} if isinstance(one, Reading) else {"failure": _plain(Failure, one)}
@@ -189,31 +193,28 @@ def _line_out(seen: Seen, name: str, arrays: dict[str, NDArray[Any]]) -> dict[st
     }
 
 
-def _line_in(line: Mapping[str, Any], name: str, arrays: Mapping[str, NDArray[Any]]) -> Seen:
-    crop = np.asarray(Image.open(io.BytesIO(arrays[f"{name}.crop"].tobytes())), dtype=np.uint8)
+def _line_in(line: Mapping[str, Any], name: str, arrays: Arrays) -> Seen:
+    crop = Image.open(io.BytesIO(arrays[f"{name}.crop"].tobytes()))
+    _require(crop.mode == "RGB" and crop.width * crop.height < 2e8, "a crop is not RGB, or too large")
+    answers = tuple(
+        _typed(Reading, one["reading"]) if "reading" in one else _typed(Failure, one["failure"])
+        for one in line["answers"]
+    )
     return Seen(
         InkLine(
-            _typed(str, line["id"]),
-            _typed(tuple[tuple[float, float], ...], line["polygon"]),
-            crop,
-            _typed(Reading | None, line["reading"]),
-            _ink_in(line["ink"], f"{name}.ink", arrays),
-            _typed(tuple[Failure, ...], line["failures"]),
-            _typed(Reading | None, line["hand"]),
-            _ink_in(line["hand_ink"], f"{name}.hand", arrays),
-            _typed(str, line["region"]),
+            **{field: _typed(kind, line[field]) for field, kind in _LINE.items()},
+            crop=np.asarray(crop, dtype=np.uint8),
+            ink=_ink_in(line["ink"], f"{name}.ink", arrays),
+            hand_ink=_ink_in(line["hand_ink"], f"{name}.hand", arrays),
         ),
         _typed(bool, line["asked"]),
-        tuple(
-            _typed(Reading, one["reading"]) if "reading" in one else _typed(Failure, one["failure"])
-            for one in line["answers"]
-        ),
+        answers,
         _ink_in(line["look"], f"{name}.look", arrays),
         _typed(dict[str, float], line["scores"]),
     )
 
 
-def _ink_out(ink: Ink | None, name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any] | None:
+def _ink_out(ink: Ink | None, name: str, arrays: Arrays) -> dict[str, Any] | None:
     """A look as its posteriors, each a table without its zeros (compressed sparse rows)."""
     if ink is None:
         return None
@@ -223,9 +224,9 @@ def _ink_out(ink: Ink | None, name: str, arrays: dict[str, NDArray[Any]]) -> dic
     for number, posterior in enumerate(ink.posteriors):
         table = posterior.probabilities
         rows, columns = np.nonzero(table)
-        key = f"{name}.{number}"
         values = table[rows, columns]
         single = values.astype(np.float32)  # exact for what a network gave; a table made otherwise keeps its digits
+        key = f"{name}.{number}"
         arrays[f"{key}.values"] = single if np.array_equal(single, values) else values
         arrays[f"{key}.columns"] = columns.astype(np.uint16)
         arrays[f"{key}.rows"] = np.bincount(rows, minlength=len(table)).astype(np.uint16)
@@ -234,47 +235,31 @@ def _ink_out(ink: Ink | None, name: str, arrays: dict[str, NDArray[Any]]) -> dic
     return {"agree": ink.agree, "posteriors": parts}
 
 
-def _ink_in(stored: Mapping[str, Any] | None, name: str, arrays: Mapping[str, NDArray[Any]]) -> Views | None:
+def _ink_in(stored: Mapping[str, Any] | None, name: str, arrays: Arrays) -> Views | None:
     if stored is None:
         return None
     posteriors = []
     for number, part in enumerate(stored["posteriors"]):
-        counts = arrays[f"{name}.{number}.rows"]
-        table = np.zeros((len(counts), len(part["alphabet"])))
-        rows = np.repeat(np.arange(len(counts)), counts)
-        table[rows, arrays[f"{name}.{number}.columns"]] = arrays[f"{name}.{number}.values"]
-        spells = None if part["spells"] is None else frozenset(part["spells"])
-        posteriors.append(Posterior(table, tuple(part["alphabet"]), part["column_px"], spells))
-    return Views(tuple(posteriors), stored["agree"])
+        alphabet = _typed(tuple[str, ...], part["alphabet"])
+        column_px, spells = _typed(FiniteFloat, part["column_px"]), _typed(str | None, part["spells"])
+        values, columns, counts = (arrays[f"{name}.{number}.{key}"] for key in ("values", "columns", "rows"))
+        _require(alphabet[0] == "" and column_px > 0, "a look has no blank or columns without width")
+        _require(bool((columns >= 0).all()), "a column number is negative")
+        table = np.zeros((len(counts), len(alphabet)))
+        table[np.repeat(np.arange(len(counts)), counts), columns] = values
+        _require(bool((table >= 0).all() and (table.sum(axis=1) < 1.001).all()), "a probability is not in [0, 1]")
+        posteriors.append(Posterior(table, alphabet, column_px, None if spells is None else frozenset(spells)))
+    return Views(tuple(posteriors), _typed(bool, stored["agree"]))
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
-
-
-def _pack(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, head=np.frombuffer(text, dtype=np.uint8), **arrays)
-    return stream.getvalue()
-
-
-def _unpack(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-        head = json.loads(arrays.pop("head").tobytes().decode("utf-8", "surrogatepass"))
-        if not isinstance(head, dict) or head.get("format") != FORMAT:
-            raise ValueError("another format")
-        return head, arrays
-    except _DAMAGE as error:
-        raise _broken(name, error) from error
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
 
 
 def _broken(name: str, error: Exception) -> InputError:
-    return InputError(name, f"is no record of what was seen ({type(error).__name__})", "Read the photograph again.")
+    problem = str(error) if type(error) is ValueError else type(error).__name__  # others may quote the page
+    return InputError(name, f"is no record of what was seen ({problem})", "Read the photograph again.")
 
 
 @cache

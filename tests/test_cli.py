@@ -211,6 +211,8 @@ def test_version_and_help_and_profile_are_where_people_look() -> None:
 def test_a_configuration_that_ships_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "profile: homework" in run("config", "show", "--config", "homework").stdout
+    assert run("config", "show", "homework").stdout == run("config", "show", "--config", "homework").stdout
+    assert isinstance(run("config", "show", "homework", "--config", "served").exception, ConfigError)
     error = run("config", "show", "--config", "homewrk").exception
     assert "Did you mean homework?" in str(error)
 
@@ -376,14 +378,65 @@ def test_corrections_of_a_review_are_applied(tmp_path: Path) -> None:
     run("transcribe", sample, "--review", tmp_path / "list", "--out", tmp_path / "x.txt", *profile, *ALONE)
     (page,) = map(load_page, (tmp_path / "list" / "pages.jsonl").read_text(encoding="utf-8").splitlines())
     line = next(line for line in page.lines if line.text.startswith("I cap"))
-    rows = [{"page": page.id, "line": line.id, "start": 0, "end": 1, "text": "1", "by": "Ada"}]
-    (tmp_path / "c.json").write_text(json.dumps(rows), encoding="utf-8")
+    place = {"page": page.id, "image_sha256": page.image_sha256, "line": line.id, "start": 0, "end": 1}
+    good = {**place, "old": "I", "text": "1", "by": "Ada"}
+    (tmp_path / "c.json").write_text(json.dumps([good]), encoding="utf-8")
     result = run("apply", tmp_path / "list", tmp_path / "c.json", "--out", tmp_path / "done", *profile)
     assert result.exit_code == 0, result.output
+    others = [{**good, "image_sha256": "0" * 64}, {**good, "start": 2, "end": 5, "old": "cup"}]
+    (tmp_path / "c.json").write_text(json.dumps([good, *others]), encoding="utf-8")
+    result = run("apply", tmp_path / "list", tmp_path / "c.json", "--out", tmp_path / "done", *profile)
+    assert result.exit_code == InputError.exit_code
+    assert "is for another photograph" in result.stderr
+    assert "is for another text: “cap” stands there" in result.stderr
+    assert "1 corrections on 1 pages" in result.stdout  # the good one is applied all the same
     after = load_page((tmp_path / "done" / "prescription.jpg.json").read_text(encoding="utf-8"))
     dose = next(r.get("dose") for r in after.records if r.get("dose") is not None)
     assert dose.text == "1 cap"  # understood anew
     assert (tmp_path / "done" / "training.jsonl").is_file()
+
+
+def test_corrected_pages_do_not_mix_with_a_review(tmp_path: Path) -> None:
+    run("transcribe", SAMPLES / "note_zh.jpg", "--review", tmp_path, *ALONE)
+    before = sorted(tmp_path.iterdir())
+    (tmp_path.parent / "c.json").write_text("[]", encoding="utf-8")
+    error = run("apply", tmp_path, tmp_path.parent / "c.json", "--out", tmp_path).exception
+    assert isinstance(error, ConfigError)
+    assert "holds a review" in str(error)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_quiet_and_verbose_stand_before_or_after_the_command(caplog: pytest.LogCaptureFixture) -> None:
+    sample = (SAMPLES / "forecast_gap.png", *ALONE)
+    for arguments in (("-q", "transcribe", *sample), ("transcribe", *sample, "--quiet"), ("transcribe", "-q", *sample)):
+        result = run(*arguments)
+        assert (result.stdout, result.stderr, result.exit_code) == ("明天气温会降到□度\n", "", 0)
+    caplog.clear()
+    run("transcribe", *sample, "-v")
+    assert any("took" in record.getMessage() for record in caplog.records)
+    assert run("transcribe", *sample).stderr  # the next call says what there is to say again
+
+
+def test_standard_input_is_read_once() -> None:
+    content = (SAMPLES / "forecast_gap.png").read_bytes()
+    error = RUNNER.invoke(cli.app, ["transcribe", "-", "-", *ALONE], input=content).exception
+    assert isinstance(error, ConfigError)
+    assert "twice" in str(error)
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_pipe_that_is_closed_costs_no_review_and_no_traceback(tmp_path: Path, closed: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    sample = str(SAMPLES / "forecast_gap.png")
+    call = [sys.executable, "-m", "fusion.cli", "transcribe", sample, "--review", str(tmp_path / "look"), *ALONE]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {closed: write}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(call, env=environment, cwd=SAMPLES.parent.parent, timeout=120, check=False, **streams)
+    os.close(write)
+    assert done.returncode == 0
+    assert b"Error" not in (done.stderr or b"")
+    assert (tmp_path / "look" / "review.html").is_file()
 
 
 def test_the_smaller_the_risk_the_more_needs_a_look() -> None:

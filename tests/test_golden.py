@@ -16,7 +16,7 @@ import pytest
 from eval.datasets import load_split
 from fusion.config import load_config
 from fusion.engine import Engine
-from fusion.output import page_cer
+from fusion.output.compare import page_cer
 from fusion.page import GAP, Page
 from fusion.review import review
 

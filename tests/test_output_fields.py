@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from fusion import output
 from fusion.domain import homework, prescription
 from fusion.errors import InputError
+from fusion.output.fhir import medication_requests
 from fusion.output.review import (
     COLUMNS,
     Correction,
@@ -28,6 +28,8 @@ from fusion.output.review import (
     review_csv,
     training_rows,
 )
+from fusion.output.table import records_csv
+from fusion.output.tei import tei_document
 from fusion.page import Candidate, Failure, Line, Page, Place, Span
 from fusion.records import load_page
 from fusion.review import Review, review
@@ -54,7 +56,7 @@ def nothing_empty(value: object) -> bool:
 
 
 def test_medications_are_fhir_r4() -> None:
-    bundle = json.loads(output.medication_requests([understood(RX)]))
+    bundle = json.loads(medication_requests([understood(RX)]))
     assert (bundle["resourceType"], bundle["type"]) == ("Bundle", "collection")
     first, second = (entry["resource"] for entry in bundle["entry"])
     assert nothing_empty(bundle)
@@ -77,7 +79,7 @@ def test_medications_are_fhir_r4() -> None:
 
 
 def test_what_could_not_be_parsed_stays_text_in_fhir() -> None:
-    (entry,) = json.loads(output.medication_requests([understood(page("1. Napa 500 mg", "I tab bid"))]))["entry"]
+    (entry,) = json.loads(medication_requests([understood(page("1. Napa 500 mg", "I tab bid"))]))["entry"]
     dosage = entry["resource"]["dosageInstruction"][0]
     assert dosage["text"] == "I tab bid"
     assert "doseAndRate" not in dosage
@@ -85,11 +87,11 @@ def test_what_could_not_be_parsed_stays_text_in_fhir() -> None:
 
 
 def test_a_page_without_drugs_is_an_empty_collection() -> None:
-    assert json.loads(output.medication_requests([page("hello")])) == {"resourceType": "Bundle", "type": "collection"}
+    assert json.loads(medication_requests([page("hello")])) == {"resourceType": "Bundle", "type": "collection"}
 
 
 def test_records_are_rows_of_csv() -> None:
-    rows = list(csv.DictReader(io.StringIO(output.records_csv([understood(RX)]))))
+    rows = list(csv.DictReader(io.StringIO(records_csv([understood(RX)]))))
     assert [(row["drug"], row["strength"], row["dose"], row["frequency"]) for row in rows] == [
         ("Amoxicillin", "500 mg", "1 cap", "tid"),
         ("Napa", "120 mg/5 ml", "5 ml", "q8h"),
@@ -99,8 +101,8 @@ def test_records_are_rows_of_csv() -> None:
 
 
 def test_columns_are_the_same_whatever_is_on_the_pages_and_lines_stand_for_a_page_without_records() -> None:
-    header, *rows = csv.reader(io.StringIO(output.records_csv([understood(RX), page("hello", "you")])))
-    assert header == next(csv.reader(io.StringIO(output.records_csv([]))))
+    header, *rows = csv.reader(io.StringIO(records_csv([understood(RX), page("hello", "you")])))
+    assert header == next(csv.reader(io.StringIO(records_csv([]))))
     assert [row[1] for row in rows] == ["medication", "medication", "line", "line"]
     assert [row[header.index("text")] for row in rows[2:]] == ["hello", "you"]
 
@@ -108,23 +110,23 @@ def test_columns_are_the_same_whatever_is_on_the_pages_and_lines_stand_for_a_pag
 def test_a_check_inside_a_field_goes_with_its_record() -> None:
     made = understood(page("1. Napa 5.0 mg", "1 tab bid"))
     assert "trailing_zero" in {check.kind for check in made.checks}
-    (rows,) = csv.DictReader(io.StringIO(output.records_csv([made])))
+    (rows,) = csv.DictReader(io.StringIO(records_csv([made])))
     assert "trailing_zero" in rows["checks"]
-    (entry,) = json.loads(output.medication_requests([made]))["entry"]
+    (entry,) = json.loads(medication_requests([made]))["entry"]
     assert any("trailing_zero" in e.get("valueString", "") for e in entry["resource"]["extension"])
 
 
 def test_no_two_medications_share_an_id() -> None:
     pages = [understood(RX), replace(understood(RX), id="b/scan.jpg")]
-    entries = json.loads(output.medication_requests(pages))["entry"]
+    entries = json.loads(medication_requests(pages))["entry"]
     assert len({entry["fullUrl"] for entry in entries}) == len(entries) == 4
-    assert json.loads(output.medication_requests(pages))["entry"] == entries  # read again, the same ids
+    assert json.loads(medication_requests(pages))["entry"] == entries  # read again, the same ids
 
 
 def test_a_cell_that_looks_like_a_formula_is_text() -> None:
     made = page("-3+5=2")
     made = replace(made, records=homework.exercises(made))
-    (row,) = csv.DictReader(io.StringIO(output.records_csv([made])))
+    (row,) = csv.DictReader(io.StringIO(records_csv([made])))
     assert row["sum"] == "'-3+5=2"
     assert row["holds"] == "yes"
 
@@ -143,7 +145,7 @@ def test_tei_tells_what_is_struck_out_added_doubtful_and_supplied() -> None:
         Span("□□", "gap", None, "x", extent=2),
         Span("5", "supplied", 0.4, "x", extent=1),
     )
-    root = ET.fromstring(output.tei_document(page(spans)))
+    root = ET.fromstring(tei_document(page(spans)))
     body = root.find(f"{TEI}text/{TEI}body/{TEI}ab")
     assert body is not None
     found = [(child.tag.removeprefix(TEI), child.text) for child in body]
@@ -154,9 +156,9 @@ def test_tei_tells_what_is_struck_out_added_doubtful_and_supplied() -> None:
 @settings(deadline=None, max_examples=40)
 @given(pages())
 def test_any_page_is_well_formed_tei_fhir_and_csv(made: Page) -> None:
-    ET.fromstring(output.tei_document(made))
-    assert nothing_empty(json.loads(output.medication_requests([made])))
-    assert list(csv.reader(io.StringIO(output.records_csv([made]))))
+    ET.fromstring(tei_document(made))
+    assert nothing_empty(json.loads(medication_requests([made])))
+    assert list(csv.reader(io.StringIO(records_csv([made]))))
 
 
 # --- review -------------------------------------------------------------------------------------------------------
@@ -224,13 +226,17 @@ def test_the_list_is_a_page_a_table_the_pages_and_a_crop_a_line(tmp_path: Path) 
     assert (found.flagged, found.total) == (5, 9)
     assert {path.name for path in tmp_path.iterdir()} == {"review.html", "review.csv", "pages.jsonl", "crops"}
     rows = rows_of((tmp_path / "review.csv").read_text(encoding="utf-8-sig"))
-    assert [row["line"] for row in rows] == ["l002", "l002", "l002", "l000"]
+    assert [row["line"] for row in rows] == ["l002", "l002", "l002", "l003", "l000"]
     assert [crop["line"] for crop in crops_of(tmp_path)] == ["l000", "l002", "l003"]  # the unread line, too
     assert load_page((tmp_path / "pages.jsonl").read_text(encoding="utf-8")) == made
     html = (tmp_path / "review.html").read_text(encoding="utf-8")
-    assert html.count("<article") == 4
-    assert html.count("data:image/jpeg") == 4
-    assert "5 of 9 stretches need a look" in html
+    assert html.count("<article") == 5
+    assert html.count("data:image/jpeg") == 5
+    assert "5 of 9 stretches need a look, and 1 line that nobody read" in html
+    unread = next(card for card in html.split("<article") if 'data-line="l003"' in card)
+    assert "a line that nobody could read" in unread
+    assert "<input" in unread
+    assert "<button" not in unread  # there is nothing to choose from
     assert not re.search(r"(?:src|href)=\"(?!data:)", html)  # works with the network off
     assert 'data-text="dun"' in html
 
@@ -271,7 +277,15 @@ def saved(folder: Path, *rows: dict[str, Any]) -> Path:
 
 
 def row(made: Page, line: str, start: int, end: int, text: str) -> dict[str, Any]:
-    return {"page": made.id, "line": line, "start": start, "end": end, "text": text, "by": "Ada, 2026-11-26"}
+    old = next((one.text for one in made.lines if one.id == line), "")[start:end]
+    place = {"page": made.id, "image_sha256": made.image_sha256, "line": line, "start": start, "end": end}
+    return {**place, "old": old, "text": text, "by": "Ada, 2026-11-26"}
+
+
+def applied(folder: Path, corrections: list[Correction]) -> Page:
+    (page,), refused = corrected(folder, corrections)
+    assert refused == []
+    return page
 
 
 def test_corrections_become_human_spans_and_readings_stay(tmp_path: Path) -> None:
@@ -280,7 +294,7 @@ def test_corrections_become_human_spans_and_readings_stay(tmp_path: Path) -> Non
     path = saved(
         tmp_path, row(made, "l000", 3, 6, "dun"), row(made, "l002", 0, 2, "服用药"), row(made, "l002", 3, 4, "1")
     )
-    (page,) = corrected(tmp_path, read_corrections(path, "nobody"))
+    page = applied(tmp_path, read_corrections(path, "nobody"))
     assert [line.text for line in page.lines] == ["so dun", "all is well", "服用药 1 片"]
     human = [span for line in page.lines for span in line.spans if span.source == "human"]
     assert [(span.text, span.confidence, span.by) for span in human] == [
@@ -297,7 +311,7 @@ def test_a_table_filled_in_is_as_good(tmp_path: Path) -> None:
     written(tmp_path, (made, photo()))
     table = (tmp_path / "review.csv").read_text(encoding="utf-8-sig")
     (tmp_path / "filled.csv").write_text(table.replace(",dim,,", ",dim,'-dun,"), encoding="utf-8")
-    (page,) = corrected(tmp_path, read_corrections(tmp_path / "filled.csv", "Ada"))
+    page = applied(tmp_path, read_corrections(tmp_path / "filled.csv", "Ada"))
     assert page.lines[0].text == "so -dun"
     assert [span.by for span in page.lines[0].spans if span.source == "human"] == ["Ada"]
 
@@ -306,12 +320,12 @@ def test_only_lines_that_are_settled_teach(tmp_path: Path) -> None:
     made = doubtful()
     written(tmp_path, (made, photo()))
     path = saved(tmp_path, row(made, "l000", 3, 6, "dun"), row(made, "l002", 0, 2, "服药"))  # the rest of l002 is open
-    (page,) = corrected(tmp_path, read_corrections(path, ""))
+    page = applied(tmp_path, read_corrections(path, ""))
     (taught,) = [json.loads(one) for one in training_rows(tmp_path, [page]).splitlines()]
     assert taught["text"] == "so dun"
     assert Path(taught["image"]).is_file()
     illegible = [Correction(**row(made, "l000", 3, 6, "□"))]
-    assert training_rows(tmp_path, list(corrected(tmp_path, illegible))) == ""
+    assert training_rows(tmp_path, [applied(tmp_path, illegible)]) == ""
 
 
 @pytest.mark.parametrize(("start", "end"), [(3, 6), (4, 5), (0, 4), (5, 6)])
@@ -319,26 +333,47 @@ def test_corrections_that_overlap_are_refused(tmp_path: Path, start: int, end: i
     made = doubtful()
     written(tmp_path, (made, None))
     two = [Correction(**row(made, "l000", 3, 6, "dun")), Correction(**row(made, "l000", start, end, "x"))]
-    with pytest.raises(InputError, match="overlap"):
-        list(corrected(tmp_path, two))
+    (after,), refused = corrected(tmp_path, two)
+    assert after.lines == made.lines
+    assert len(refused) == 2
+    assert all("overlaps" in str(error) for error in refused)
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"page": "other.png"}, "no page of this review"),
+        ({"image_sha256": "1" * 64}, "for another photograph"),
+        ({"old": "dum"}, "for another text: “dim” stands there"),
         ({"line": "l009"}, "no stretch 3:6 on line l009"),
         ({"end": 99}, "no stretch 3:99"),
         ({"start": 6}, "no extent"),
         ({"text": "a\nb"}, "line break"),
     ],
 )
-def test_a_correction_of_something_else_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+def test_a_correction_of_something_else_is_named_and_the_others_are_applied(
+    tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
     made = doubtful()
     written(tmp_path, (made, None))
-    wrong = [Correction(**(row(made, "l000", 3, 6, "dun") | change))]
-    with pytest.raises(InputError, match=named):
-        list(corrected(tmp_path, wrong))
+    wrong = Correction(**(row(made, "l000", 3, 6, "dun") | change))
+    (after,), (error,) = corrected(tmp_path, [wrong, Correction(**row(made, "l002", 3, 4, "1"))])
+    assert named in str(error)
+    assert [line.text for line in after.lines] == ["so dim", "all is well", "服药 1 片"]
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_what_a_person_reads_on_an_unread_line_is_its_text_and_teaches(tmp_path: Path, text: str) -> None:
+    made = page((Span("all is well", "agreed", 0.999, "agreed"),))
+    blank = (Span(" ", "ocr", 0.9, "x"),) if text else ()
+    lost = Line("l001", made.lines[0].polygon, 1, spans=blank, failures=(Failure("ocr", "empty", "nothing"),))
+    made = replace(made, lines=(*made.lines, lost))
+    written(tmp_path, (made, photo()))
+    after = applied(tmp_path, [Correction(**row(made, "l001", 0, len(text), "take 5 mg"))])
+    assert [line.text for line in after.lines] == ["all is well", "take 5 mg"]
+    assert [span.source for span in after.lines[1].spans] == ["human"]
+    assert review(after, 0.05).items == ()
+    assert json.loads(training_rows(tmp_path, [after]))["text"] == "take 5 mg"
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"page": 1}]', "\xff"])
@@ -348,7 +383,7 @@ def test_what_holds_no_corrections_is_named(tmp_path: Path, content: str) -> Non
     with pytest.raises(InputError, match=r"c\.json"):
         read_corrections(tmp_path / "c.json", "")
     with pytest.raises(InputError, match="holds no pages"):
-        list(corrected(tmp_path, []))
+        corrected(tmp_path, [])
 
 
 @settings(deadline=None, max_examples=60)

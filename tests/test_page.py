@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,7 +25,6 @@ from fusion.page import (
     Position,
     Reading,
     Recipe,
-    RunManifest,
     Source,
     Span,
     Token,
@@ -159,7 +159,6 @@ def test_a_line_has_spans_or_says_why_not() -> None:
         Finding("blur", 1.0, 2.0, "m"),
         line(span("a")),
         Page("p", "0", 1, 1),
-        RunManifest("h", {}, "", "", {}),
     ],
     ids=lambda thing: type(thing).__name__,
 )
@@ -168,6 +167,24 @@ def test_everything_is_frozen_and_slotted(thing: object) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(thing, name, "changed")
     assert not hasattr(thing, "__dict__")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"id": ""}, "id"),
+        ({"width": 0}, "0 x 1 px"),
+        ({"height": -1}, "1 x -1 px"),
+        ({"angle": math.nan}, "angle"),
+        ({"max_error": 5.0}, "max_error"),
+        ({"max_error": 0.0}, "max_error"),
+        ({"lines": (Line("", POLYGON, 0, failures=(LOST,)),)}, "line ids"),
+        ({"lines": (line(span("a")), line(span("b")))}, "line ids"),
+    ],
+)
+def test_a_page_refuses_numbers_and_ids_that_mean_nothing(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Page(**({"id": "p", "image_sha256": "0", "width": 1, "height": 1} | wrong))
 
 
 # --- texts --------------------------------------------------------------------------------------------------------
@@ -182,7 +199,8 @@ def test_the_three_texts_of_a_line_with_a_supplied_digit() -> None:
 
 
 def test_the_three_texts_of_a_page_are_its_lines_in_order() -> None:
-    page = Page("p", "0", 1, 1, lines=(FORECAST, line(span("b")), line()))
+    second, third = dataclasses.replace(line(span("b")), id="l001"), dataclasses.replace(line(), id="l002")
+    page = Page("p", "0", 1, 1, lines=(FORECAST, second, third))
     assert page.text == "明天气温会降到5度\nb\n"
     assert page.diplomatic == "明天气温会降到□度\nb\n"
     assert page.marked == "明天气温会降到[5]度\nb\n"
@@ -278,7 +296,7 @@ def test_nobody_asked_is_no_trouble(kind: str) -> None:
     assert spared.troubles == ()
     assert failed.troubles == (asked,)
     assert Page("p", "0", 1, 1, lines=(spared,)).unasked
-    assert not Page("p", "0", 1, 1, lines=(spared, line(span("b")))).unasked
+    assert not Page("p", "0", 1, 1, lines=(spared, dataclasses.replace(line(span("b")), id="l001"))).unasked
     assert not Page("p", "0", 1, 1).unasked
 
 

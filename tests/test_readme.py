@@ -30,7 +30,7 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize(("command", "output"), EXAMPLES, ids=[command for command, _ in EXAMPLES])
 def test_an_example_prints_what_the_readme_shows(command: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
     result = CliRunner().invoke(cli.app, shlex.split(command)[1:])
     assert result.stdout.rstrip("\n") == output
 

@@ -24,7 +24,7 @@ from fusion.page import (
     is_ideograph,
     stretches,
 )
-from fusion.review import ALWAYS, COSTS, NOTHING, SACRED, UNREAD, Item, Review, judge, review
+from fusion.review import ALWAYS, COSTS, NOTHING, SACRED, UNREAD, UNREAD_LINE, Item, Review, judge, review
 from tests.made_pages import page
 from tests.strategies import pages
 
@@ -213,6 +213,14 @@ def test_only_lines_with_something_to_look_at_and_unread_ones_are_named() -> Non
     found = review(replace(made, lines=(*made.lines, empty, blank)), 0.05)
     assert found.lines == {("made.png", "l001"), ("made.png", "l003"), ("made.png", "l004")}
     assert (found.flagged, found.total) == (1, 4)
+    assert [(item.line, item.text, item.start, item.end, item.units) for item in found.items] == [
+        ("l003", "", 0, 0, 0),
+        ("l004", " ", 0, 1, 0),
+        ("l001", "unsure", 0, 6, 1),
+    ]
+    assert found.items[0].reasons == (UNREAD_LINE,)
+    assert found.items[0].polygon == empty.polygon
+    assert str(found) == "1 of 4 stretches need a look, and 2 lines that nobody read"
 
 
 def test_reviews_of_several_pages_add_up() -> None:
@@ -226,7 +234,7 @@ def test_reviews_of_several_pages_add_up() -> None:
 
 
 def test_nothing_is_flagged_where_all_is_sure() -> None:
-    assert review(page((sure("all is well"),)), 0.05) == Review((), 3, frozenset())
+    assert review(page((sure("all is well"),)), 0.05) == Review((), 3)
     assert review(page(), 0.05) == NOTHING
 
 
@@ -236,9 +244,13 @@ def test_items_are_stretches_of_their_lines(made: Page, max_error: float) -> Non
     found = review(made, max_error)
     texts = {line.id: line.text for line in made.lines}
     for item in found.items:
-        assert item.page == made.id
+        assert (item.page, item.image_sha256) == (made.id, made.image_sha256)
         assert (item.page, item.line) in found.lines
         assert item.text == texts[item.line][item.start : item.end]
+        if item.units == 0:
+            assert item.text == texts[item.line]
+            assert not item.text.strip()
+            continue
         assert not any(character.isspace() for character in item.text)
         assert item.reasons[-1].startswith("chance of a mistake: ")
         inside = [pair for pair in stretches(texts[item.line]) if item.start <= pair[0] and pair[1] <= item.end]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,59 @@ def test_a_line_comes_back_as_it_was(text: str, other: str) -> None:
     assert back.look.score_cased(texts) == one.look.score_cased(texts)
     assert back.line.ink.quality == one.line.ink.quality
     assert back.line.ink.place(text) == one.line.ink.place(text)
+
+
+def evidence_of(*lines: Seen) -> Evidence:
+    return Evidence("a.png", "0" * 64, 90, 70, 0.0, np.eye(3), lines=lines)
+
+
+def changed(content: bytes, head: dict[str, Any], arrays: dict[str, Any]) -> bytes:
+    """A record with some of its values replaced; `lines.` names a value of its first line."""
+    with np.load(io.BytesIO(content)) as stored:
+        kept = {key: stored[key] for key in stored.files}
+    record = json.loads(kept["head"].tobytes())
+    for key, value in head.items():
+        place, _, name = key.rpartition(".")
+        (record["lines"][0] if place else record)[name] = value
+    kept["head"] = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **kept | arrays)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("head", "arrays", "named"),
+    [
+        ({"width": 0}, {}, "is no record"),
+        ({"angle": float("nan")}, {}, "a number is NaN"),
+        ({"angle": float("inf")}, {}, "is no record"),
+        ({"id": ""}, {}, "is no record"),
+        ({"lines.scores": {"a": float("nan")}}, {}, "a number is NaN"),
+        ({"lines.polygon": [[0, float("inf")]]}, {}, "is no record"),
+        ({}, {"transform": np.arange(9.0)}, "homography"),
+        ({}, {"transform": np.eye(4)}, "homography"),
+        ({}, {"transform": np.full((3, 3), np.nan)}, "homography"),
+        ({}, {"l0.ink.0.values": np.nan}, "probability"),
+        ({}, {"l0.ink.0.values": -0.1}, "probability"),
+        ({}, {"l0.ink.0.values": 1.5}, "probability"),
+        ({}, {"l0.ink.0.columns": -1}, "column number"),
+        ({}, {"l0.ink.0.rows": -1}, "is no record"),
+    ],
+)
+def test_impossible_values_of_a_well_formed_record_are_refused(
+    head: dict[str, Any], arrays: dict[str, Any], named: str
+) -> None:
+    content = dump_evidence(evidence_of(seen("ab", "b1")))
+    assert load_evidence(changed(content, {}, {})).lines[0].readings
+    with np.load(io.BytesIO(content)) as stored:
+        like = {key: np.full(stored[key].shape, value) for key, value in arrays.items() if np.isscalar(value)}
+    with pytest.raises(InputError, match=named):
+        load_evidence(changed(content, head, arrays | like))
+
+
+def test_two_lines_of_one_id_are_refused() -> None:
+    with pytest.raises(InputError, match="two lines"):
+        load_evidence(dump_evidence(evidence_of(seen("ab", "b1"), seen("c", "c"))))
 
 
 @pytest.mark.live

@@ -1,11 +1,8 @@
-"""OCR-only against fused: what fusion changed, line by line, and what that was worth where the truth is known.
-
-Knows strings, their differences and the character error rate. Derives everything from a `Page`; draws nothing (see
-`console` and `report`) and decides nothing.
-"""
+"""OCR-only against fused: what fusion changed, line by line, and what that was worth where the truth is known."""
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +11,7 @@ from dataclasses import dataclass
 import regex
 from rapidfuzz.distance import Levenshtein
 
-from fusion.page import Failure, Page, Reading, Source, Span
+from fusion.page import Line, Page, Source, Span
 
 _CLUSTER = regex.compile(r"\X")
 
@@ -24,39 +21,38 @@ class Comparison:
     """One line as each reader saw it and as it was decided.
 
     Attributes:
-        page_id, line_id: which line.
+        line: which one.
         number: place in the reading order, from 1.
-        ocr: the OCR's reading, or None when there is none; "" is a reading of nothing.
-        vlm: the second reader's readings, in the order they were made.
-        labels: how each of `vlm` was made: its prompt, or the model when no prompt is known.
-        fused: the decided text, supplied text included.
         reference: what is on the paper according to a person, or None when unknown.
-        spans: the decisions behind `fused`.
-        failures: what was asked and did not deliver.
-        confidence: of the weakest span, or None when unknown.
     """
 
-    page_id: str
-    line_id: str
+    line: Line
     number: int
-    ocr: str | None
-    vlm: tuple[str, ...]
-    labels: tuple[str, ...]
-    fused: str
     reference: str | None
-    spans: tuple[Span, ...]
-    failures: tuple[Failure, ...]
-    confidence: float | None
+
+    @property
+    def ocr(self) -> str | None:
+        """The OCR's reading, or None when there is none; "" is a reading of nothing."""
+        return next((reading.text for reading in self.line.readings if reading.source == "ocr"), None)
+
+    @property
+    def vlm(self) -> tuple[tuple[str, str], ...]:
+        """The second reader's readings in the order they were made: how (its prompt, or the model), and the text."""
+        return tuple(
+            ((reading.recipe.prompt_id or "").partition("@")[0] or reading.recipe.model or "VLM", reading.text)
+            for reading in self.line.readings
+            if reading.source == "vlm"
+        )
 
     @property
     def changed(self) -> bool:
         """Whether fusion says something else than the OCR alone; without an OCR reading, whether it says anything."""
-        return (self.ocr or "") != self.fused
+        return (self.ocr or "") != self.line.text
 
     @property
     def sources(self) -> Counter[Source]:
         """Spans per source."""
-        return Counter(span.source for span in self.spans)
+        return Counter(span.source for span in self.line.spans)
 
 
 def compare_page(page: Page, reference: str | None = None) -> tuple[Comparison, ...]:
@@ -65,42 +61,18 @@ def compare_page(page: Page, reference: str | None = None) -> tuple[Comparison, 
     Args:
         page: what was read.
         reference: transcription by a person, rows separated by newlines. A row is set beside a line only when there
-            are as many rows (blank ones aside) as lines; otherwise nobody knows which belongs to which, and only the
-            page as a whole can be measured (`page_cer`).
+            are as many rows (blank ones aside) as lines; otherwise only the page as a whole can be measured
+            (`page_cer`).
     """
     rows = [row.strip() for row in unicodedata.normalize("NFC", reference or "").splitlines() if row.strip()]
-    paired = len(rows) == len(page.lines)
-    made = []
-    for n, line in enumerate(page.lines):
-        ocr = next((reading.text for reading in line.readings if reading.source == "ocr"), None)
-        others = [reading for reading in line.readings if reading.source == "vlm"]
-        made.append(
-            Comparison(
-                page_id=page.id,
-                line_id=line.id,
-                number=n + 1,
-                ocr=ocr,
-                vlm=tuple(reading.text for reading in others),
-                labels=tuple(_label(reading) for reading in others),
-                fused=line.text,
-                reference=rows[n] if paired else None,
-                spans=line.spans,
-                failures=line.troubles,
-                confidence=line.confidence,
-            )
-        )
-    return tuple(made)
-
-
-def _label(reading: Reading) -> str:
-    prompt = (reading.recipe.prompt_id or "").partition("@")[0]
-    return prompt or reading.recipe.model or "VLM"
+    paired = rows if len(rows) == len(page.lines) else [None] * len(page.lines)
+    return tuple(Comparison(line, n, row) for n, (line, row) in enumerate(zip(page.lines, paired, strict=True), 1))
 
 
 def differing(text: str, other: str) -> list[tuple[str, bool]]:
     """A text in runs, each with whether it differs from `other`; together they are the text.
 
-    What only `other` has does not show here: it shows in `differing(other, text)`.
+    What only `other` has shows in `differing(other, text)`.
 
     >>> differing("第二步", "第2步")
     [('第', False), ('二', True), ('步', False)]
@@ -114,24 +86,20 @@ def differing(text: str, other: str) -> list[tuple[str, bool]]:
     return [("".join(own[start:end]), tag != "equal") for tag, start, end in ranges if start < end]
 
 
-def fused_runs(spans: Sequence[Span], ocr: str | None) -> list[list[tuple[str, bool]]]:
-    """For each span its text in runs, each with whether it differs from the OCR's reading.
+def fused_runs(spans: Sequence[Span], ocr: str | None) -> list[tuple[Span, list[tuple[str, bool]]]]:
+    """Each span with its text in runs, each run with whether it differs from the OCR's reading.
 
     Spans may cut a grapheme cluster in two (a mark decided apart from its letter), so this counts in code points.
     """
     flags = [new for run, new in differing("".join(span.text for span in spans), ocr or "") for _ in run]
-    runs: list[list[tuple[str, bool]]] = []
+    found = []
     start = 0
     for span in spans:
-        pieces: list[tuple[str, bool]] = []
-        for character, new in zip(span.text, flags[start : start + len(span.text)], strict=True):
-            if pieces and pieces[-1][1] == new:
-                pieces[-1] = (pieces[-1][0] + character, new)
-            else:
-                pieces.append((character, new))
-        runs.append(pieces)
+        characters = zip(span.text, flags[start : start + len(span.text)], strict=True)
+        groups = itertools.groupby(characters, key=lambda pair: pair[1])
+        found.append((span, [("".join(character for character, _ in group), new) for new, group in groups]))
         start += len(span.text)
-    return runs
+    return found
 
 
 # --- character error rate ------------------------------------------------------------------------------------------
@@ -164,7 +132,6 @@ class Errors:
     length: int = 0
 
     def __add__(self, other: Errors) -> Errors:
-        """Pool: rates are never averaged."""
         return Errors(self.ocr + other.ocr, self.fused + other.fused, self.length + other.length)
 
 
@@ -174,12 +141,7 @@ def page_cer(page: Page, reference: str) -> Errors:
     So a line that was cut in two costs nothing, and a line that was missed costs all its characters. Supplied text
     counts like any other; a `□` is right only where the reference has one.
     """
-    ocr = "\n".join(comparison.ocr or "" for comparison in compare_page(page))
-    true = _joined(reference)
-    ocr_edits, length = cer(true, _joined(ocr))
-    fused_edits, _ = cer(true, _joined(page.text))
+    ocr = " ".join(comparison.ocr or "" for comparison in compare_page(page))
+    true, ocr, fused = (" ".join(text.split()) for text in (reference, ocr, page.text))
+    (ocr_edits, length), (fused_edits, _) = cer(true, ocr), cer(true, fused)
     return Errors(ocr_edits, fused_edits, length)
-
-
-def _joined(text: str) -> str:
-    return " ".join(text.split())

@@ -1,16 +1,16 @@
-"""Pages in the formats that can be asked for by name, printed or written as files.
-
-Knows which format is written by which part of this room, and file names; knows no format itself.
-"""
+"""Pages in the formats that can be asked for by name, printed or written as files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.errors import ConfigError
+from fusion.output.fhir import medication_requests
+from fusion.output.table import records_csv
+from fusion.output.tei import tei_document
 from fusion.page import Page
 from fusion.records import dump_page
 
@@ -18,10 +18,36 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ENDINGS = {"json": ".json", "text": ".txt", "csv": ".csv", "fhir": ".fhir.json", "tei": ".tei.xml"}
-"""File name endings of the formats that are text."""
+ENDINGS = {
+    "json": ".json",
+    "text": ".txt",
+    "csv": ".csv",
+    "fhir": ".fhir.json",
+    "tei": ".tei.xml",
+    "overlay": ".overlay.png",
+}
+UNREAD = "[---]"
+"""A line of unknown length that nobody read, as the Leiden conventions write a lost line."""
 _LONGEST = 200
 """Bytes of a file name that are kept: file systems allow 255, and endings are added."""
+
+
+def plain(page: Page, *, diplomatic: bool = False) -> str:
+    """Transcript of a page, one row per line, in reading order.
+
+    Supplied text stands in square brackets, and a line that nobody read is `[---]`. With `diplomatic` there is only what
+    is on the paper: supplied text becomes `□` again.
+
+    >>> from fusion.page import Line, Span
+    >>> line = Line("l0", ((0, 0), (9, 0), (9, 9), (0, 9)), 0, spans=(
+    ...     Span("明天", "agreed", 0.9, "agreed"), Span("5", "supplied", 0.5, "context", extent=1)))
+    >>> page = Page("a.png", "00", 9, 9, lines=(line,))
+    >>> plain(page), plain(page, diplomatic=True)
+    ('明天[5]', '明天□')
+    """
+    if diplomatic:
+        return page.diplomatic
+    return "\n".join(line.marked if line.spans else UNREAD for line in page.lines)
 
 
 def as_text(pages: Sequence[Page], name: str, *, diplomatic: bool = False) -> str:
@@ -34,53 +60,38 @@ def as_text(pages: Sequence[Page], name: str, *, diplomatic: bool = False) -> st
         ConfigError: TEI of several pages, which is one document each.
     """
     if name == "tei" and len(pages) > 1:
-        raise ConfigError(
-            "--format tei", "is one document for each page, and there are several", "Give a folder: --out."
-        )
-    return _writers(diplomatic)[name](pages).rstrip("\r\n")
-
-
-def _writers(diplomatic: bool) -> dict[str, Callable[[Sequence[Page]], str]]:
-    from fusion.output import fhir, table, tei, text
-
-    def plain(pages: Sequence[Page]) -> str:
-        rows = [text.plain(page, diplomatic=diplomatic) for page in pages]
-        return (
-            rows[0] if len(rows) == 1 else "\n".join(f"== {p.id}\n{row}\n" for p, row in zip(pages, rows, strict=True))
-        )
-
-    return {
-        "text": plain,
-        "json": lambda pages: "".join(map(dump_page, pages)),
-        "csv": table.records_csv,
-        "fhir": fhir.medication_requests,
-        "tei": lambda pages: "".join(map(tei.tei_document, pages)),
+        problem = "is one document for each page, and there are several"
+        raise ConfigError("--format tei", problem, "Give a folder: --out.")
+    writers = {
+        "json": lambda: "".join(map(dump_page, pages)),
+        "csv": lambda: records_csv(pages),
+        "fhir": lambda: medication_requests(pages),
+        "tei": lambda: "".join(map(tei_document, pages)),
     }
+    if name in writers:
+        return writers[name]().rstrip("\r\n")
+    if len(pages) == 1:
+        return plain(pages[0], diplomatic=diplomatic).rstrip("\r\n")
+    return "\n".join(f"== {page.id}\n{plain(page, diplomatic=diplomatic)}\n" for page in pages).rstrip("\r\n")
 
 
 def write_page(
-    page: Page,
-    photo: NDArray[np.uint8] | None,
-    folder: Path,
-    stem: str,
-    formats: Sequence[str],
-    *,
-    diplomatic: bool = False,
-) -> Iterator[str]:
-    """Write one page in the wanted formats; yields the names of the files. Pages of one file are told by `.p1`, `.p2`."""
-    stem += f".p{page.id.rpartition('#')[2]}" if re.search(r"#\d+$", page.id) else ""
-    for name in formats:
-        if name != "overlay":
-            text = as_text([page], name, diplomatic=diplomatic) + "\n"
-            (folder / f"{stem}{ENDINGS[name]}").write_text(text, encoding="utf-8", newline="")
-            yield f"{stem}{ENDINGS[name]}"
-    if "overlay" in formats and photo is not None:
+    page: Page, photo: NDArray[np.uint8] | None, folder: Path, stem: str, name: str, *, diplomatic: bool = False
+) -> str:
+    """Write one page in one format; returns the name of the file. Pages of one input are told apart by `.p1`, `.p2`."""
+    number = re.search(r"#(\d+)$", page.id)
+    file = f"{stem}{f'.p{number[1]}' if number else ''}{ENDINGS[name]}"
+    if name != "overlay":
+        text = as_text([page], name, diplomatic=diplomatic) + "\n"
+        (folder / file).write_text(text, encoding="utf-8", newline="")
+    else:
         from PIL import Image
 
         from fusion.output.overlay import draw_overlay
 
-        Image.fromarray(draw_overlay(photo, page)).save(folder / f"{stem}.overlay.png")
-        yield f"{stem}.overlay.png"
+        assert photo is not None
+        Image.fromarray(draw_overlay(photo, page)).save(folder / file)
+    return file
 
 
 def stems(names: Sequence[str]) -> list[str]:

@@ -1,17 +1,18 @@
-"""How a source looks: one table, so that picture, terminal and report say the same thing the same way.
+"""How a source looks: one table, so that picture, terminal and report agree; and text made safe to show.
 
-Knows colours, letters and words for people. Colour is never the only signal: every source but `agreed` has its letter
-and its own underline. Does not know pages.
+Colour is never the only signal: every source but `agreed` has its letter and its own underline.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from fusion.page import Candidate, Source, Span
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 RGB = tuple[int, int, int]
 
@@ -43,41 +44,27 @@ class Mark:
     @property
     def rgb(self) -> RGB:
         """The colour as numbers from 0 to 255."""
-        return int(self.colour[1:3], 16), int(self.colour[3:5], 16), int(self.colour[5:7], 16)
+        red, green, blue = bytes.fromhex(self.colour[1:])
+        return red, green, blue
 
 
-_TABLE = (
+_EXPECTED = "taken from the list of expected words"
+_SUPPLIED = "NOT on the paper: completed from the context"
+_MARKS = (
     Mark("agreed", "", "agreed", "both readers read the same", "#1a7f37", "#57ab5a", "green", "none"),
     Mark("ocr", "O", "OCR", "taken from the OCR", "#0b62d6", "#6cb0ff", "blue", "solid 2px"),
     Mark("vlm", "V", "VLM", "taken from the vision-language model", "#b35900", "#f0a04b", "yellow", "dashed 2px"),
-    Mark(
-        "lexicon",
-        "L",
-        "lexicon",
-        "taken from the list of expected words",
-        "#8033b3",
-        "#c99bf2",
-        "magenta",
-        "dotted 3px",
-    ),
+    Mark("lexicon", "L", "lexicon", _EXPECTED, "#8033b3", "#c99bf2", "magenta", "dotted 3px"),
     Mark("human", "H", "human", "entered by a person", "#0f6e78", "#4fc1cc", "cyan", "double 1px"),
-    Mark(
-        "supplied",
-        "S",
-        "supplied",
-        "NOT on the paper: completed from the context",
-        "#c11f2d",
-        "#ff8b85",
-        "red",
-        "wavy 1px",
-    ),
+    Mark("supplied", "S", "supplied", _SUPPLIED, "#c11f2d", "#ff8b85", "red", "wavy 1px"),
     Mark("gap", "G", "gap", "ink that nobody can read", "#c11f2d", "#ff8b85", "red reverse", "none"),
 )
-MARKS: Mapping[Source, Mark] = MappingProxyType({mark.source: mark for mark in _TABLE})
+MARKS: dict[Source, Mark] = {mark.source: mark for mark in _MARKS}
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
-    r"""Text that is safe to show: control characters as pictures, direction overrides as their code.
+    r"""Text that is safe to show: control characters as pictures, direction overrides and lone surrogates as their code.
 
     A reading is whatever a model answered; an escape sequence must not move the cursor of a terminal, and a
     right-to-left override must not show a dose backwards.
@@ -85,19 +72,11 @@ def visible(text: str) -> str:
     >>> visible("5\x1b[31m mg")
     '5␛[31m mg'
     """
-    return "".join(_visible(character) for character in text)
+    return _UNSAFE.sub(lambda match: _picture(ord(match[0])), text)
 
 
-def _visible(character: str) -> str:
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in _DIRECTION:
-        return f"⟨U+{code:04X}⟩"
-    return character
-
-
-_DIRECTION = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+def _picture(code: int) -> str:
+    return chr(0x2400 + code) if code < 0x20 else f"⟨U+{code:04X}⟩"
 
 
 def percent(value: float | None) -> str:
@@ -111,11 +90,8 @@ def percent(value: float | None) -> str:
 
 def alternatives(candidates: tuple[Candidate, ...]) -> str:
     """Alternatives on one row, best first; an empty one means that nothing stands there."""
-    return ", ".join(f"{_quoted(item.text)} {percent(item.probability)}" for item in candidates)
-
-
-def _quoted(text: str) -> str:
-    return f"“{visible(text)}”" if text else "nothing"
+    texts = [f"“{visible(item.text)}”" if item.text else "nothing" for item in candidates]
+    return ", ".join(f"{text} {percent(item.probability)}" for text, item in zip(texts, candidates, strict=True))
 
 
 def describe(span: Span) -> str:
@@ -124,3 +100,14 @@ def describe(span: Span) -> str:
     if span.alternatives:
         parts.append(f"or {alternatives(span.alternatives)}")
     return " · ".join(parts)
+
+
+def template(name: str, **filters: Any) -> Template:
+    """A template of this folder, with autoescape on: a reading is whatever a model answered."""
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(visible=visible, percent=percent, **filters)
+    return environment.from_string((files("fusion.output") / name).read_text(encoding="utf-8"))

@@ -1,7 +1,4 @@
-"""The photograph with lines and spans drawn on it.
-
-Knows drawing. Where each thing sits and what it is comes from the `Page`; how a source looks comes from `marks`.
-"""
+"""The photograph with lines and spans drawn on it."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ from fusion.output.crops import photo_scale
 from fusion.output.marks import MARKS, RGB
 from fusion.page import Line, Page, Polygon, Span
 
+Corners = NDArray[np.float64]
+"""float64 (n, 2), px of the photograph."""
 _INK: RGB = (38, 42, 48)
 _FAINTEST, _STRONGEST = 0.08, 0.34
 """Opacity of a span of confidence 0 and 1. Under the strongest tint the ink must still be readable."""
@@ -39,9 +38,8 @@ def draw_overlay(photo: NDArray[np.uint8], page: Page) -> NDArray[np.uint8]:
     stroke = max(1, round(min(photo.shape[:2]) / 450))
     for line in page.lines:
         for span in line.spans:
-            if span.polygon is not None:
-                _draw_span(canvas, span, _scaled(span.polygon, *scale), stroke)
-        corners = _scaled(line.polygon, *scale)
+            _draw_span(canvas, span, _scaled(span.polygon or (), scale), stroke)
+        corners = _scaled(line.polygon, scale)
         if line.spans:
             _outline(canvas, corners, _INK, max(1, stroke // 2))
         else:
@@ -51,22 +49,22 @@ def draw_overlay(photo: NDArray[np.uint8], page: Page) -> NDArray[np.uint8]:
     return canvas
 
 
-def _scaled(polygon: Polygon, x: float, y: float) -> NDArray[np.float64]:
-    """float64 (n, 2) px of the photograph, kept near it: cv2 draws with 32-bit integers."""
-    return np.clip(np.array(polygon, dtype=np.float64).reshape(-1, 2) * (x, y), -1e5, 1e5)
+def _scaled(polygon: Polygon, scale: tuple[float, float]) -> Corners:
+    """Px of the photograph, kept near it: cv2 draws with 32-bit integers."""
+    return np.clip(np.array(polygon, dtype=np.float64).reshape(-1, 2) * scale, -1e5, 1e5)
 
 
-def _fixed(corners: NDArray[np.float64]) -> list[NDArray[np.int32]]:
+def _fixed(corners: Corners) -> list[NDArray[np.int32]]:
     return [np.round(corners * (1 << _SUBPIXEL)).astype(np.int32)]
 
 
-def _outline(canvas: NDArray[np.uint8], corners: NDArray[np.float64], colour: RGB, width: int) -> None:
+def _outline(canvas: NDArray[np.uint8], corners: Corners, colour: RGB, width: int) -> None:
     if len(corners):
         cv2.polylines(canvas, _fixed(corners), True, colour, width, cv2.LINE_AA, _SUBPIXEL)
 
 
-def _dashes(canvas: NDArray[np.uint8], corners: NDArray[np.float64], colour: RGB, width: int) -> None:
-    """Dashed outline: a line that was found and not read, or a span whose confidence nobody knows."""
+def _dashes(canvas: NDArray[np.uint8], corners: Corners, colour: RGB, width: int) -> None:
+    """Dashed outline: a line that was found and not read, or a span whose confidence is unknown."""
     dash = 6.0 * width
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         length = float(np.linalg.norm(end - start))
@@ -75,9 +73,9 @@ def _dashes(canvas: NDArray[np.uint8], corners: NDArray[np.float64], colour: RGB
             cv2.polylines(canvas, _fixed(piece), False, colour, width, cv2.LINE_AA, _SUBPIXEL)
 
 
-def _draw_span(canvas: NDArray[np.uint8], span: Span, corners: NDArray[np.float64], stroke: int) -> None:
+def _draw_span(canvas: NDArray[np.uint8], span: Span, corners: Corners, stroke: int) -> None:
     colour = MARKS[span.source].rgb
-    if span.source == "gap":
+    if span.source == "gap":  # no tint: it must not look like a reading
         _outline(canvas, corners, colour, 2 * stroke)
         return
     if span.source == "supplied":
@@ -90,13 +88,13 @@ def _draw_span(canvas: NDArray[np.uint8], span: Span, corners: NDArray[np.float6
         _outline(canvas, corners, colour, stroke)
 
 
-def _tint(canvas: NDArray[np.uint8], corners: NDArray[np.float64], colour: RGB, opacity: float, hatch: int = 0) -> None:
+def _tint(canvas: NDArray[np.uint8], corners: Corners, colour: RGB, opacity: float, hatch: int = 0) -> None:
     """Multiply a colour into a polygon, so that ink stays darker than its paper; with `hatch`, in diagonal stripes."""
     if not len(corners):
         return
-    height, width = canvas.shape[:2]
-    left, top = np.floor(np.clip(corners.min(axis=0), 0, (width, height))).astype(int)
-    right, bottom = np.ceil(np.clip(corners.max(axis=0) + 1, 0, (width, height))).astype(int)
+    limits = (canvas.shape[1], canvas.shape[0])
+    left, top = np.floor(np.clip(corners.min(axis=0), 0, limits)).astype(int)
+    right, bottom = np.ceil(np.clip(corners.max(axis=0) + 1, 0, limits)).astype(int)
     if left >= right or top >= bottom:
         return
     mask = np.zeros((bottom - top, right - left), np.uint8)
@@ -114,26 +112,22 @@ def _write_badges(canvas: NDArray[np.uint8], line: Line, scale: tuple[float, flo
     for span in line.spans:
         mark = MARKS[span.source]
         if mark.letter and span.polygon:
-            _badge(canvas, mark.letter, _scaled(span.polygon, *scale)[0], mark.rgb, (0.0, 1.0))
-    corners = _scaled(line.polygon, *scale)
+            _badge(canvas, mark.letter, _scaled(span.polygon, scale)[0], mark.rgb, (0.0, 1.0))
+    corners = _scaled(line.polygon, scale)
     if len(corners):
         middle = (corners[0] + corners[-1]) / 2 if len(corners) == 4 else corners[0]
-        colour = _INK if line.spans else MARKS["gap"].rgb
-        _badge(canvas, f"{line.order + 1}" + ("" if line.spans else "!"), middle, colour, (1.15, 0.5))
+        number, colour = (f"{line.order + 1}", _INK) if line.spans else (f"{line.order + 1}!", MARKS["gap"].rgb)
+        _badge(canvas, number, middle, colour, (1.15, 0.5))
 
 
-def _badge(
-    canvas: NDArray[np.uint8], text: str, at: NDArray[np.float64], colour: RGB, anchor: tuple[float, float]
-) -> None:
+def _badge(canvas: NDArray[np.uint8], text: str, at: Corners, colour: RGB, anchor: tuple[float, float]) -> None:
     """White text on a coloured tag; `anchor` is the point of the tag, as shares of its size, that sits at `at`."""
-    size = float(np.clip(min(canvas.shape[:2]) / 1400, 0.35, 1.6))
-    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, float(np.clip(min(canvas.shape[:2]) / 1400, 0.35, 1.6))
+    (width, height), below = cv2.getTextSize(text, font, size, 1)
     room = round(8 * size)
     wide, high = width + 2 * room, height + below + room
     left = int(np.clip(at[0] - anchor[0] * wide, 0, max(canvas.shape[1] - wide, 0)))
     top = int(np.clip(at[1] - anchor[1] * high, 0, max(canvas.shape[0] - high, 0)))
     cv2.rectangle(canvas, (left, top), (left + wide, top + high), colour, cv2.FILLED)
     place = (left + room, top + height + room // 2)
-    cv2.putText(
-        canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), max(1, round(2 * size)), cv2.LINE_AA
-    )
+    cv2.putText(canvas, text, place, font, size, (255, 255, 255), max(1, round(2 * size)), cv2.LINE_AA)

@@ -1,8 +1,8 @@
-"""The list a person works through: stretches that need a look, the most expensive first, and what becomes of the answers.
+"""The list a person works through: stretches that need a look, the most expensive first; and the corrections that come back.
 
 Written into a folder: `review.html` (one page that works with the network off: the stretch boxed in its crop, one-key
 choices or typing, export), `review.csv` with an empty column for the correction, a crop of each line in `crops/`, and the
-pages themselves (`pages.jsonl`), to which `apply` adds the corrections. Knows items of `review`; decides nothing.
+pages themselves (`pages.jsonl`), into which `corrected` puts the corrections.
 """
 
 from __future__ import annotations
@@ -12,36 +12,28 @@ import io
 import itertools
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fusion.errors import InputError
-from fusion.page import GAP, Page, Place
+from fusion.output.crops import at_most, crop_line, data_uri, photo_scale
+from fusion.output.marks import template
+from fusion.output.table import FORMULA
+from fusion.page import GAP, Line, Page, Place
 from fusion.records import dump_page, load_page
-from fusion.review import Item, Review, review
+from fusion.review import NOTHING, Item, Review, review
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-COLUMNS = (
-    "rank",
-    "page",
-    "line",
-    "start",
-    "end",
-    "text",
-    "correction",
-    "confidence",
-    "cost",
-    "reasons",
-    "alternatives",
-)
-HTML, CSV, PAGES, CROPS = "review.html", "review.csv", "pages.jsonl", "crops"
+_WHERE = ("rank", "page", "line", "start", "end")
+COLUMNS = (*_WHERE, "text", "correction", "confidence", "cost", "reasons", "alternatives", "image_sha256")
+PAGES = "pages.jsonl"
+CROPS = "crops/crops.jsonl"
 CHOICES = 9
 """Most one-key choices of a stretch."""
 _GUARD = "'"
@@ -52,31 +44,23 @@ class Correction(BaseModel):
     """What a person decided about one stretch.
 
     Attributes:
-        page: id of the page.
+        page, image_sha256: id of the page, and SHA-256 of its input.
         line: id of the line.
-        start: code points of the line's text, half-open.
-        end: see `start`.
+        start, end: code points of the line's text, half-open.
+        old: what the person saw there.
         text: what stands there; "" for nothing.
         by: who decided, and when.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     page: str
+    image_sha256: str
     line: str
     start: int
     end: int
+    old: str
     text: str
     by: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """An item with its pictures and the text around it; the photograph is no longer needed."""
-
-    item: Item
-    before: str
-    after: str
-    picture: str | None
 
 
 class ReviewList:
@@ -85,10 +69,11 @@ class ReviewList:
     def __init__(self, folder: Path) -> None:
         """`folder` is made if it is missing."""
         self._folder = folder
-        (folder / CROPS).mkdir(parents=True, exist_ok=True)
+        (folder / CROPS).parent.mkdir(parents=True, exist_ok=True)
         self._pages = (folder / PAGES).open("w", encoding="utf-8", newline="\n")
-        self._rows: list[_Row] = []
-        self._found = Review((), 0, frozenset())
+        self._index = (folder / CROPS).open("w", encoding="utf-8", newline="\n")
+        self._cards: list[tuple[Item, dict[str, Any]]] = []
+        self._found = NOTHING
         self._crops = 0
 
     def add(self, page: Page, photo: NDArray[np.uint8] | None) -> None:
@@ -97,68 +82,37 @@ class ReviewList:
         self._found += found
         self._pages.write(dump_page(page))
         lines = {line.id: line for line in page.lines}
+        flagged = found.lines
         for item in found.items:
-            text = lines[item.line].text
-            picture = _boxed(photo, page, item) if photo is not None else None
-            self._rows.append(_Row(item, text[: item.start], text[item.end :], picture))
-        if photo is not None:
-            self._write_crops(page, photo, {line for _, line in found.lines})
+            line = lines[item.line]
+            card = {"before": line.text[: item.start], "after": line.text[item.end :], "picture": None}
+            if photo is not None:
+                crop = crop_line(photo, line.polygon, photo_scale(photo, page), item.polygon)
+                card["picture"] = data_uri(at_most(crop, 1400, 260)) if crop.size else None
+            self._cards.append((item, asdict(item) | card | {"choices": _choices(item)}))
+        for line in page.lines:
+            if photo is not None and (page.id, line.id) in flagged:
+                self._write_crop(page, line, crop_line(photo, line.polygon, photo_scale(photo, page)))
 
     def close(self) -> Review:
         """Write the list; returns what stands on it."""
         self._pages.close()
-        rows = sorted(self._rows, key=lambda row: -row.item.expected_cost)
-        (self._folder / CSV).write_text(review_csv([row.item for row in rows]), encoding="utf-8-sig", newline="")
-        (self._folder / HTML).write_text(_html(rows, self._found), encoding="utf-8")
+        self._index.close()
+        self._cards.sort(key=lambda card: -card[0].expected_cost)
+        table = review_csv([item for item, _ in self._cards])
+        (self._folder / "review.csv").write_text(table, encoding="utf-8-sig", newline="")
+        html = template("review.html").render(items=[card for _, card in self._cards], found=self._found)
+        (self._folder / "review.html").write_text(html, encoding="utf-8")
         return self._found
 
-    def _write_crops(self, page: Page, photo: NDArray[np.uint8], wanted: set[str]) -> None:
-        """A crop of each line that is wanted, named so that `apply` finds it."""
-        from PIL import Image
-
-        from fusion.output.crops import crop_line, photo_scale
-
-        scale = photo_scale(photo, page)
-        with (self._folder / CROPS / "crops.jsonl").open("a" if self._crops else "w", encoding="utf-8") as index:
-            for line in page.lines:
-                crop = crop_line(photo, line.polygon, scale) if line.id in wanted else None
-                if crop is None or not crop.size:
-                    continue
-                self._crops += 1
-                name = f"{self._crops:05}.png"
-                Image.fromarray(crop).save(self._folder / CROPS / name)
-                index.write(json.dumps({"page": page.id, "line": line.id, "image": name}, ensure_ascii=False) + "\n")
-
-
-def _boxed(photo: NDArray[np.uint8], page: Page, item: Item) -> str | None:
-    from fusion.output.crops import at_most, crop_boxed, data_uri, photo_scale
-
-    line = next(line for line in page.lines if line.id == item.line)
-    crop = crop_boxed(photo, line.polygon, item.polygon, photo_scale(photo, page))
-    return data_uri(at_most(crop, 1400, 260)) if crop.size else None
-
-
-def _html(rows: Sequence[_Row], found: Review) -> str:
-    from importlib.resources import files
-
-    import jinja2
-
-    from fusion.output.marks import visible
-
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["visible"] = visible
-    template = environment.from_string((files("fusion.output") / HTML).read_text(encoding="utf-8"))
-    items = [
-        {
-            **asdict(row.item),
-            "before": row.before,
-            "after": row.after,
-            "picture": row.picture,
-            "choices": _choices(row.item),
-        }
-        for row in rows
-    ]
-    return template.render(items=items, total=found.total, flagged=found.flagged)
+    def _write_crop(self, page: Page, line: Line, crop: NDArray[np.uint8]) -> None:
+        """A crop of a line, named so that `training_rows` finds it."""
+        if crop.size:
+            self._crops += 1
+            file = f"{self._crops:05}.png"
+            Image.fromarray(crop).save((self._folder / CROPS).with_name(file))
+            row = {"page": page.id, "line": line.id, "image": file}
+            self._index.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _choices(item: Item) -> list[dict[str, str]]:
@@ -167,8 +121,8 @@ def _choices(item: Item) -> list[dict[str, str]]:
     Probabilities of alternatives are the model's own, not calibrated: they are not shown beside a confidence.
     """
     known = "" if item.confidence is None else f"{item.confidence:.0%}"
-    own = [{"text": item.text, "chance": known}]
-    return [*own, *({"text": other.text, "chance": ""} for other in item.alternatives[: CHOICES - 1])]
+    own = [{"text": item.text, "chance": known}] if item.units else []
+    return [*own, *({"text": other.text, "chance": ""} for other in item.alternatives[: CHOICES - len(own)])]
 
 
 def review_csv(items: Sequence[Item]) -> str:
@@ -179,15 +133,14 @@ def review_csv(items: Sequence[Item]) -> str:
     for rank, item in enumerate(items, 1):
         others = " | ".join(f"{other.text} ({other.probability:.2f})" for other in item.alternatives)
         sure = "" if item.confidence is None else f"{item.confidence:.3f}"
-        place = [item.page, item.line, str(item.start), str(item.end), item.text, ""]
-        cells = [*place, sure, f"{item.cost:g}", "; ".join(item.reasons), others]
-        writer.writerow(
-            [str(rank), *(_GUARD + c if c[:1] in ("=", "+", "-", "@", "\t", "\r", _GUARD) else c for c in cells)]
-        )
+        cells = [item.page, item.line, str(item.start), str(item.end), item.text, ""]
+        cells += [sure, f"{item.cost:g}", "; ".join(item.reasons), others, item.image_sha256]
+        guarded = [_GUARD + cell if cell.startswith((*FORMULA, _GUARD)) else cell for cell in cells]
+        writer.writerow([str(rank), *guarded])
     return out.getvalue()
 
 
-# --- what becomes of the answers --------------------------------------------------------------------------------------
+# --- the corrections that come back -----------------------------------------------------------------------------------
 
 
 def read_corrections(path: Path, by: str) -> list[Correction]:
@@ -204,84 +157,100 @@ def read_corrections(path: Path, by: str) -> list[Correction]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".csv":
             return TypeAdapter(list[Correction]).validate_json(text)
-        return [
-            Correction(
-                page=_unguarded(row["page"]),
-                line=row["line"],
-                start=int(row["start"]),
-                end=int(row["end"]),
-                text=_unguarded(row["correction"]),
-                by=by,
-            )
-            for row in csv.DictReader(io.StringIO(text, newline=""))
-            if row["correction"]
-        ]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError, ValidationError) as error:
-        if isinstance(error, ValidationError):
-            first = error.errors(include_input=False)[0]
-            kind = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        else:
-            kind = f"no column {error}" if isinstance(error, KeyError) else type(error).__name__
-        way = "Give corrections.json as the review page saves it, or review.csv with the column `correction` filled in."
-        raise InputError(path, f"holds no corrections that can be understood ({kind})", way) from error
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        return [_filled_in(row, by) for row in rows if row["correction"]]
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except KeyError as error:
+        problem = f"no column {error}"
+    except (OSError, csv.Error, ValueError, AttributeError) as error:
+        problem = type(error).__name__
+    way = "Give corrections.json as the review page saves it, or review.csv with the column `correction` filled in."
+    raise InputError(path, f"holds no corrections that can be understood ({problem})", way)
 
 
-def _unguarded(cell: str) -> str:
-    return cell.removeprefix(_GUARD)
+def _filled_in(row: dict[str, str], by: str) -> Correction:
+    cells = {name: row[name].removeprefix(_GUARD) for name in ("page", "image_sha256", "line", "start", "end")}
+    old, text = row["text"].removeprefix(_GUARD), row["correction"].removeprefix(_GUARD)
+    return Correction.model_validate({**cells, "old": old, "text": text, "by": by})
 
 
-def corrected(folder: Path, corrections: Sequence[Correction]) -> Iterator[Page]:
+def corrected(folder: Path, corrections: Sequence[Correction]) -> tuple[list[Page], list[InputError]]:
     """The pages of a review with what a person decided: `human` spans, without records and remarks about text.
 
+    Returns:
+        All pages, and an error for each correction that could not be applied: for another photograph or another text
+        than the person saw, for no stretch of the review, or overlapping another correction.
+
     Raises:
-        InputError: the folder holds no review, or a correction names a page or stretch that is not in it.
+        InputError: the folder holds no review.
     """
-    try:
-        stored = (folder / PAGES).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            folder, f"holds no {PAGES}", "Give a folder that `fusion transcribe --review` wrote."
-        ) from error
+    pages = []
+    refused: list[InputError] = []
     wanted: dict[str, list[Correction]] = {}
     for one in corrections:
         wanted.setdefault(one.page, []).append(one)
-    for row in filter(None, stored):
+    for row in _rows(folder, PAGES):
         page = load_page(row, name=str(folder / PAGES))
-        # From the end of a line to its start, so that the places of the others stay.
-        ordered = sorted(wanted.pop(page.id, []), key=lambda one: (one.line, -one.start, -one.end))
-        for later, one in itertools.pairwise(ordered):
-            if later.line == one.line and later.start < one.end:
-                problem = f"two corrections overlap at {later.start}"
-                raise InputError(f"{one.page} {one.line}", problem, "Keep one of them.")
-        for one in ordered:
-            try:
-                page = page.edit(Place(one.line, one.start, one.end), one.text, one.by)
-            except ValueError as error:
-                raise InputError(f"{one.page} {one.line}", str(error), "Correct the list of the same run.") from error
-        yield page
-    if wanted:
-        raise InputError(next(iter(wanted)), "is no page of this review", "Correct the list of the same run.")
+        fitting = [one for one in wanted.pop(page.id, []) if _applied(page, one, refused) is not page]
+        fitting.sort(key=lambda one: (one.line, -one.start, -one.end))  # so that the places of the others stay
+        clashing: list[Correction] = []
+        for later, one in itertools.pairwise(fitting):
+            if later.line == one.line and (later.start < one.end or later.start == one.start):
+                clashing += [later, one]
+        for one in fitting:
+            if one in clashing:
+                refused.append(_refusal(one, "overlaps another one; keep one of them"))
+            else:
+                page = _applied(page, one, refused)
+        pages.append(page)
+    refused += [_refusal(one, "names no page of this review") for others in wanted.values() for one in others]
+    return pages, refused
+
+
+def _applied(page: Page, one: Correction, refused: list[InputError]) -> Page:
+    """The page with a correction; the page itself where it is refused."""
+    try:
+        edited = page.edit(Place(one.line, one.start, one.end), one.text, one.by)
+    except ValueError as error:
+        refused.append(_refusal(one, f"can't be made: {error}"))
+        return page
+    text = next(line.text for line in page.lines if line.id == one.line)[one.start : one.end]
+    if one.image_sha256 == page.image_sha256 and one.old == text:
+        return edited
+    other = f"another text: “{text}” stands there" if one.image_sha256 == page.image_sha256 else "another photograph"
+    refused.append(_refusal(one, f"is for {other}"))
+    return page
+
+
+def _refusal(one: Correction, problem: str) -> InputError:
+    subject = f"{one.page} {one.line}, “{one.old}” → “{one.text}”"
+    return InputError(subject, f"the correction {problem}", "Correct the list of the same run.")
 
 
 def training_rows(folder: Path, pages: Sequence[Page]) -> str:
     """Lines that a person decided, as rows of JSON {"image", "text"} that `python -m fusion.train adapt` takes.
 
-    A line with a stretch that still needs a look, or with anything illegible in it, teaches nothing certain.
+    A line with a stretch that still needs a look, or with anything illegible in it, is left out.
     """
-    try:
-        rows: list[dict[str, Any]] = [
-            json.loads(row) for row in (folder / CROPS / "crops.jsonl").read_text(encoding="utf-8").split("\n") if row
-        ]
-    except (OSError, ValueError):
-        rows = []
-    crops = {(row["page"], row["line"]): folder / CROPS / row["image"] for row in rows}
-    found = []
+    index = [json.loads(row) for row in _rows(folder, CROPS)]
+    crops = {(row["page"], row["line"]): (folder / CROPS).with_name(row["image"]) for row in index}
+    found = ""
     for page in pages:
         unsure = {line for _, line in review(page, page.max_error).lines}
         for line in page.lines:
             human = any(span.source == "human" for span in line.spans)
             image = crops.get((page.id, line.id))
             if human and image is not None and line.id not in unsure and GAP not in line.text:
-                text = unicodedata.normalize("NFC", line.text)
-                found.append(json.dumps({"image": str(image.resolve()), "text": text}, ensure_ascii=False))
-    return "\n".join(found) + ("\n" if found else "")
+                row = {"image": str(image.resolve()), "text": unicodedata.normalize("NFC", line.text)}
+                found += json.dumps(row, ensure_ascii=False) + "\n"
+    return found
+
+
+def _rows(folder: Path, name: str) -> list[str]:
+    try:
+        return [row for row in (folder / name).read_text(encoding="utf-8").split("\n") if row]
+    except (OSError, UnicodeDecodeError) as error:
+        way = "Give a folder that `fusion transcribe --review` wrote."
+        raise InputError(folder, f"holds no {name}", way) from error

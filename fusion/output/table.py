@@ -1,7 +1,7 @@
 """Records as CSV (RFC 4180): one row per medication, question or sum, and per line of a page that has none.
 
-Knows records; knows no page image. A spreadsheet takes a cell that begins with = + - or @ for a formula; such cells get a
-leading apostrophe, as OWASP advises for CSV injection, so a pupil's “-3+5” shows as text.
+A spreadsheet takes a cell that begins with = + - or @ for a formula; such cells get a leading apostrophe, as OWASP
+advises for CSV injection, so a pupil's “-3+5” shows as text.
 """
 
 from __future__ import annotations
@@ -13,27 +13,12 @@ from collections.abc import Iterable
 from fusion.page import Field, Page, Place, Record, lowest
 from fusion.review import review
 
-COLUMNS = {
-    "medication": (
-        "drug",
-        "strength",
-        "form",
-        "dose",
-        "route",
-        "frequency",
-        "when",
-        "as_needed",
-        "duration",
-        "quantity",
-        "text",
-    ),
-    "question": ("number", "question", "answer"),
-    "sum": ("sum", "holds", "left", "right"),
-    "formula": ("formula", "latex"),
-    "line": ("text",),
-}
-"""Fields of each kind of record, in the order of the columns. All columns are always there: the files of many runs fit
-together."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What begins a cell that a spreadsheet takes for a formula."""
+_MEDICATION = "drug strength form dose route frequency when as_needed duration quantity text"
+COLUMNS = (*_MEDICATION.split(), "number", "question", "answer", "sum", "holds", "left", "right", "formula", "latex")
+"""Fields of medications (and the text of lines), questions, sums and formulas. All columns are always there, so that the
+files of many runs fit together."""
 
 
 def records_csv(pages: Iterable[Page]) -> str:
@@ -42,19 +27,23 @@ def records_csv(pages: Iterable[Page]) -> str:
     Each row has page, kind, number on the page, the fields of its kind, the lowest confidence (empty when unknown),
     whether a person must look at it, and the kinds of checks that point at it.
     """
-    names = list(dict.fromkeys(name for columns in COLUMNS.values() for name in columns))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(["page", "kind", "number_on_page", *names, "confidence", "review", "checks"])
+    writer.writerow(["page", "kind", "number_on_page", *COLUMNS, "confidence", "review", "checks"])
     for page in pages:
-        flagged = {(item.line, n) for item in review(page, page.max_error).items for n in range(item.start, item.end)}
+        flagged = [Place(i.line, i.start, i.end) for i in review(page, page.max_error).items]
         for number, record in enumerate(page.records or _lines(page), 1):
-            cells = [page.id, record.kind, str(number), *(_cell(record, name) for name in names)]
-            places = {
-                (place.line, n) for f in record.fields for place in f.places for n in range(place.start, place.end)
-            }
-            look = "yes" if flagged & places else "no"
-            writer.writerow([_harmless(cell) for cell in [*cells, _confidence(record), look, _checks(page, record)]])
+            sure = lowest(field.confidence for field in record.fields)
+            cells = [
+                page.id,
+                record.kind,
+                str(number),
+                *(_cell(record, name) for name in COLUMNS),
+                "" if sure is None else f"{sure:.3f}",
+                "yes" if any(own.overlaps(place) for own in record.places for place in flagged) else "no",
+                " ".join(sorted({check.kind for check in page.about(record)})),
+            ]
+            writer.writerow([f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells])
     return out.getvalue()
 
 
@@ -72,18 +61,5 @@ def _cell(record: Record, name: str) -> str:
     found = [field.text for field in record.fields if field.name == name]
     if found:
         return " ".join(found)
-    values = [field.value[name] for field in record.fields if name in field.value]
-    return ("yes" if values[0] is True else "no" if values[0] is False else str(values[0])) if values else ""
-
-
-def _confidence(record: Record) -> str:
-    sure = lowest(field.confidence for field in record.fields)
-    return "" if sure is None else f"{sure:.3f}"
-
-
-def _checks(page: Page, record: Record) -> str:
-    return " ".join(sorted({check.kind for check in page.about(record)}))
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    value = next((field.value[name] for field in record.fields if name in field.value), "")
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

@@ -1,7 +1,4 @@
-"""The transcript as TEI P5 (https://tei-c.org/guidelines/p5/, chapter 11: representation of primary sources).
-
-Knows spans and their marks; knows no picture.
-"""
+"""The transcript as TEI P5 (https://tei-c.org/guidelines/p5/, chapter 11: representation of primary sources)."""
 
 from __future__ import annotations
 
@@ -34,11 +31,10 @@ def tei_document(page: Page) -> str:
 
 
 def _line(line: Line) -> str:
-    parts = [
-        _MARKED[mark].format("".join(map(_span, spans)))
-        for mark, spans in itertools.groupby(line.spans, key=lambda span: span.mark)
-    ]
-    return f"<lb n={quoteattr(_FORBIDDEN.sub('�', line.id))}/>" + "".join(parts)
+    text = ""
+    for mark, spans in itertools.groupby(line.spans, key=lambda span: span.mark):
+        text += _MARKED[mark].format("".join(map(_span, spans)))
+    return f"<lb n={quoteattr(_FORBIDDEN.sub('�', line.id))}/>{text}"
 
 
 def _span(span: Span) -> str:
