@@ -135,6 +135,15 @@ def test_a_refusal_that_names_nothing_costs_the_extensions() -> None:
     assert {"temperature", "max_tokens"} <= set(server.requests[-1][2])
 
 
+def test_a_request_that_is_too_long_costs_the_others_no_bound() -> None:
+    said = "'max_tokens' is too large: 256. This model's maximum context length is 4096 tokens."
+    replies = [(400, {"error": {"message": said}}, {}), completion("hello")]
+    with serving(lambda p, b: replies.pop(0)) as server, opened(config(server)) as reader:
+        assert isinstance(only(reader.read([query("hello", seed=1)])), Failure)
+        assert isinstance(only(reader.read([query("hello", seed=2)])), Reading)
+    assert "max_tokens" in server.requests[-1][2]
+
+
 def test_what_is_refused_for_another_reason_is_a_failure_and_nothing_is_left_out_for_it() -> None:
     replies = [(400, "bad", {}), (400, "bad", {}), completion("hello")]
     with serving(lambda p, b: replies.pop(0)) as server, opened(config(server)) as reader:

@@ -207,16 +207,12 @@ def _echoes(text: str, query: Query, prompt_text: str) -> bool:
     Neighbours that are short or like this line don't count: lists repeat themselves.
     """
     ocr = on_one_row(query.ocr_text)
-    if ocr and _alike(text, ocr) >= 50:
+    if ocr and fuzz.ratio(text, ocr, processor=str.casefold) >= 50:
         return False
     for neighbour in (on_one_row(query.before), on_one_row(query.after)):
-        if len(neighbour) >= 8 and neighbour in prompt_text and _alike(text, neighbour) >= 90:
+        alike = fuzz.ratio(text, neighbour, processor=str.casefold) >= 90
+        if alike and len(neighbour) >= 8 and neighbour in prompt_text:
             return True
     question = prompt_text.replace(ocr, "") if ocr else prompt_text
     shared = SequenceMatcher(None, text, question, autojunk=False).find_longest_match().size
     return shared >= (10 if _HAN.search(text) else 20) and 2 * shared >= len(text)
-
-
-def _alike(one: str, other: str) -> float:
-    """Similarity in percent, upper and lower case being the same."""
-    return fuzz.ratio(one.casefold(), other.casefold())

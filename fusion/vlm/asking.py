@@ -86,27 +86,21 @@ class AskingReader:
         Returns:
             One tuple per query, in order; one reading or failure per prompt.
         """
-        outcomes: dict[tuple[int, int], Reading | Failure] = {}
-        cases: dict[tuple[int, int], _Case] = {}
-        for row, query in enumerate(queries):
-            for column, kind in enumerate(self._asking.prompts):
-                if query.line.crop.size == 0:
-                    outcomes[row, column] = Failure("vlm", "empty_crop", "the crop has no pixels")
-                else:
-                    prompt = render(kind, self._asking.language, query)
-                    cases[row, column] = _Case(query, kind, prompt, Question(query.line.crop, prompt.text))
-        while cases:
-            answers = self._ask_cached([case.question for case in cases.values()])
-            again: dict[tuple[int, int], _Case] = {}
-            for (place, case), answer in zip(cases.items(), answers, strict=True):
-                outcome = answer if isinstance(answer, Failure) else self._judge(case, answer)
-                if isinstance(outcome, _Case):
-                    again[place] = outcome
-                else:
-                    outcomes[place] = outcome
-            cases = again
-        columns = range(len(self._asking.prompts))
-        return [tuple(outcomes[row, column] for column in columns) for row in range(len(queries))]
+        states = [self._first(query, kind) for query in queries for kind in self._asking.prompts]
+        while cases := [(place, case) for place, case in enumerate(states) if isinstance(case, _Case)]:
+            answers = self._ask_cached([case.question for _, case in cases])
+            for (place, case), answer in zip(cases, answers, strict=True):
+                states[place] = answer if isinstance(answer, Failure) else self._judge(case, answer)
+        outcomes = [state for state in states if not isinstance(state, _Case)]
+        width = len(self._asking.prompts)
+        return [tuple(outcomes[width * row : width * (row + 1)]) for row in range(len(queries))]
+
+    def _first(self, query: Query, kind: Kind) -> Reading | Failure | _Case:
+        """The first attempt at a crop; a failure where there is nothing to read."""
+        if query.line.crop.size == 0:
+            return Failure("vlm", "empty_crop", "the crop has no pixels")
+        prompt = render(kind, self._asking.language, query)
+        return _Case(query, kind, prompt, Question(query.line.crop, prompt.text))
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
         """Answer a free question about an image; a broken answer is asked for again, warmer."""
@@ -129,19 +123,13 @@ class AskingReader:
     def _ask_cached(self, questions: Sequence[Question]) -> list[Answer | Failure]:
         """Answers in order, from the cache where it has them; each distinct question is asked once."""
         keys = [self._key(question) for question in questions]
-        answers: dict[str, Answer | Failure] = {}
-        missing: dict[str, Question] = {}
-        for key, question in zip(keys, questions, strict=True):
-            remembered = self._cache.get(key)
-            if remembered is None:
-                missing[key] = question
-            else:
-                answers[key] = remembered
+        answers: dict[str, Answer | Failure | None] = {key: self._cache.get(key) for key in keys}
+        missing = {key: one for key, one in zip(keys, questions, strict=True) if answers[key] is None}
         for key, answer in zip(missing, self.ask_many(list(missing.values())) if missing else [], strict=True):
             answers[key] = answer
             if isinstance(answer, Answer) and answer.text.strip():  # an empty one may be a hiccup
                 self._cache.put(key, answer)
-        return [answers[key] for key in keys]
+        return [found for key in keys if (found := answers[key]) is not None]
 
     def _key(self, question: Question) -> str:
         parameters = {**self.parameters, "engine": self.engine, "temperature": question.temperature}

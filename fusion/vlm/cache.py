@@ -16,8 +16,7 @@ from fusion.errors import ReaderError
 from fusion.page import Token
 from fusion.vlm.protocol import Answer
 
-_WAIT = 10.0
-"""Seconds to wait while another process writes."""
+_WAIT = 10.0  # s to wait while another process writes
 
 
 def answer_key(image: str, prompt: str, model: str, parameters: Mapping[str, object]) -> str:

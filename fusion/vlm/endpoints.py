@@ -13,14 +13,10 @@ from urllib.parse import urlsplit
 
 from fusion.errors import ConfigError
 
-FIRST_BACKOFF = 0.2
-"""Seconds an endpoint is set aside after its first failure; doubled with every further one in a row."""
-LONGEST_BACKOFF = 30.0
-"""Seconds after which a failing endpoint is tried again at the latest."""
-PATIENCE = 5.0
-"""Seconds a request waits for an endpoint that is set aside; if all are away for longer, it fails at once."""
-LONGEST_WAIT = 60.0
-"""The same where the server itself named the seconds (Retry-After)."""
+FIRST_BACKOFF = 0.2  # s an endpoint is set aside after its first failure; doubled with every further one in a row
+LONGEST_BACKOFF = 30.0  # s after which a failing endpoint is tried again at the latest
+PATIENCE = 5.0  # s a request waits for an endpoint that is set aside; if all are away for longer, it fails at once
+LONGEST_WAIT = 60.0  # the same where the server itself named the seconds (Retry-After)
 
 
 @dataclass(eq=False)
@@ -44,25 +40,15 @@ class Trouble(Exception):
 
 @dataclass(slots=True)
 class Endpoint:
-    """One address and its state. Changed by `Endpoints` only, under its lock.
+    """One address and its state, which `Endpoints` alone changes, under its lock."""
 
-    Attributes:
-        url: base URL without a closing slash.
-        host: in lower case.
-        under_way: requests being answered.
-        failures: failures in a row.
-        aside_until: monotonic time until which it is not used.
-        aside_since: monotonic time at which it was last set aside.
-        asked_to_wait: whether the server named `aside_until`.
-    """
-
-    url: str
-    host: str
-    under_way: int = 0
-    failures: int = 0
-    aside_until: float = 0.0
-    aside_since: float = float("-inf")
-    asked_to_wait: bool = False
+    url: str  # base URL without a closing slash
+    host: str  # in lower case
+    under_way: int = 0  # requests being answered
+    failures: int = 0  # in a row
+    aside_until: float = 0.0  # monotonic time
+    aside_since: float = float("-inf")  # monotonic time
+    asked_to_wait: bool = False  # whether the server named `aside_until`
 
 
 class Endpoints:

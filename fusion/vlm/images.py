@@ -12,12 +12,9 @@ from PIL import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAST_HEIGHT = 56
-"""Two merged patches of 28 px: a lower crop is a single row of patches to a GLM vision tower."""
-LONGEST_SIDE = 2300
-"""GLM-OCR hangs on some images above this (zai-org/GLM-OCR issue 42)."""
-THINNEST = 100
-"""Largest ratio of the sides. GLM's image processor refuses 200, and its own rounding may add to the ratio."""
+LEAST_HEIGHT = 56  # two merged patches of 28 px: a lower crop is a single row of patches to a GLM vision tower
+LONGEST_SIDE = 2300  # GLM-OCR hangs on some images above this (zai-org/GLM-OCR issue 42)
+THINNEST = 100  # largest ratio of the sides: GLM's image processor refuses 200, and its rounding may add to the ratio
 
 
 def fit(image: Image.Image, height: int, floor: int = 1, longest: int = LONGEST_SIDE) -> Image.Image:

@@ -44,19 +44,12 @@ MODEL_TYPES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded checkpoint.
+    """A loaded checkpoint."""
 
-    Attributes:
-        model: in evaluation mode, on its device.
-        tokenizer: with a chat template.
-        images: image processor (PIL), cuts an image into patches.
-        stops: ids of the tokens that end an answer, at least one.
-    """
-
-    model: Any
-    tokenizer: Any
-    images: Any
-    stops: list[int]
+    model: Any  # in evaluation mode, on its device
+    tokenizer: Any  # with a chat template
+    images: Any  # image processor (PIL), cuts an image into patches
+    stops: list[int]  # ids of the tokens that end an answer, at least one
 
     def view(self, pixels: NDArray[np.uint8]) -> Image.Image:
         """A crop, uint8 (h, w, 3) RGB and not empty, at least two image tokens high and one wide."""

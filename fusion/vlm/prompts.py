@@ -23,12 +23,9 @@ from fusion.vlm.protocol import Query
 Kind = Literal["blind", "informed", "glm_ocr"]
 Language = Literal["auto", "zh", "en"]
 
-DOUBT_BELOW = 0.9
-"""A position whose best candidate is less probable than this is shown with its candidates."""
-MOST_DOUBTS = 12
-"""Positions shown, the most doubtful ones: more would bury the instructions."""
-MOST_CANDIDATES = 4
-"""Candidates shown per position."""
+DOUBT_BELOW = 0.9  # a position whose best candidate is less probable than this is shown with its candidates
+MOST_DOUBTS = 12  # positions shown, the most doubtful ones: more would bury the instructions
+MOST_CANDIDATES = 4  # per position
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _HAN = regex.compile(r"\p{Han}")
@@ -37,15 +34,10 @@ _NOTHING = {"zh": "无", "en": "none"}
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question ready to be asked.
+    """A question ready to be asked."""
 
-    Attributes:
-        id: name and first 8 hex digits of the template's SHA-256, e.g. `informed-zh@1a2b3c4d`.
-        text: the question, filled in.
-    """
-
-    id: str
-    text: str
+    id: str  # name and first 8 hex digits of the template's SHA-256, e.g. `informed-zh@1a2b3c4d`
+    text: str  # filled in
 
 
 @cache

@@ -39,46 +39,32 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A model's answer to one image and one question.
-
-    Attributes:
-        text: the answer.
-        finish: the model's own word on why it stopped, or None when it gives none.
-        tokens: generated tokens with log-probabilities, or empty when the model gives none.
-        model: the model's name as the answering side reported it.
-    """
+    """A model's answer to one image and one question."""
 
     text: str
-    finish: str | None = None
-    tokens: tuple[Token, ...] = ()
-    model: str = ""
+    finish: str | None = None  # why the model says that it stopped, or None
+    tokens: tuple[Token, ...] = ()  # generated tokens with log-probabilities, or empty when the model gives none
+    model: str = ""  # its name as the answering side reported it
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a reader that looks has found on one crop.
+    """What a reader that looks has found on one crop."""
 
-    Attributes:
-        reading: its best path, as evidence.
-        ink: scores any string against the strokes, or None for a reader without such a model.
-        score: natural log-probability of each text under its decoder; may raise what the model raises.
-    """
-
-    reading: Reading | None
-    ink: Ink | None
-    score: Callable[[Sequence[str]], list[float]]
+    reading: Reading | None  # its best path, as evidence
+    ink: Ink | None  # scores any string against the strokes, or None for a reader without such a model
+    score: Callable[
+        [Sequence[str]], list[float]
+    ]  # natural log-probabilities under its decoder; raises what that raises
 
 
 class Reader(Protocol):
     """A second reader: at least one of `Looks`, `Writes` and `Answers`. Failures are returned, not raised.
 
     Thread-safe; one failing query never disturbs another.
-
-    Attributes:
-        name: as in the configuration's `vlm.engine`.
     """
 
-    name: str
+    name: str  # as in the configuration's `vlm.engine`
 
     def close(self) -> None:
         """Release connections, memory and files."""

@@ -283,7 +283,9 @@ def _thinking(host: str, wanted: bool) -> dict[str, Any]:
 
 
 def _refused_parts(said: str) -> set[str]:
-    """The parts of a request that a refusal names; the extensions where it names none."""
+    """The parts of a request that a refusal names, none where one request is too long; else the extensions."""
+    if "context length" in said.lower():
+        return set()
     return {part for part, words in OPTIONAL.items() if any(word in said.lower() for word in words)} or EXTENSIONS
 
 

@@ -11,10 +11,9 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -32,29 +31,22 @@ from fusion.vlm.protocol import Look, Query
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SMALL = "small"
-"""Name in `vlm.model` of the checkpoint that ships with the package."""
+SMALL = "small"  # name in `vlm.model` of the checkpoint that ships with the package
 READER, HEAD, MODEL = "reader.json", "ctc_head.safetensors", "model.safetensors"
 GRAPHS = {name: f"{name}.onnx" for name in ("look", "prompt", "proceed")}
 UNUSED = ("prompts", "language", "max_tokens", "attempts", "cache", "device", "dtype", "batch", "download")
 """Settings of a checkpoint that writes, which mean nothing here."""
-TOP = 5
-"""Candidates kept per position."""
-NBEST = 20
-"""Texts that a look proposes as hypotheses."""
-CRAMPED = 10.0
-"""Px per character, at the tower's height, under which a crop has been squashed and is looked at wider."""
-WIDTHS = (11.0, 13.5, 16.5, 20.0, 24.0)
-"""Px per character at which a cramped crop is looked at: the range of the training crops."""
+TOP = 5  # candidates kept per position
+NBEST = 20  # texts that a look proposes as hypotheses
+CRAMPED = 10.0  # px per character, at the tower's height, under which a crop has been squashed and is looked at wider
+WIDTHS = (11.0, 13.5, 16.5, 20.0, 24.0)  # px per character at which a cramped crop is looked at: as in training
 STRETCHES = (0.7, 0.85, 1.0, 1.2, 1.4)
 """Stretches of the width at which any other crop is looked at. On unseen words five looks err by a fifth less than one."""
 BUDGET = 1200.0
 """Px of width that the looks at one crop may have together: five at a word, few at a line, where more gained nothing
 (CER .738 on Hooker lines, .737 with 1,600)."""
-WIDEST = 1600.0
-"""Px of width that one look may have: bounds time and memory; a line of A4 is about 1,400 wide."""
-NARROWEST = 2
-"""Fewest columns of patches: a single stroke still has paper beside it."""
+WIDEST = 1600.0  # px of width that one look may have: bounds time and memory; a line of A4 is about 1,400 wide
+NARROWEST = 2  # fewest columns of patches: a single stroke still has paper beside it
 
 
 def grey(pixels: NDArray[np.uint8], height: int, factor: float = 1.0) -> NDArray[np.float32]:
@@ -108,18 +100,6 @@ def rotary(places: NDArray[np.int64], width: int, theta: float) -> NDArray[np.fl
     return np.asarray(places[..., None].astype(np.float32) * speeds.astype(np.float32), dtype=np.float32)
 
 
-class _Patches(NamedTuple):
-    """Crops as the tower takes them.
-
-    Attributes:
-        inputs: `patches` float32 (B, N, side²) in merge order; `cos` and `sin` float32 (N, d), rotary table of their places.
-        grid: image tokens down and across.
-    """
-
-    inputs: dict[str, NDArray[np.float32]]
-    grid: tuple[int, int]
-
-
 class SmallModel:
     """The graphs of a checkpoint and what is needed to use them. Thread-safe."""
 
@@ -150,15 +130,10 @@ class SmallModel:
                     "Write the graphs anew with `python -m fusion.train graphs FOLDER`, or export the checkpoint again."
                 )
                 raise ReaderError(folder / name, "is not the file that the graphs beside it were made for", way)
-        self.unit = self._patch * self._merge
-        """Px of the square that is one image token."""
+        self.unit = self._patch * self._merge  # px of the square that is one image token
+        self.spells = frozenset(self.alphabet[1:])  # the characters that it was trained on; of another it abstains
         self.identity = f"{file_sha256(folder / MODEL)[:12]}{file_sha256(folder / HEAD)[:4]}"
         self._look, self._prompt, self._proceed = (open_session(folder / name, threads) for name in GRAPHS.values())
-
-    @cached_property
-    def spells(self) -> frozenset[str]:
-        """The characters that it was trained on; where another stands it abstains."""
-        return frozenset(self.alphabet[1:])
 
     def knows(self, text: str) -> bool:
         """Whether a text is in a script of the alphabet: no Chinese, and at least half of its characters are in it."""
@@ -192,7 +167,7 @@ class SmallModel:
 
     def _frames(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log-probabilities, float32 (B, T, C), of float32 crops (B, H, W)."""
-        (frames,) = run(self._look, self._patches(crops).inputs)
+        (frames,) = run(self._look, self._patches(crops))
         return np.asarray(frames, dtype=np.float32)
 
     def _factors(self, natural: float, characters: int) -> list[float]:
@@ -206,7 +181,8 @@ class SmallModel:
             chosen.append(min(factor, WIDEST / natural))
         return chosen
 
-    def _patches(self, crops: NDArray[np.float32]) -> _Patches:
+    def _patches(self, crops: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Crops (B, H, W) for the tower: (B, N, side²) in merge order, and the rotary table (N, d) of their places."""
         batch, height, width = crops.shape
         side, rows, columns = self._patch, height // self._patch, width // self._patch
         cut = crops.reshape(batch, rows, side, columns, side).swapaxes(2, 3).reshape(batch, rows, columns, side * side)
@@ -214,8 +190,7 @@ class SmallModel:
         places = merge_order(np.moveaxis(np.mgrid[:rows, :columns], 0, -1), self._merge)
         down, across = rotary(places.T, self._vision["width"] // 2, self._vision["theta"])
         angles = np.concatenate([down, across, down, across], axis=-1)
-        inputs = {"patches": values, "cos": np.cos(angles), "sin": np.sin(angles)}
-        return _Patches(inputs, (rows // self._merge, columns // self._merge))
+        return {"patches": values, "cos": np.cos(angles), "sin": np.sin(angles)}
 
     # --- the decoder ------------------------------------------------------------------------------------------------
 
@@ -230,10 +205,10 @@ class SmallModel:
         """
         if not texts:
             return []
-        patches = self._patches(self._shown(pixels)[None])
-        places, start = self._places(patches.grid)
+        shown = self._shown(pixels)
+        places, start = self._places(shown.shape[0] // self.unit, shown.shape[1] // self.unit)
         tokens = {"before": self._before, "after": self._after}
-        logits, keys, values = run(self._prompt, {**patches.inputs, **tokens, **self._angles(places)})
+        logits, keys, values = run(self._prompt, {**self._patches(shown[None]), **tokens, **self._angles(places)})
         ids = [[self._characters.get(character, self._unknown) for character in text] for text in texts]
         width = max(map(len, ids)) + 1
         # Padded with stops: nothing looks ahead, and the first stop is the real one.
@@ -255,15 +230,15 @@ class SmallModel:
             image = image.resize((width, height), Image.Resampling.BICUBIC)
         return np.asarray(image, dtype=np.float32)[:, :, 0] / np.float32(127.5) - 1
 
-    def _places(self, grid: tuple[int, int]) -> tuple[NDArray[np.int64], int]:
+    def _places(self, rows: int, columns: int) -> tuple[NDArray[np.int64], int]:
         """Places of the tokens of prompt and image, int (3, n) in time, down and across; and that of the next token.
 
         Image tokens share their place in time and have rows and columns of their own (Wang et al., "Qwen2-VL", 2024).
         """
         first = len(self._before)
-        down, across = (axis.reshape(-1) for axis in np.mgrid[: grid[0], : grid[1]])
+        down, across = (axis.reshape(-1) for axis in np.mgrid[:rows, :columns])
         image = np.stack([np.zeros_like(down), down, across]) + first
-        then = first + max(grid)
+        then = first + max(rows, columns)
         end = then + len(self._after)
         before, after = (np.tile(np.arange(*ends), (3, 1)) for ends in ((0, first), (then, end)))
         return np.concatenate([before, image, after], axis=1), end
