@@ -22,11 +22,7 @@ _WAIT = 10.0  # s to wait while another process writes
 def answer_key(image: str, prompt: str, model: str, parameters: Mapping[str, object]) -> str:
     """SHA-256 over all that an answer depends on.
 
-    Args:
-        image: `image_sha256` of the crop.
-        prompt: the question, filled in.
-        model: name of the model.
-        parameters: everything else that changes an answer (temperature, max_tokens …), JSON values.
+    `image` is the crop's `image_sha256`; `parameters` are JSON values (temperature, max_tokens …).
     """
     content = json.dumps([image, prompt, model, dict(parameters)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()

@@ -21,21 +21,13 @@ LONGEST_WAIT = 60.0  # the same where the server itself named the seconds (Retry
 
 @dataclass(eq=False)
 class Trouble(Exception):
-    """A request that brought no answer; becomes a Failure.
+    """A request that brought no answer; becomes a Failure."""
 
-    Attributes:
-        kind: machine-readable reason.
-        message: for people; no text of the page and nothing the server said, for that may quote the page.
-        again: whether the same request may succeed later or elsewhere.
-        ill: whether the endpoint is to be set aside.
-        wait: seconds that the server asks to be left alone, 0 when it names none.
-    """
-
-    kind: str
-    message: str
-    again: bool = False
-    ill: bool = False
-    wait: float = 0.0
+    kind: str  # machine-readable reason
+    message: str  # for people; no text of the page and nothing the server said, for that may quote the page
+    again: bool = False  # whether the same request may succeed later or elsewhere
+    ill: bool = False  # whether the endpoint is to be set aside
+    wait: float = 0.0  # s that the server asks to be left alone, 0 when it names none
 
 
 @dataclass(slots=True)

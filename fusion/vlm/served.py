@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 SEED = 1  # for temperatures above 0, so that a second run gives the same answers where the server honours it
 LARGEST_ANSWER = 4_000_000  # bytes; more is no transcription of a line
-SMALLEST_PICTURE = (
-    200  # px of the longer side under which a picture is not reduced for a server that finds it too large
-)
+SMALLEST_PICTURE = 200  # px of the longer side to which a picture is reduced at most where a server finds it too large
 OPTIONAL = {
     "logprobs": ("logprobs",),
     "extra_body": ("thinking", "chat_template"),
@@ -303,7 +301,7 @@ def _read_completion(completion: ChatCompletion, endpoint: Endpoint) -> Answer:
     model: object = getattr(completion, "model", None)
     try:
         content = choice.logprobs.content if choice.logprobs is not None else None
-        tokens = tuple(Token(entry.token, float(entry.logprob)) for entry in content or ())
+        tokens = tuple(Token(str(entry.token), float(entry.logprob)) for entry in content or ())
     except (AttributeError, TypeError, ValueError):
         tokens = ()  # half a sum is no score
     return Answer(text, finish if isinstance(finish, str) else None, tokens, model if isinstance(model, str) else "")
