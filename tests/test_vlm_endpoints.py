@@ -132,3 +132,12 @@ def test_another_endpoint_answers_while_one_asks_to_be_left_alone() -> None:
     busy(endpoints, 3600)
     assert [ask(endpoints, ill=False) for _ in range(3)] == [urls[1]] * 3
     assert clock.slept == []
+
+
+def test_an_answer_that_was_under_way_does_not_shorten_the_wait() -> None:
+    endpoints, clock, _ = pool(1)
+    with endpoints.lend():
+        clock.now += 1
+        busy(endpoints, 10)
+    ask(endpoints, ill=False)
+    assert clock.slept == [10]

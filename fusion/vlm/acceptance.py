@@ -86,13 +86,7 @@ _OPENINGS = ((_REFUSAL, "refuses"), (_NO_TEXT, "no_text"), (_DESCRIPTION, "descr
 
 
 def examine(answer: Answer, query: Query, prompt_text: str) -> str | Broken:
-    """The transcription in an answer, NFC, on one row and not empty; or what is wrong with it.
-
-    Args:
-        answer: as it came.
-        query: the crop and what the OCR saw on it.
-        prompt_text: the question as it was asked.
-    """
+    """The transcription in an answer to `prompt_text`, NFC, on one row and not empty; or what is wrong with it."""
     ocr = query.ocr_text
     if len(answer.text) > MOST_CHARACTERS:
         return Broken("repeats" if _repeats(answer.text[-MOST_CHARACTERS:], ocr) else "wrong_length")

@@ -58,19 +58,13 @@ class _Case:
 
 
 class AskingReader:
-    """`Writes` and `Answers` over a model that is asked: subclasses say which, and answer lists of questions.
-
-    Attributes:
-        engine, version, model: what a recipe records (`model` unless the answer names its own).
-        parameters: what else an answer depends on, JSON values; part of the cache key.
-        has_temperature: whether `Question.temperature` changes anything; a server may turn out to refuse it.
-    """
+    """`Writes` and `Answers` over a model that is asked; subclasses name the model and answer lists of questions."""
 
     engine: str
     version: str
-    model: str
-    parameters: Mapping[str, object]
-    has_temperature: bool = True
+    model: str  # recorded with engine and version in recipes, unless the answer names its own
+    parameters: Mapping[str, object]  # what else an answer depends on, JSON values; part of the cache key
+    has_temperature: bool = True  # whether `Question.temperature` changes anything; a server may turn out to refuse it
 
     def __init__(self, config: ServedVlm | LocalVlm, cache: AnswerCache) -> None:
         self._asking = config
@@ -81,10 +75,9 @@ class AskingReader:
         raise NotImplementedError
 
     def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
-        """Read every crop with every configured prompt; all first attempts are one call of `ask_many`, all second the next.
+        """Read every crop with every configured prompt: one tuple per query, in order, with an outcome per prompt.
 
-        Returns:
-            One tuple per query, in order; one reading or failure per prompt.
+        All first attempts are one call of `ask_many`, all second attempts the next.
         """
         states = [self._first(query, kind) for query in queries for kind in self._asking.prompts]
         while cases := [(place, case) for place, case in enumerate(states) if isinstance(case, _Case)]:

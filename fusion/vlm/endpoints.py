@@ -61,26 +61,20 @@ class Endpoints:
     def lend(self, tried: Collection[str] = ()) -> Iterator[Endpoint]:
         """Lend an endpoint for one request, waiting for it if need be; a `Trouble` raised inside is recorded.
 
-        Args:
-            tried: URLs that failed this request already; another one is preferred.
-
-        Raises:
-            Trouble: every endpoint is set aside for longer than a request waits.
+        Others than those `tried` are preferred. Raises `Trouble` when all are set aside for longer than a request waits.
         """
         endpoint, wait = self._choose(tried)
         if wait > 0:
             self._sleep(wait)
         started = self._clock()
-        found = None
+        trouble = None
         try:
             yield endpoint
-        except Trouble as trouble:
-            found = trouble
+        except Trouble as error:
+            trouble = error
             raise
         finally:
-            with self._lock:
-                endpoint.under_way -= 1
-                self._record(endpoint, started, found)
+            self._return(endpoint, started, trouble)
 
     def _choose(self, tried: Collection[str]) -> tuple[Endpoint, float]:
         """The endpoint to use and the seconds to wait for it."""
@@ -94,20 +88,21 @@ class Endpoints:
             best.under_way += 1
             return best, waits[best.url]
 
-    def _record(self, endpoint: Endpoint, started: float, trouble: Trouble | None) -> None:
-        now = self._clock()
-        if trouble is None or not trouble.ill:
-            endpoint.failures = 0
-            endpoint.aside_until = 0.0
-            endpoint.asked_to_wait = False
-            return
-        if started >= endpoint.aside_since:  # requests under way when it fell ill report the same illness
-            endpoint.aside_since = now
-            endpoint.aside_until = now + min(FIRST_BACKOFF * 2.0**endpoint.failures, LONGEST_BACKOFF)
-            endpoint.failures += 1
-        if now + trouble.wait > endpoint.aside_until:
-            endpoint.aside_until = now + trouble.wait
-            endpoint.asked_to_wait = True
+    def _return(self, endpoint: Endpoint, started: float, trouble: Trouble | None) -> None:
+        with self._lock:
+            now = self._clock()
+            endpoint.under_way -= 1
+            news = started >= endpoint.aside_since  # requests under way when it fell ill tell nothing new
+            if trouble is None or not trouble.ill:
+                if news:
+                    endpoint.failures, endpoint.aside_until, endpoint.asked_to_wait = 0, 0.0, False
+                return
+            if news:
+                endpoint.aside_since = now
+                endpoint.aside_until = now + min(FIRST_BACKOFF * 2.0**endpoint.failures, LONGEST_BACKOFF)
+                endpoint.failures += 1
+            if now + trouble.wait > endpoint.aside_until:
+                endpoint.aside_until, endpoint.asked_to_wait = now + trouble.wait, True
 
 
 def parse_endpoints(urls: Sequence[str], allowed_hosts: Collection[str]) -> tuple[Endpoint, ...]:

@@ -18,13 +18,9 @@ THINNEST = 100  # largest ratio of the sides: GLM's image processor refuses 200,
 
 
 def fit(image: Image.Image, height: int, floor: int = 1, longest: int = LONGEST_SIDE) -> Image.Image:
-    """An image in its own proportions, enlarged or reduced only where the model needs it.
+    """An RGB image in its own proportions, enlarged to `height` px or reduced to `longest` only where it must be.
 
-    Args:
-        image: RGB, not empty.
-        height: px; a lower image is enlarged to it.
-        floor: px; an image with a shorter side is put in the middle of a strip of its own paper.
-        longest: px; an image with a longer side is reduced to it.
+    Where a side is then shorter than `floor` px, the image is put in the middle of a strip of its own paper.
     """
     factor = min(longest / max(image.size), max(1.0, height / image.height))
     if factor != 1.0:

@@ -348,12 +348,9 @@ class LocalReader(AskingReader):
         return Answer(text, "stop" if stopped else "length", tokens, self.model)
 
     def _continue(self, prefix: Any, position: int, continuations: Sequence[Sequence[int]]) -> list[float]:
-        """Log-probability of each continuation and of stopping after it.
+        """Log-probability of each continuation (token ids) and of stopping after it.
 
-        Args:
-            prefix: the model's output for the prompt, batch of one, with its cache.
-            position: rotary position of the first token after the prompt.
-            continuations: token ids, without the stop.
+        `prefix` is the model's output for the prompt, `position` the rotary position of the next token.
         """
         checkpoint = self._open()
         device, stops = checkpoint.model.device, checkpoint.stops

@@ -16,20 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One crop to be read, with what the OCR knows about it.
+    """One crop to be read, with what the OCR knows about it."""
 
-    Attributes:
-        image: name of the input image as the user gave it; recorded readings are found by it.
-        line: crop and OCR reading.
-        before, after: OCR readings of the neighbouring lines, "" at the ends of the page.
-        instructions: what the profile adds to the prompt, or "".
-    """
-
-    image: str
-    line: InkLine
-    before: str = ""
-    after: str = ""
-    instructions: str = ""
+    image: str  # name of the input image as the user gave it; recorded readings are found by it
+    line: InkLine  # crop and OCR reading
+    before: str = ""  # OCR reading of the line before, "" at the top of the page
+    after: str = ""  # of the line after, "" at the bottom
+    instructions: str = ""  # what the profile adds to the prompt
 
     @property
     def ocr_text(self) -> str:

@@ -52,13 +52,7 @@ NARROWEST = 2  # fewest columns of patches: a single stroke still has paper besi
 def grey(pixels: NDArray[np.uint8], height: int, factor: float = 1.0) -> NDArray[np.float32]:
     """A crop as the tower sees it: grey, `height` px high, `factor` times as wide as natural, paper 1 and ink -1.
 
-    Args:
-        pixels: uint8 (h, w, 3) RGB or (h, w), not empty.
-        height: px.
-        factor: stretch of the width.
-
-    Returns:
-        float32 (height, W) in [-1, 1].
+    From uint8 (h, w, 3) RGB or (h, w), not empty, to float32 (height, W) in [-1, 1].
     """
     single = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
     width = max(1, round(single.shape[1] * height / single.shape[0] * factor))
@@ -144,14 +138,9 @@ class SmallModel:
     # --- the head ---------------------------------------------------------------------------------------------------
 
     def look(self, pixels: NDArray[np.uint8], characters: int) -> tuple[Views, float]:
-        """The CTC posteriors of a crop of about so many characters.
+        """The CTC posteriors of a crop, uint8 (h, w, 3) RGB and not empty, and the stretch of the most probable one.
 
-        Args:
-            pixels: uint8 (h, w, 3), RGB, not empty.
-            characters: length of the OCR's reading: tells a squashed crop from a short word.
-
-        Returns:
-            The looks, the most probable first, and the stretch of the width of that one.
+        `characters` is the length of the OCR's reading: it tells a squashed crop from a short word.
         """
         factors = self._factors(pixels.shape[1] / pixels.shape[0] * self.height, max(1, characters))
         crops = [grey(pixels, self.height, factor) for factor in factors]
@@ -197,11 +186,8 @@ class SmallModel:
     def score(self, pixels: NDArray[np.uint8], texts: Sequence[str]) -> list[float]:
         """Natural log-probability of each text, and of stopping after it, given the crop.
 
-        The prompt with its image goes through the decoder once; the texts continue from its keys and values.
-
-        Args:
-            pixels: uint8 (h, w, 3), RGB, not empty.
-            texts: any; characters that the decoder does not know are one character to it.
+        The prompt with its image, uint8 (h, w, 3) RGB, goes through the decoder once; the texts continue from its keys
+        and values. Characters that the decoder does not know are one character to it.
         """
         if not texts:
             return []
