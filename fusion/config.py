@@ -191,7 +191,9 @@ class PluginVlm(Section):
     def _is_installed(cls, name: str) -> str:
         found = sorted({point.name for point in entry_points(group="fusion.readers")})
         if name not in found:
-            raise ValueError(f"there is no reader {name!r}: there are {', '.join([*_READERS, *found])}")
+            near = difflib.get_close_matches(name, [*_READERS, *found], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"there is no reader {name!r}: there are {', '.join([*_READERS, *found])}{hint}")
         return name
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import pytest
 from fusion import config, domain, vlm
 from fusion.config import DomainConfig, load_config
 from fusion.engine import Engine
-from fusion.errors import ConfigError
+from fusion.errors import ConfigError, DependencyError, ReaderError
 from fusion.page import Check, Failure, Page, Reading, Recipe
-from fusion.vlm import Answer, Answers, Look, Looks, Query, Writes
+from fusion.vlm import Answer, Answers, Look, Looks, Query, Writes, open_reader
 
 SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
 
@@ -97,8 +98,67 @@ def test_a_profile_of_another_package_understands_pages() -> None:
     assert [check.kind for check in page.checks] == ["seen"]
 
 
-def test_what_is_not_installed_is_named_with_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_is_named_with_what_is() -> None:
     with pytest.raises(ConfigError, match=r"no reader 'sure': there are none, served, local, replay"):
         load_config(overrides=["vlm.engine=sure"])
     with pytest.raises(ConfigError, match=r"no profile 'remarks': there are general, prescription, homework"):
         load_config(overrides=["domain.profile=remarks"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("servd", "served"), ("locl", "local"), ("repaly", "replay"), ("my_raeder", "my_reader")]
+)
+def test_a_mistyped_reader_is_recognised(typed: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = EntryPoints([EntryPoint("my_reader", "nowhere:open_reader", "fusion.readers")])
+    monkeypatch.setattr(config, "entry_points", lambda **wanted: known.select(**wanted))
+    with pytest.raises(ConfigError, match=f"no reader '{typed}': .*; did you mean {meant}\\?"):
+        load_config(overrides=[f"vlm.engine={typed}"])
+
+
+def broken_plugin(monkeypatch: pytest.MonkeyPatch, value: str) -> config.VlmConfig:
+    known = EntryPoints([EntryPoint("mine", value, "fusion.readers")])
+    for module in (config, vlm):
+        monkeypatch.setattr(module, "entry_points", lambda **wanted: known.select(**wanted))
+    return load_config(overrides=["vlm.engine=mine"]).vlm
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (None, "ModuleNotFoundError"),
+        ("import a_package_that_is_not_installed", "a_package_that_is_not_installed"),
+        ("def other(): ...", "AttributeError"),
+        ("def open_reader(:", "SyntaxError"),
+        ("1 / int('x')", "ValueError"),
+        ("raise RuntimeError('no GPU')", "no GPU"),
+    ],
+)
+def test_a_plugin_that_does_not_load_is_named_with_the_way_out(
+    source: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_reader", raising=False)
+    if source is not None:
+        (tmp_path / "broken_reader.py").write_text(source, encoding="utf-8")
+    settings = broken_plugin(monkeypatch, "broken_reader:open_reader")
+    with pytest.raises(
+        DependencyError, match=r"vlm\.engine: mine: the reader plug-in broken_reader:open_reader"
+    ) as caught:
+        open_reader(settings)
+    assert said in str(caught.value)
+    assert "choose another vlm.engine" in caught.value.way_out
+
+
+def refuses(options: dict[str, Any]) -> Any:
+    raise ReaderError("mine", "is out of paper", "Buy some.")
+
+
+def test_a_plugin_that_does_not_open_is_named_and_its_own_errors_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = broken_plugin(monkeypatch, "x:y")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: Sure)
+    with pytest.raises(ConfigError, match=r"vlm\.engine: mine: .*KeyError: 'says'") as caught:
+        open_reader(settings)
+    assert "vlm.options" in caught.value.way_out
+    monkeypatch.setattr(EntryPoint, "load", lambda self: refuses)
+    with pytest.raises(ReaderError, match="out of paper"):
+        open_reader(settings)

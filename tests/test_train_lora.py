@@ -26,8 +26,7 @@ from fusion.train.corrections import read_rows
 from fusion.train.lora import IGNORED, Line, Tutor, load_lines, lora
 from fusion.vlm import open_reader
 from fusion.vlm.cache import AnswerCache
-from fusion.vlm.checkpoint import Checkpoint, load
-from fusion.vlm.local import LocalReader
+from fusion.vlm.local import Checkpoint, LocalReader, load
 from fusion.vlm.protocol import Query
 from tests import tiny_glm, tiny_reader
 

@@ -32,10 +32,9 @@ from fusion.train.muon import Muon, orthogonal
 from fusion.train.recipe import Ink, Recipe, Stage, Synthetic, load_recipe
 from fusion.vlm import open_reader
 from fusion.vlm.cache import AnswerCache
-from fusion.vlm.checkpoint import load
-from fusion.vlm.local import LocalReader
+from fusion.vlm.local import LocalReader, load
 from fusion.vlm.protocol import Look, Query
-from fusion.vlm.small import GRAPHS, READER, Small, SmallReader, grey
+from fusion.vlm.small import GRAPHS, READER, SmallModel, SmallReader, grey
 from tests import tiny_reader
 
 SIZE = tiny_reader.SIZE.model_copy(update={"vision_depth": 1, "text_depth": 1})
@@ -221,7 +220,7 @@ def test_the_reader_that_ships_asks_the_decoder_what_it_was_taught(stirred: tupl
     assert reader is not None
     crop, texts = levelled("bad", 6 * UNIT), ["bad", "0123 +="]
     asked = query(crop)
-    scores = Small(folder, threads=1).score(asked.line.crop, texts)
+    scores = SmallModel(folder, threads=1).score(asked.line.crop, texts)
     taught = [-(len(text) + 1) * loss_in_training(learner, [crop], [text]) for text in texts]
     assert scores == pytest.approx(taught, abs=2e-3)
     with pytest.MonkeyPatch.context() as patch:  # one look, in its own proportions, as the decoder was shown it
@@ -236,14 +235,14 @@ def test_the_heads_loss_is_the_score_of_a_look(stirred: tuple[Learner, Path], mo
     with torch.inference_mode():
         frames = stirred[0].frames(stirred[0].features(torch.from_numpy(grey(crop, SIZE.height))[None]))
         losses = stirred[0].ctc_losses(frames, ["bad"])
-    look, _ = Small(stirred[1], threads=1).look(np.repeat(crop[:, :, None], 3, axis=2), 3)
+    look, _ = SmallModel(stirred[1], threads=1).look(np.repeat(crop[:, :, None], 3, axis=2), 3)
     assert len(look.posteriors) == 1
     assert look.score(["bad"])[0] == pytest.approx(-3 * float(losses[0]), rel=1e-4)
 
 
 def test_an_export_leaves_a_whole_checkpoint_and_nothing_else(stirred: tuple[Learner, Path]) -> None:
     names = {path.name for path in stirred[1].iterdir()}
-    weights = {"model.safetensors", "witness.safetensors"}
+    weights = {"model.safetensors", "ctc_head.safetensors"}
     words = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     settings = {"config.json", "generation_config.json", "preprocessor_config.json", READER, "README.md"}
     assert names == weights | words | settings | set(GRAPHS.values())
@@ -798,7 +797,7 @@ def test_a_start_without_a_head_is_named(stirred: tuple[Learner, Path], tmp_path
     start = tmp_path / "start"
     if harm != "no folder":
         start.mkdir()
-        for name in ("config.json", READER, "model.safetensors", "witness.safetensors"):
+        for name in ("config.json", READER, "model.safetensors", "ctc_head.safetensors"):
             if harm != f"no {name}":
                 (start / name).write_bytes((stirred[1] / name).read_bytes())
         if harm.startswith("broken"):

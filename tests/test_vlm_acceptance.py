@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fusion.vlm import Answer, Query
-from fusion.vlm.acceptance import MESSAGES, Accept, Reject, Retry, examine
+from fusion.vlm.acceptance import MESSAGES, Broken, examine, examine_free
 from fusion.vlm.cleaning import clean
 from fusion.vlm.prompts import render
 from tests.vlm_readers import query
@@ -67,13 +67,24 @@ def judged(answer: str, ocr: str | None, finish: str | None = "stop", prompt: st
         ("明天\n开会", "明天开会", "明天开会"),
         ("take two\ntablets", "take two tablets", "take two tablets"),
         ("cafe\u0301", "cafe", "caf\u00e9"),
+        ('{"text": "Napa 500 mg"}', "Napa 500 mg", "Napa 500 mg"),
+        ('```json\n{"id": 1, "transcription": "Napa 500 mg"}\n```', "Napa 500 mg", "Napa 500 mg"),
+        ('[{"text": "明天"}, {"text": "开会"}]', "明天开会", "明天开会"),
+        ('{"x": 1}', '{"x": 1}', '{"x": 1}'),  # the writer wrote it
+        ('{"a": 1, "b": 2}', None, '{"a": 1, "b": 2}'),  # there is no text in it
+        ("[1, 2]", "1, 2", "[1, 2]"),
+        ("<p>Napa 500&nbsp;mg &lt; 1 g</p>", "Napa 500 mg < 1 g", "Napa 500\xa0mg < 1 g"),
+        ("<div><b>Napa</b> 500<br/>mg</div>", "Napa 500 mg", "Napa 500 mg"),
+        ("<table><tr><td>Napa</td><td>500</td></tr></table>", "Napa 500", "Napa 500"),
+        ("a<b and c>d", None, "a<b and c>d"),
+        ("if x<p> then", "if x<p> then", "if x<p> then"),
         ("哈哈哈哈哈哈哈哈哈哈哈哈哈哈", "哈哈哈哈哈哈哈哈哈哈哈哈", "哈哈哈哈哈哈哈哈哈哈哈哈哈哈"),
         ("目录..........................3", "目录.........................3", "目录..........................3"),
         ("anything at all", None, "anything at all"),
     ],
 )
 def test_accepted(answer: str, ocr: str | None, text: str) -> None:
-    assert judged(answer, ocr) == Accept(text)
+    assert judged(answer, ocr) == text
 
 
 @pytest.mark.parametrize(
@@ -104,12 +115,12 @@ def test_accepted(answer: str, ocr: str | None, text: str) -> None:
     ],
 )
 def test_symptoms_that_deserve_another_try(answer: str, ocr: str, symptom: str) -> None:
-    assert judged(answer, ocr) == Retry(symptom)
+    assert judged(answer, ocr) == Broken(symptom)
     assert symptom in MESSAGES
 
 
 def test_a_cut_off_answer_is_asked_again() -> None:
-    assert judged("Napa 500", "Napa 500 mg", finish="length") == Retry("cut_off")
+    assert judged("Napa 500", "Napa 500 mg", finish="length") == Broken("cut_off")
 
 
 @pytest.mark.parametrize(
@@ -117,11 +128,48 @@ def test_a_cut_off_answer_is_asked_again() -> None:
     ["图中没有文字", "图片中没有可识别的手写文字。", "There is no visible text in the image.", "The image is blank."],
 )
 def test_insisting_on_a_blank_crop_would_make_the_model_invent(answer: str) -> None:
-    assert judged(answer, "~~ ~~ ~~") == Reject("no_text")
+    assert judged(answer, "~~ ~~ ~~") == Broken("no_text", again=False)
 
 
 def test_a_filtered_answer_is_not_insisted_on() -> None:
-    assert judged("", "Napa", finish="content_filter") == Reject("refuses")
+    assert judged("", "Napa", finish="content_filter") == Broken("refuses", again=False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("<think>Let me see.</think>It says Napa [l001].<|endoftext|>", "It says Napa [l001]."),
+        ("<|begin_of_box|>Napa<|end_of_box|>", "Napa"),
+        ("```\nNapa\n```", "Napa"),
+        ('{"answer": "Napa"}', "Napa"),
+        ('["one", "two"]', "one\ntwo"),
+        ("<p>Napa</p><p>500 mg</p>", "Napa\n500 mg"),
+        (
+            "The image shows the text “Napa”.\nI cannot read more.",
+            "The image shows the text “Napa”.\nI cannot read more.",
+        ),
+    ],
+)
+def test_a_free_answer_is_unpacked_and_otherwise_left_as_it_is(answer: str, text: str) -> None:
+    assert examine_free(Answer(answer, "stop"), "What does it say?") == text
+
+
+def test_who_asks_for_json_gets_json() -> None:
+    assert examine_free(Answer('```json\n{"drug": "Napa"}\n```'), "List the drugs as JSON") == '{"drug": "Napa"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "finish", "verdict"),
+    [
+        ("<think>It may be", "length", Broken("cut_off")),
+        ("<think>It may be", "stop", Broken("empty")),
+        ("It says Na", "length", Broken("cut_off")),
+        ("It says " + "Napa " * 20, "stop", Broken("repeats")),
+        ("It says", "content_filter", Broken("refuses", again=False)),
+    ],
+)
+def test_a_broken_free_answer_is_found(answer: str, finish: str, verdict: Broken) -> None:
+    assert examine_free(Answer(answer, finish), "What does it say?") == verdict
 
 
 @pytest.mark.parametrize("kind", ["blind", "informed"])
@@ -129,16 +177,16 @@ def test_a_filtered_answer_is_not_insisted_on() -> None:
 def test_an_echo_of_the_question_is_found_and_an_honest_answer_is_not(kind: str, ocr: str) -> None:
     asked = query(ocr, before="上一行的内容在这里" if "天" in ocr else "the line before this", after="a third line")
     prompt = render(kind, "auto", asked)  # type: ignore[arg-type]
-    assert examine(Answer(ocr), asked, prompt.text) == Accept(ocr)
+    assert examine(Answer(ocr), asked, prompt.text) == ocr
     rows = [row for row in prompt.text.splitlines() if ocr not in row][:1]
-    assert isinstance(examine(Answer(rows[0]), asked, prompt.text), Retry)
+    assert isinstance(examine(Answer(rows[0]), asked, prompt.text), Broken)
     seen = examine(Answer(asked.before), asked, prompt.text)
-    assert seen == (Retry("echoes") if kind == "informed" else Accept(asked.before))
+    assert seen == (Broken("echoes") if kind == "informed" else asked.before)
 
 
 def test_a_rare_short_answer_that_is_in_the_prompt_by_chance_is_no_echo() -> None:
     asked = query("2 stey")
-    assert examine(Answer("2 stays"), asked, render("blind", "en", asked).text) == Accept("2 stays")
+    assert examine(Answer("2 stays"), asked, render("blind", "en", asked).text) == "2 stays"
 
 
 def plain_text() -> st.SearchStrategy[str]:
@@ -162,16 +210,16 @@ def test_a_cleaner_leaves_plain_text_alone(text: str) -> None:
 def test_plain_text_that_agrees_with_the_ink_is_accepted_unchanged(text: str) -> None:
     expected = unicodedata.normalize("NFC", text).strip()
     if expected:
-        assert examine(Answer(text, "stop"), query(text), "") == Accept(expected)
+        assert examine(Answer(text, "stop"), query(text), "") == expected
 
 
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_whatever_comes_is_judged(answer: str, ocr: str) -> None:
     asked: Query = query(unicodedata.normalize("NFC", ocr))
     verdict = examine(Answer(answer), asked, "prompt")
-    if isinstance(verdict, Accept):
-        assert verdict.text == verdict.text.strip() != ""
-        assert unicodedata.is_normalized("NFC", verdict.text)
-        assert len(verdict.text.splitlines()) == 1
+    if isinstance(verdict, str):
+        assert verdict == verdict.strip() != ""
+        assert unicodedata.is_normalized("NFC", verdict)
+        assert len(verdict.splitlines()) == 1
     else:
         assert verdict.symptom in MESSAGES

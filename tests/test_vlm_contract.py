@@ -288,10 +288,13 @@ def test_a_missing_package_of_an_extra_says_how_to_install_it(tmp_path: Path, mo
     with pytest.raises(DependencyError, match="torch and transformers are not installed") as caught:
         open_reader(LocalVlm(model=str(tmp_path)))
     assert "fusion[glm]" in caught.value.way_out
+    assert "small reader" in caught.value.way_out
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(DependencyError, match="openai package is not installed") as caught:
         open_reader(ServedVlm())
     assert "fusion[served]" in caught.value.way_out
+    assert "vlm.engine: local for the small reader" in caught.value.way_out
+    assert "inference" not in caught.value.way_out  # another protocol, which the same server does not speak
     plain = open_reader(ServedVlm(dialect="inference"))
     assert plain is not None
     plain.close()

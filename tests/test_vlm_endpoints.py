@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fusion.vlm.endpoints import FIRST_BACKOFF, PATIENCE, Endpoints, Trouble, parse_endpoints
+from fusion.vlm.endpoints import FIRST_BACKOFF, LONGEST_WAIT, PATIENCE, Endpoints, Trouble, parse_endpoints
 
 
 class Clock:
@@ -38,6 +38,12 @@ def ask(endpoints: Endpoints, ill: bool, tried: tuple[str, ...] = ()) -> str:
         if not url:
             raise
     return url
+
+
+def busy(endpoints: Endpoints, wait: float) -> None:
+    """One request to a server that asks to be left alone."""
+    with pytest.raises(Trouble, match="busy"), endpoints.lend():
+        raise Trouble("busy", "busy", again=True, ill=True, wait=wait)
 
 
 def refusal(endpoints: Endpoints) -> Trouble | None:
@@ -100,3 +106,38 @@ def test_requests_that_fell_ill_together_count_once() -> None:
         two_at_once()
     clock.now += FIRST_BACKOFF
     assert ask(endpoints, ill=False) == urls[0]
+
+
+def test_the_seconds_that_a_server_names_are_waited_for_even_beyond_patience() -> None:
+    endpoints, clock, urls = pool(1)
+    busy(endpoints, PATIENCE + 7)
+    assert ask(endpoints, ill=False) == urls[0]
+    assert clock.slept == [PATIENCE + 7]
+    busy(endpoints, 0.0)
+    assert ask(endpoints, ill=False) == urls[0]
+    assert clock.slept[1:] == pytest.approx([FIRST_BACKOFF])
+
+
+def test_nobody_waits_for_hours() -> None:
+    endpoints, clock, _ = pool(1)
+    busy(endpoints, LONGEST_WAIT + 1)
+    caught = refusal(endpoints)
+    assert caught is not None
+    assert not caught.again
+    assert clock.slept == []
+
+
+def test_another_endpoint_answers_while_one_asks_to_be_left_alone() -> None:
+    endpoints, clock, urls = pool(2)
+    busy(endpoints, 3600)
+    assert [ask(endpoints, ill=False) for _ in range(3)] == [urls[1]] * 3
+    assert clock.slept == []
+
+
+def test_an_answer_that_was_under_way_does_not_shorten_the_wait() -> None:
+    endpoints, clock, _ = pool(1)
+    with endpoints.lend():
+        clock.now += 1
+        busy(endpoints, 10)
+    ask(endpoints, ill=False)
+    assert clock.slept == [10]

@@ -6,6 +6,7 @@ import base64
 import io
 import threading
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from fusion.config import ServedVlm
 from fusion.page import Failure, Reading
-from fusion.vlm import Answer, Query, endpoints
+from fusion.vlm import Answer, Query, endpoints, served
 from tests.vlm_readers import WAIT, FakeServer, completion, image_of, opened, prompt_of, query, serving
 
 Reply = tuple[int, Any, dict[str, str]]
@@ -89,6 +90,150 @@ def test_an_endpoint_without_logprobs_is_asked_without_from_then_on() -> None:
     assert ["logprobs" in body for _, _, body in server.requests] == [True, False, False, False]
 
 
+STRICT: dict[str, str] = {
+    "logprobs": "logprobs is not supported",
+    "chat_template_kwargs": "Unrecognized request argument supplied: chat_template_kwargs",
+    "temperature": "Unsupported value: 'temperature' does not support 0 with this model.",
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model.",
+}
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("refused", [[name] for name in STRICT] + [list(STRICT)])
+def test_a_strict_server_is_asked_again_without_what_it_refuses_once_per_run(refused: list[str], status: int) -> None:
+    def script(path: str, body: dict[str, Any]) -> Reply:
+        found = next((name for name in refused if name in body), None)
+        return completion("hello") if found is None else (status, {"error": {"message": STRICT[found]}}, {})
+
+    with serving(script) as server, opened(config(server, concurrency=1)) as reader:
+        outcomes = reader.read([query("hello", seed=seed) for seed in range(3)])
+    assert all(isinstance(item, Reading) for (item,) in outcomes)
+    assert len(server.requests) == 3 + len(refused)
+    for name in STRICT:  # what it takes is sent to the end
+        assert (name in server.requests[-1][2]) == (name not in refused)
+    temperatures = {item.recipe.temperature for (item,) in outcomes if isinstance(item, Reading)}
+    assert temperatures == ({None} if "temperature" in refused else {0.0})
+
+
+def test_a_server_that_takes_no_temperature_is_not_asked_warmer() -> None:
+    def script(path: str, body: dict[str, Any]) -> Reply:
+        return (400, {"error": "temperature"}, {}) if "temperature" in body else completion("hello " * 50)
+
+    with serving(script) as server, opened(config(server, attempts=5)) as reader:
+        failure = only(reader.read([query("hello")]))
+    assert isinstance(failure, Failure)
+    assert failure.kind == "repeats"
+    assert len(server.requests) == 3  # refused, plain, strict
+
+
+def test_a_refusal_that_names_nothing_costs_the_extensions() -> None:
+    def script(path: str, body: dict[str, Any]) -> Reply:
+        return (400, "bad request", {}) if "chat_template_kwargs" in body else completion("hello")
+
+    with serving(script) as server, opened(config(server)) as reader:
+        assert isinstance(only(reader.read([query("hello")])), Reading)
+    assert {"temperature", "max_tokens"} <= set(server.requests[-1][2])
+
+
+def test_a_request_that_is_too_long_costs_the_others_no_bound() -> None:
+    said = "'max_tokens' is too large: 256. This model's maximum context length is 4096 tokens."
+    replies = [(400, {"error": {"message": said}}, {}), completion("hello")]
+    with serving(lambda p, b: replies.pop(0)) as server, opened(config(server)) as reader:
+        assert isinstance(only(reader.read([query("hello", seed=1)])), Failure)
+        assert isinstance(only(reader.read([query("hello", seed=2)])), Reading)
+    assert "max_tokens" in server.requests[-1][2]
+
+
+def test_what_is_refused_for_another_reason_is_a_failure_and_nothing_is_left_out_for_it() -> None:
+    replies = [(400, "bad", {}), (400, "bad", {}), completion("hello")]
+    with serving(lambda p, b: replies.pop(0)) as server, opened(config(server)) as reader:
+        failure = only(reader.read([query("hello", seed=1)]))
+        assert isinstance(only(reader.read([query("hello", seed=2)])), Reading)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "refused"
+    assert "logprobs" in server.requests[-1][2]
+
+
+@pytest.mark.parametrize("dialect", ["openai", "inference"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_names_the_seconds_is_left_alone_for_them(dialect: str, status: int) -> None:
+    replies: list[Reply] = [(status, "later", {"Retry-After": "1"})]
+    times: list[float] = []
+
+    def script(path: str, body: dict[str, Any]) -> Reply:
+        times.append(time.monotonic())
+        if replies:
+            return replies.pop()
+        return completion("hello") if dialect == "openai" else (200, {"answer": "hello"}, {})
+
+    with serving(script) as server, opened(config(server, dialect=dialect)) as reader:
+        assert isinstance(only(reader.read([query("hello")])), Reading)
+    assert times[1] - times[0] >= 0.99
+
+
+def test_retry_after_may_be_a_date() -> None:
+    (endpoint,) = endpoints.parse_endpoints(["http://127.0.0.1:1"], ())
+    later = formatdate(time.time() + 30, usegmt=True)
+    assert served._refusal(endpoint, 429, later).wait == pytest.approx(30, abs=2)
+    assert [served._refusal(endpoint, 503, said).wait for said in (None, "", "soon", "-3", "7")] == [0, 0, 0, 0, 7]
+
+
+@pytest.mark.parametrize("dialect", ["openai", "inference"])
+def test_a_picture_that_is_too_large_is_sent_smaller(dialect: str) -> None:
+    def script(path: str, body: dict[str, Any]) -> Reply:
+        sides.append(max(Image.open(io.BytesIO(base64.b64decode(image_of(body)))).size))
+        if sides[-1] > most:
+            return 413, "too large", {}
+        return completion("hello") if dialect == "openai" else (200, {"answer": "hello"}, {})
+
+    sides: list[int] = []
+    most = 700
+    with serving(script) as server, opened(config(server, dialect=dialect, retries=0)) as reader:
+        answer = reader.ask(np.zeros((900, 1600, 3), np.uint8), "?")
+        assert isinstance(answer, Answer)
+        assert sides == [1600, 800, 400]
+        most = 0
+        failure = reader.ask(np.zeros((90, 160, 3), np.uint8), "?")
+    assert isinstance(failure, Failure)
+    assert failure.kind == "too_large"
+    assert sides[3:] == [160]
+
+
+@pytest.mark.parametrize(
+    ("reply", "others"),
+    [
+        ((200, {"data": [{"id": "zai-org/GLM-OCR"}, {"id": "b"}]}, {}), ("zai-org/GLM-OCR", "b")),
+        ((200, {"data": [{"id": "b"}, {"id": "zai-org/GLM-4.6V-Flash"}]}, {}), None),
+        ((200, {"data": []}, {}), None),
+        ((200, {"data": 7}, {}), None),
+        ((200, [], {}), None),
+        ((200, "no json", {}), None),
+        ((404, "", {}), None),
+        ((302, "", {"Location": "/elsewhere"}), None),
+    ],
+)
+def test_the_models_name_is_compared_with_what_the_server_lists(
+    reply: Reply, others: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "right")
+    with serving(lambda p, b: reply) as server:
+        found = served.other_models(config(server, api_key_env="MY_KEY"))
+    assert found == ({} if others is None else {f"{server.url}/v1": others})
+    ((path, headers, _),) = server.requests
+    assert (path, headers["authorization"]) == ("/v1/models", "Bearer right")
+
+
+def test_a_server_that_is_not_there_lists_no_models() -> None:
+    assert served.other_models(config(dead_url())) == {}
+
+
+def test_wrapped_answers_are_unpacked_before_a_person_sees_them() -> None:
+    with serving(lambda p, b: completion("<think>?</think>```\nNapa\n```")) as server, opened(config(server)) as reader:
+        answer = reader.ask(query().line.crop, "What is it?")
+    assert isinstance(answer, Answer)
+    assert answer.text == "Napa"
+
+
 @pytest.mark.parametrize(
     ("height", "width", "size"), [(20, 100, (280, 56)), (100, 100, (100, 100)), (64, 4600, (2300, 32))]
 )
@@ -136,11 +281,9 @@ def test_content_null_is_a_failure_and_thoughts_are_no_text() -> None:
 
 
 def test_thinking_is_switched_as_the_host_wants_it() -> None:
-    from fusion.vlm.dialects import _thinking
-
-    assert _thinking("api.z.ai", False) == {"thinking": {"type": "disabled"}}
-    assert _thinking("open.bigmodel.cn", True) == {"thinking": {"type": "enabled"}}
-    assert _thinking("notz.ai", True) == {"chat_template_kwargs": {"enable_thinking": True}}
+    assert served._thinking("api.z.ai", False) == {"thinking": {"type": "disabled"}}
+    assert served._thinking("open.bigmodel.cn", True) == {"thinking": {"type": "enabled"}}
+    assert served._thinking("notz.ai", True) == {"chat_template_kwargs": {"enable_thinking": True}}
 
 
 def test_nobody_listens() -> None:

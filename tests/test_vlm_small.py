@@ -33,8 +33,7 @@ from fusion.train.graphs import rewrite_graphs
 from fusion.train.tower import CtcHead, columns_of, merge_order, pad, soften, tower
 from fusion.vlm import Look, Looks, Query, open_reader, small
 from fusion.vlm.cache import AnswerCache
-from fusion.vlm.checkpoint import Checkpoint, load
-from fusion.vlm.local import LocalReader
+from fusion.vlm.local import Checkpoint, LocalReader, load
 from fusion.vlm.small import (
     BUDGET,
     CRAMPED,
@@ -46,7 +45,7 @@ from fusion.vlm.small import (
     STRETCHES,
     WIDEST,
     WIDTHS,
-    Small,
+    SmallModel,
     SmallReader,
     grey,
     level,
@@ -99,8 +98,8 @@ def checkpoint(folder: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def tiny(folder: Path) -> Small:
-    return Small(folder, threads=1)
+def tiny(folder: Path) -> SmallModel:
+    return SmallModel(folder, threads=1)
 
 
 @pytest.fixture
@@ -207,7 +206,7 @@ def torch_frames(reader: LocalReader, folder: Path, crops: np.ndarray) -> np.nda
         return np.asarray(head(columns_of(features, rows, vision.spatial_merge_size)))
 
 
-Both = tuple[Small, LocalReader, Path]
+Both = tuple[SmallModel, LocalReader, Path]
 
 
 @pytest.fixture(scope="module", params=["tiny", "packaged"])
@@ -215,7 +214,7 @@ def both(request: pytest.FixtureRequest, folder: Path) -> Iterator[Both]:
     """A checkpoint as graphs, and under torch."""
     path = folder if request.param == "tiny" else PACKAGED
     reader = torch_reader(path)
-    yield Small(path, threads=1), reader, path
+    yield SmallModel(path, threads=1), reader, path
     reader.close()
 
 
@@ -250,7 +249,7 @@ def test_the_head_is_the_checkpoints_own(both: Both, batch: int, units: int) -> 
     np.testing.assert_allclose(found[likely], expected[likely], atol=1e-3)
 
 
-def test_scoring_together_is_scoring_one_by_one(tiny: Small) -> None:
+def test_scoring_together_is_scoring_one_by_one(tiny: SmallModel) -> None:
     pixels = picture("abc 0")
     together = tiny.score(pixels, TEXTS)
     assert together == pytest.approx([tiny.score(pixels, [text])[0] for text in TEXTS], abs=1e-4)
@@ -285,7 +284,7 @@ def test_changed_weights_need_no_new_graphs(tmp_path: Path, file: str, fresh_nor
     folder = tiny_reader.build(tmp_path / "folder", fresh_norms=fresh_norms)
     copied = shutil.copytree(folder, tmp_path / "copied")
     change(copied / file)
-    before, after = Small(folder, threads=1), Small(copied, threads=1)
+    before, after = SmallModel(folder, threads=1), SmallModel(copied, threads=1)
     reader = torch_reader(copied)
     pixels = picture("abc 01")
     crops = padded([grey(pixels, SIZE.height)], before.unit)
@@ -306,7 +305,7 @@ def test_graphs_written_anew_say_the_same(folder: Path, copied: Path, monkeypatc
     app(["graphs", str(copied)], standalone_mode=False)
     assert {path.name for path in copied.iterdir()} == {path.name for path in folder.iterdir()}
     pixels = picture("abc 01")
-    old, new = Small(folder, threads=1), Small(copied, threads=1)
+    old, new = SmallModel(folder, threads=1), SmallModel(copied, threads=1)
     assert new.score(pixels, TEXTS) == old.score(pixels, TEXTS)
     assert new.look(pixels, 6)[0].score(TEXTS) == old.look(pixels, 6)[0].score(TEXTS)
     assert (copied / READER).read_bytes() == (folder / READER).read_bytes()
@@ -413,7 +412,9 @@ def widths_seen(views: Views) -> list[float]:
 
 @pytest.mark.parametrize("text", ["a", "abc", "dead beef 0123"])
 @pytest.mark.parametrize("stretch", [0.2, 1.0, 3.0])
-def test_a_look_is_made_of_distributions_that_end_where_the_crop_ends(tiny: Small, text: str, stretch: float) -> None:
+def test_a_look_is_made_of_distributions_that_end_where_the_crop_ends(
+    tiny: SmallModel, text: str, stretch: float
+) -> None:
     crop = picture(text, stretch)
     for view in tiny.look(crop, len(text))[0].posteriors:
         sums = view.probabilities.sum(axis=1)
@@ -423,7 +424,7 @@ def test_a_look_is_made_of_distributions_that_end_where_the_crop_ends(tiny: Smal
         assert crop.shape[1] <= end + 1e-6 <= crop.shape[1] + view.column_px + 1e-5
 
 
-def test_places_are_inside_the_crop_and_in_order(tiny: Small) -> None:
+def test_places_are_inside_the_crop_and_in_order(tiny: SmallModel) -> None:
     crop = picture("abc 012")
     look = tiny.look(crop, 7)[0]
     for text in ("abc 012", "a", "hhhh"):
@@ -435,7 +436,7 @@ def test_places_are_inside_the_crop_and_in_order(tiny: Small) -> None:
         assert edges[-1] <= crop.shape[1] + look.best.column_px
 
 
-class Inked(Small):
+class Inked(SmallModel):
     """Reads an `a` wherever there is ink, so that places can be told."""
 
     def _frames(self, crops: np.ndarray) -> np.ndarray:
@@ -461,7 +462,7 @@ def test_every_view_puts_a_letter_where_its_ink_is(folder: Path, characters: int
         assert right == pytest.approx(128, abs=1.5 * view.column_px)
 
 
-def test_a_squashed_crop_is_looked_at_wider(tiny: Small) -> None:
+def test_a_squashed_crop_is_looked_at_wider(tiny: SmallModel) -> None:
     text = "dead beef 01"
     crop = picture(text, 0.3)
     assert crop.shape[1] * 16 / 40 / len(text) < CRAMPED
@@ -472,20 +473,20 @@ def test_a_squashed_crop_is_looked_at_wider(tiny: Small) -> None:
     assert qualities == sorted(qualities, reverse=True)
 
 
-def test_a_roomy_crop_is_looked_at_in_widths_around_its_own(tiny: Small) -> None:
+def test_a_roomy_crop_is_looked_at_in_widths_around_its_own(tiny: SmallModel) -> None:
     crop = picture("abc", 2.0)
     look = tiny.look(crop, 3)[0]
     assert sorted(widths_seen(look)) == pytest.approx([crop.shape[1] * 16 / 40 * s for s in STRETCHES], abs=2)
 
 
-def test_a_very_long_crop_is_looked_at_as_often_as_the_budget_allows(tiny: Small) -> None:
+def test_a_very_long_crop_is_looked_at_as_often_as_the_budget_allows(tiny: SmallModel) -> None:
     for width in (2000, 4500, 40_000):
         seen = widths_seen(tiny.look(np.full((40, width, 3), 200, np.uint8), 100)[0])
         assert len(seen) == 1 or sum(seen) <= BUDGET + 2
         assert max(seen) <= WIDEST + 2
 
 
-def test_padding_leaves_no_columns_behind(tiny: Small) -> None:
+def test_padding_leaves_no_columns_behind(tiny: SmallModel) -> None:
     """The views of one crop share a batch: the narrow ones are padded, and none of that is kept."""
     crop = picture("abc", 0.4)
     look = tiny.look(crop, 3)[0]
@@ -496,12 +497,14 @@ def test_padding_leaves_no_columns_behind(tiny: Small) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 300), (300, 2), (900, 30)])
-def test_no_crop_is_too_odd_to_be_looked_at(tiny: Small, shape: tuple[int, int]) -> None:
+def test_no_crop_is_too_odd_to_be_looked_at(tiny: SmallModel, shape: tuple[int, int]) -> None:
     look = tiny.look(np.full((*shape, 3), 128, np.uint8), 5)[0]
     assert all(math.isfinite(score) for score in look.score(["abc", "", "h"]))
 
 
-def test_the_score_of_a_look_is_the_ctc_probability_of_the_text(tiny: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_score_of_a_look_is_the_ctc_probability_of_the_text(
+    tiny: SmallModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("fusion.vlm.small.STRETCHES", (1.0,))
     crop = picture("abc 012", 1.5)
     look = tiny.look(crop, 3)[0]
@@ -521,7 +524,7 @@ def test_the_score_of_a_look_is_the_ctc_probability_of_the_text(tiny: Small, mon
     assert look.score_cased(texts) == pytest.approx(expected, abs=1e-3, rel=1e-4)
 
 
-def test_the_score_over_several_views_is_their_mean_log_probability(tiny: Small) -> None:
+def test_the_score_over_several_views_is_their_mean_log_probability(tiny: SmallModel) -> None:
     look = tiny.look(picture("abcdef", 0.3), 6)[0]
     for text in ("abc", "gh 0"):
         each = [view.score([text])[0] for view in look.posteriors]
@@ -546,11 +549,11 @@ def test_the_score_over_several_views_is_their_mean_log_probability(tiny: Small)
         ("½ ② a", False),
     ],
 )
-def test_the_reader_knows_texts_in_its_script(tiny: Small, text: str, known: bool) -> None:
+def test_the_reader_knows_texts_in_its_script(tiny: SmallModel, text: str, known: bool) -> None:
     assert tiny.knows(text) is known
 
 
-def test_what_the_head_can_not_spell_is_no_mark_against_a_text(tiny: Small) -> None:
+def test_what_the_head_can_not_spell_is_no_mark_against_a_text(tiny: SmallModel) -> None:
     look = tiny.look(picture("abc"), 3)[0]
     assert tiny.spells == frozenset(SIZE.alphabet)
     assert all(view.spells == tiny.spells for view in look.posteriors)
@@ -561,7 +564,7 @@ def test_what_the_head_can_not_spell_is_no_mark_against_a_text(tiny: Small) -> N
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_is_what_was_written(tiny: Small) -> None:
+def test_a_reader_is_what_was_written(tiny: SmallModel) -> None:
     assert (tiny.height, tiny.frames, tiny.softness, tiny.unit) == (SIZE.height, SIZE.frames, SOFTNESS, 2 * SIZE.patch)
     assert tiny.alphabet == ("", *SIZE.alphabet)
 
@@ -608,11 +611,11 @@ def test_weights_in_other_places_of_their_file_are_refused_or_found(folder: Path
     save_file(load_file(copied / MODEL), copied / MODEL, metadata={"format": "pt", "note": "stored by another program"})
     pixels = picture("abc")
     try:
-        found = Small(copied, threads=1).score(pixels, ["abc"])
+        found = SmallModel(copied, threads=1).score(pixels, ["abc"])
     except ReaderError as error:
         assert MODEL in str(error)  # noqa: PT017
     else:
-        assert found == pytest.approx(Small(folder, threads=1).score(pixels, ["abc"]), abs=1e-3)
+        assert found == pytest.approx(SmallModel(folder, threads=1).score(pixels, ["abc"]), abs=1e-3)
 
 
 # --- as a second reader -------------------------------------------------------------------------------------------
@@ -642,7 +645,7 @@ def test_the_packaged_one_is_the_default() -> None:
     assert isinstance(opened, Looks)
 
 
-def test_a_look_is_a_reading_an_ink_and_a_decoder(reader: SmallReader, tiny: Small) -> None:
+def test_a_look_is_a_reading_an_ink_and_a_decoder(reader: SmallReader, tiny: SmallModel) -> None:
     asked = query(picture("abc 01"), "abc 0l")
     look = reader.look(asked)
     assert isinstance(look, Look)
@@ -658,13 +661,13 @@ def test_a_look_is_a_reading_an_ink_and_a_decoder(reader: SmallReader, tiny: Sma
     assert reading.score == pytest.approx(ink.score([reading.text])[0])
     assert reading.positions == views.best.positions(small.TOP)
     recipe = reading.recipe
-    assert (recipe.engine, recipe.prompt_id) == ("glm witness", "look")
+    assert (recipe.engine, recipe.prompt_id) == ("glm small", "look")
     assert recipe.model.endswith(f"@{tiny.identity}")
     assert recipe.image_sha256 == image_sha256(asked.line.crop)
     assert tiny.identity in reader.identity
 
 
-def test_the_decoder_is_shown_a_squashed_crop_as_the_head_saw_it_best(reader: SmallReader, tiny: Small) -> None:
+def test_the_decoder_is_shown_a_squashed_crop_as_the_head_saw_it_best(reader: SmallReader, tiny: SmallModel) -> None:
     pixels, text = picture("dead beef 01", 0.3), "dead beef 01"
     stretch = tiny.look(pixels, len(text))[1]
     assert stretch > 1.5
@@ -693,9 +696,28 @@ def test_a_line_that_the_ocr_could_not_read_is_looked_at(reader: SmallReader) ->
     assert one.reading == other.reading
 
 
-def test_another_device_than_the_cpu_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"vlm\.device: cuda:0"):
-        SmallReader(LocalVlm(model=str(folder), threads=1, device="cuda:0"))
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("device", "cuda:0"),
+        ("prompts", ("glm_ocr",)),
+        ("language", "zh"),
+        ("max_tokens", 99),
+        ("attempts", 5),
+        ("cache", Path("answers.sqlite")),
+        ("dtype", "bfloat16"),
+        ("batch", 1),
+        ("download", True),
+    ],
+)
+def test_settings_of_a_reader_that_writes_are_refused(folder: Path, setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"vlm\.{setting}: means nothing to the small reader"):
+        SmallReader(LocalVlm(model=str(folder), **{setting: value}))
+
+
+def test_no_setting_is_ignored_in_silence() -> None:
+    used = {"engine", "model", "threads", "ask"}  # `ask` by the engine
+    assert set(LocalVlm.model_fields) == {*used, *small.UNUSED}
 
 
 def test_threads_see_what_one_alone_sees() -> None:

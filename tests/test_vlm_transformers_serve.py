@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +29,11 @@ import fusion.vlm
 from fusion.config import LocalVlm, ServedVlm
 from fusion.page import Failure, Reading
 from fusion.vlm import Answer, Query, endpoints
-from fusion.vlm.acceptance import Symptom
+from fusion.vlm.acceptance import MESSAGES
+from fusion.vlm.asking import Question
+from fusion.vlm.endpoints import parse_endpoints
 from fusion.vlm.local import LocalReader
+from fusion.vlm.served import LONGEST_SIDE, OpenAIDialect, ServedReader
 from fusion.vlm.small import GRAPHS, HEAD, READER
 from tests.vlm_readers import opened, query
 
@@ -162,7 +165,7 @@ def test_every_query_brings_a_reading_or_a_symptom_of_its_answer(server: Server)
     assert [len(outcome) for outcome in outcomes] == [2, 2, 2]
     for item in (item for outcome in outcomes for item in outcome):
         if isinstance(item, Failure):
-            assert (item.stage, item.kind in get_args(Symptom)) == ("vlm", True), item
+            assert (item.stage, item.kind in MESSAGES) == ("vlm", True), item
         else:
             assert item.recipe.engine == "served-openai"
             assert (item.recipe.model or "").split("@")[0] == server.model
@@ -173,10 +176,12 @@ def test_the_answer_is_the_one_of_this_process(server: Server, text: str, width:
     pixels = written(text, width)
     local = LocalVlm(model=server.model, max_tokens=MOST_TOKENS, threads=1)
     with opened(config(server)) as far, opened(local) as near:
+        assert isinstance(far, ServedReader)
         assert isinstance(near, LocalReader)
         controls = set(near._open().tokenizer.all_special_tokens)
-        for question in ("Text Recognition:", "What is written here?"):
-            served, own = far.ask(pixels, question), near.ask(pixels, question)
+        for text in ("Text Recognition:", "What is written here?"):
+            question = [Question(pixels, text)]
+            (served,), (own,) = far.ask_many(question), near.ask_many(question)
             assert isinstance(served, Answer), served
             assert isinstance(own, Answer), own
             # The server leaves control tokens out, the local reader keeps them.
@@ -187,16 +192,12 @@ def test_the_answer_is_the_one_of_this_process(server: Server, text: str, width:
 
 def test_the_server_counts_the_image_tokens_that_the_local_reader_counts(server: Server) -> None:
     """Equal answers would say little if the image did not reach the model."""
-    from fusion.vlm.asking import Question
-    from fusion.vlm.dialects import OpenAIDialect
-    from fusion.vlm.endpoints import parse_endpoints
-
     settings = config(server)
     (endpoint,) = parse_endpoints(settings.endpoints, ())
-    dialect = OpenAIDialect(settings, None, (endpoint,))
+    dialect = OpenAIDialect(settings, (endpoint,))
     question = Question(written("hello world"), "Text Recognition:")
     try:
-        completion = dialect._complete(endpoint, dialect._request(endpoint, question))
+        completion = dialect._complete(endpoint, dialect._request(endpoint, question, LONGEST_SIDE))
     finally:
         dialect.close()
     with opened(LocalVlm(model=server.model, threads=1)) as near:
@@ -235,7 +236,7 @@ def test_a_server_that_dies_while_it_is_read_from_costs_lines_and_nothing_else(
         after = reader.ask(written("hello"), "Text Recognition:")
     items = [item for (item,) in outcomes]
     assert len(items) == len(queries)
-    lost = [item for item in items if isinstance(item, Failure) and item.kind not in get_args(Symptom)]
+    lost = [item for item in items if isinstance(item, Failure) and item.kind not in MESSAGES]
     assert 0 < len(lost) < len(queries)
     assert {failure.kind for failure in lost} == {"unreachable"}
     assert isinstance(after, Failure)

@@ -20,7 +20,7 @@ from fusion.errors import DependencyError, ReaderError
 from fusion.ocr import weights
 from fusion.vlm import Look, open_reader
 from fusion.vlm.local import LocalReader
-from fusion.vlm.small import GRAPHS, HEAD, MODEL, READER, Small, SmallReader
+from fusion.vlm.small import GRAPHS, HEAD, MODEL, READER, SmallModel, SmallReader
 from tests.paddle_models import characters_of, recognition_yml, write_yml
 from tests.vlm_readers import query
 
@@ -121,7 +121,7 @@ def test_the_small_readers_alphabet_is_single_nfc_characters_each_once() -> None
 
 
 def test_the_small_reader_says_of_letters_it_knows_whatever_stands_on_the_crop() -> None:
-    small = Small(SMALL, threads=1)
+    small = SmallModel(SMALL, threads=1)
     assert small.knows("Napa 0.5 mg ×2")
     assert small.knows("")
     assert not small.knows("第2步")

@@ -62,7 +62,7 @@ class FakeServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
                 server.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
                 status, reply, headers = script(self.path, body)
                 content = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()

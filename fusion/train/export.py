@@ -1,6 +1,6 @@
 """From a trained network to a checkpoint folder: one that loads like any other GLM, with its head, its graphs and its card.
 
-Knows files; trains nothing. The witness is calibrated on words that it was not trained on: a share of every frame is
+Knows files; trains nothing. The CTC head is calibrated on words that it was not trained on: a share of every frame is
 spread over the alphabet, so that a stroke it misreads costs a bounded number of nats.
 """
 

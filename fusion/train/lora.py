@@ -32,8 +32,7 @@ from fusion.page import Reading, Recipe
 from fusion.train.corrections import HELD_OUT, read_rows
 from fusion.vlm.asking import Question
 from fusion.vlm.cache import AnswerCache
-from fusion.vlm.checkpoint import Checkpoint, load
-from fusion.vlm.local import LocalReader
+from fusion.vlm.local import Checkpoint, LocalReader, load
 from fusion.vlm.prompts import render
 from fusion.vlm.protocol import Query
 from fusion.vlm.small import READER

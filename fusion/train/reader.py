@@ -91,7 +91,7 @@ pipeline_tag: image-text-to-text
 ---
 # fusion small reader
 
-A GLM of {count:.1f} million parameters (`glm_ocr`, float32) with a CTC head on its vision tower (`witness.safetensors`).
+A GLM of {count:.1f} million parameters (`glm_ocr`, float32) with a CTC head on its vision tower (`ctc_head.safetensors`).
 It looks at a crop of one word or line, {height} px high, and says how well a text fits the strokes. It is meant to be
 weighed together with an OCR's own posterior, never to be believed alone.
 

@@ -1,8 +1,6 @@
-"""Is an answer a transcription of this line? Looks for symptoms and accepts, asks again, or rejects.
+"""Is an answer a transcription of this line? Looks for symptoms of a broken answer and accepts, asks again, or rejects.
 
-Knows what a broken answer looks like (looping, cut off, refusing, describing, echoing the prompt, too long for the ink, in
-the wrong script); knows no model, no HTTP and no retry policy. Bounds are generous: a doubtful reading that gets through
-is weighed against the ink later, one that is thrown away is lost.
+Bounds are generous: a doubtful reading that gets through is weighed against the ink later, a rejected one is lost.
 """
 
 from __future__ import annotations
@@ -12,29 +10,15 @@ import unicodedata
 import zlib
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Literal
 
 import regex
 from rapidfuzz import fuzz
 
-from fusion.vlm.cleaning import begins_on_paper, clean
+from fusion.vlm.cleaning import begins_on_paper, clean, unpack
 from fusion.vlm.prompts import on_one_row
 from fusion.vlm.protocol import Answer, Query
 
-Symptom = Literal[
-    "empty",
-    "repeats",
-    "cut_off",
-    "refuses",
-    "no_text",
-    "describes",
-    "echoes",
-    "several_lines",
-    "wrong_length",
-    "wrong_script",
-]
-
-MESSAGES: dict[Symptom, str] = {
+MESSAGES = {
     "empty": "the answer holds no text",
     "repeats": "the answer repeats itself over and over",
     "cut_off": "the answer was cut off at the most tokens (vlm.max_tokens)",
@@ -46,45 +30,30 @@ MESSAGES: dict[Symptom, str] = {
     "wrong_length": "the answer's length does not fit the ink",
     "wrong_script": "the answer is in another script than the ink",
 }
+"""Symptom → what it means, for people."""
 
 
 @dataclass(frozen=True, slots=True)
-class Accept:
-    """The answer is a transcription.
+class Broken:
+    """An answer that is not usable; `again`: another try with a change may be, insisting would not make the model invent."""
 
-    Attributes:
-        text: cleaned, NFC, not empty.
-    """
+    symptom: str
+    again: bool = True
 
-    text: str
+    @property
+    def message(self) -> str:
+        """The symptom, for people."""
+        return MESSAGES[self.symptom]
 
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """The answer is not usable; another try with a change may be."""
-
-    symptom: Symptom
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """The answer is not usable, and insisting would only make the model invent."""
-
-    symptom: Symptom
-
-
-Verdict = Accept | Retry | Reject
 
 COMPRESSION = 2.4
 """A text that zlib shrinks by more than this repeats itself (Radford et al. 2022, Robust Speech Recognition, 4.5)."""
-COMPRESSION_FROM = 200
-"""Bytes under which the compression ratio says nothing."""
+COMPRESSION_FROM = 200  # bytes from which the compression ratio is used
 LOOP_TIMES, LOOP_LENGTH, LOOP_UNIT = 4, 12, 40
 """A loop: a unit of at most LOOP_UNIT characters, LOOP_TIMES times or more at the end, LOOP_LENGTH characters or more."""
-SURE = 0.7
-"""Mean probability of the OCR's characters from which its script and its count are believed."""
-MOST_CHARACTERS = 4000
-"""No line of handwriting is longer; longer answers are not looked into."""
+SURE = 0.7  # mean probability of the OCR's characters from which its script and its count are believed
+MOST_CHARACTERS = 4000  # no line of handwriting is longer
+FILTERED = ("content_filter", "sensitive")  # finish reasons of an answer that the server held back
 
 _CLUSTER = regex.compile(r"\X")
 _HAN, _LATIN, _LETTER = regex.compile(r"\p{Han}"), regex.compile(r"\p{Latin}"), regex.compile(r"\p{L}")
@@ -113,57 +82,51 @@ _DESCRIPTION = re.compile(
     r"|这是一(?:张|幅|行|段).{0,12}?(?:图片|图像|照片|手写|文字)|根据(?:图片|图像))",
     re.IGNORECASE,
 )
+_OPENINGS = ((_REFUSAL, "refuses"), (_NO_TEXT, "no_text"), (_DESCRIPTION, "describes"))
 
 
-def examine(answer: Answer, query: Query, prompt_text: str) -> Verdict:
-    """Judge one answer.
-
-    Args:
-        answer: as it came.
-        query: the crop and what the OCR saw on it.
-        prompt_text: the question as it was asked.
-    """
-    ocr = _ocr_text(query)
+def examine(answer: Answer, query: Query, prompt_text: str) -> str | Broken:
+    """The transcription in an answer to `prompt_text`, NFC, on one row and not empty; or what is wrong with it."""
+    ocr = query.ocr_text
     if len(answer.text) > MOST_CHARACTERS:
-        return Retry("repeats" if _repeats(answer.text[-MOST_CHARACTERS:], ocr) else "wrong_length")
-    if answer.finish in ("content_filter", "sensitive"):
-        return Reject("refuses")
+        return Broken("repeats" if _repeats(answer.text[-MOST_CHARACTERS:], ocr) else "wrong_length")
+    if answer.finish in FILTERED:
+        return Broken("refuses", again=False)
     text = unicodedata.normalize("NFC", clean(answer.text, ocr)).strip()
-    symptom = _form_symptom(text, answer.finish, ocr)
+    symptom = _broken(text, answer.finish, _repeats(text, ocr))
     if symptom is not None:
-        return Reject(symptom) if symptom == "no_text" else Retry(symptom)
-    joined = _join_lines(text)
-    symptom = _content_symptom(joined, query, prompt_text)
-    if symptom is None and not _fits(joined, query):
-        symptom = "several_lines" if joined != text else "wrong_length"
-    return Accept(joined) if symptom is None else Retry(symptom)
-
-
-def _form_symptom(text: str, finish: str | None, ocr: str) -> Symptom | None:
-    """Symptoms that show in the answer alone."""
-    if not text:
-        return "cut_off" if finish == "length" else "empty"
-    if _repeats(text, ocr):
-        return "repeats"
-    if finish == "length":
-        return "cut_off"
-    patterns: tuple[tuple[re.Pattern[str], Symptom], ...] = (
-        (_REFUSAL, "refuses"),
-        (_NO_TEXT, "no_text"),
-        (_DESCRIPTION, "describes"),
-    )
-    for pattern, symptom in patterns:
+        return Broken(symptom)
+    for pattern, symptom in _OPENINGS:
         match = pattern.match(text)
         if match and not begins_on_paper(match.group(0), ocr):
-            return symptom
-    return None
+            return Broken(symptom, again=symptom != "no_text")
+    joined = _join_lines(text)
+    if _echoes(joined, query, prompt_text):
+        return Broken("echoes")
+    if _wrong_script(joined, query):
+        return Broken("wrong_script")
+    if not _fits(joined, query):
+        return Broken("several_lines" if joined != text else "wrong_length")
+    return joined
 
 
-def _content_symptom(text: str, query: Query, prompt_text: str) -> Symptom | None:
-    """Symptoms that show beside the question and the OCR's reading."""
-    if _echoes(text, query, prompt_text):
-        return "echoes"
-    return "wrong_script" if _wrong_script(text, query) else None
+def examine_free(answer: Answer, question: str) -> str | Broken:
+    """The text of an answer to a free question, not empty; JSON and HTML are kept where the question asks for them."""
+    if answer.finish in FILTERED:
+        return Broken("refuses", again=False)
+    wants_markup = re.search("json|html", question, re.IGNORECASE) is not None
+    text = unpack(answer.text, markup=not wants_markup)
+    symptom = _broken(text, answer.finish, bool(_loop(text)))
+    return text if symptom is None else Broken(symptom)
+
+
+def _broken(text: str, finish: str | None, repeats: bool) -> str | None:
+    """The symptom of an answer that is no text at all, loops, or was cut off."""
+    if not text:
+        return "cut_off" if finish == "length" else "empty"
+    if repeats:
+        return "repeats"
+    return "cut_off" if finish == "length" else None
 
 
 def _repeats(text: str, ocr: str) -> bool:
@@ -178,16 +141,13 @@ def _loop(text: str) -> str:
     """The unit that the text repeats at its end, or ""."""
     for size in range(1, min(LOOP_UNIT, len(text) // LOOP_TIMES) + 1):
         unit = text[-size:]
-        times = 1
-        while text.endswith(unit * (times + 1)):
-            times += 1
-        if times >= LOOP_TIMES and times * size >= LOOP_LENGTH:
+        if text.endswith(unit * max(LOOP_TIMES, -(-LOOP_LENGTH // size))):
             return unit
     return ""
 
 
 def _compression(text: str) -> float:
-    """How many times smaller zlib makes the text; 1 where it is too short to say."""
+    """How many times smaller zlib makes the text; 1 where it is too short to tell."""
     content = text.encode("utf-8", "surrogatepass")
     return len(content) / len(zlib.compress(content)) if len(content) >= COMPRESSION_FROM else 1.0
 
@@ -213,26 +173,22 @@ def _fits(text: str, query: Query) -> bool:
     The OCR's count is believed when the OCR is sure: of scrawl it sees a tenth.
     """
     height, width = query.line.crop.shape[:2]
-    length, seen = _length(text), _length(_ocr_text(query))
+    length, seen = _length(text), _length(query.ocr_text)
     if length > 12 + 6 * width / max(height, 1):
         return False
     return not (_is_sure(query) and (length > 3 * seen + 10 or (seen >= 12 and 4 * length < seen)))
 
 
-def _ocr_text(query: Query) -> str:
-    return query.line.reading.text if query.line.reading is not None else ""
-
-
 def _is_sure(query: Query) -> bool:
-    """Whether the OCR read something with a mean probability that makes its count and script worth believing."""
+    """Whether the OCR's characters are probable enough for its count and script to be believed."""
     reading = query.line.reading
-    places = [p.candidates[0].probability for p in reading.positions if not p.optional] if reading is not None else []
-    return bool(places) and sum(places) / len(places) >= SURE
+    best = [p.candidates[0].probability for p in reading.positions if not p.optional] if reading is not None else []
+    return bool(best) and sum(best) / len(best) >= SURE
 
 
 def _wrong_script(text: str, query: Query) -> bool:
-    """A sure OCR read one script and the answer has letters, none of them of it."""
-    ocr = _ocr_text(query)
+    """Whether a sure OCR read one script and the answer has letters of others only."""
+    ocr = query.ocr_text
     letters = len(_LETTER.findall(ocr))
     if letters < 4 or not _is_sure(query) or len(_LETTER.findall(text)) < 2:
         return False
@@ -242,19 +198,15 @@ def _wrong_script(text: str, query: Query) -> bool:
 def _echoes(text: str, query: Query, prompt_text: str) -> bool:
     """Whether the answer is a piece of the question, or a neighbouring line that the question showed.
 
-    Neighbours that are short or read like this line say nothing: lists repeat themselves.
+    Neighbours that are short or like this line don't count: lists repeat themselves.
     """
-    ocr = on_one_row(_ocr_text(query))
-    if ocr and _alike(text, ocr) >= 50:
+    ocr = on_one_row(query.ocr_text)
+    if ocr and fuzz.ratio(text, ocr, processor=str.casefold) >= 50:
         return False
     for neighbour in (on_one_row(query.before), on_one_row(query.after)):
-        if len(neighbour) >= 8 and neighbour in prompt_text and _alike(text, neighbour) >= 90:
+        alike = fuzz.ratio(text, neighbour, processor=str.casefold) >= 90
+        if alike and len(neighbour) >= 8 and neighbour in prompt_text:
             return True
     question = prompt_text.replace(ocr, "") if ocr else prompt_text
     shared = SequenceMatcher(None, text, question, autojunk=False).find_longest_match().size
     return shared >= (10 if _HAN.search(text) else 20) and 2 * shared >= len(text)
-
-
-def _alike(one: str, other: str) -> float:
-    """Similarity in percent, upper and lower case being the same."""
-    return fuzz.ratio(one.casefold(), other.casefold())

@@ -1,14 +1,13 @@
 """From a model's answer to the transcription inside it, without touching a word that the writer may have written.
 
-Knows the wrapping that models put around an answer (fences, boxes, thoughts, control tokens, 纸上写着“…”) and their marks
-for what they can't read; knows no image and no model, and judges nothing: that is `acceptance`.
-
 Every rule removes a whole, recognised piece, never characters out of a set; and no wrapper is removed when the OCR's
 reading begins with its words, for then they stand on the paper.
 """
 
 from __future__ import annotations
 
+import html
+import json
 import re
 
 from rapidfuzz import fuzz
@@ -24,6 +23,13 @@ _LEADING_TOKENS = re.compile(rf"^\s*(?:{_TOKEN}\s*)+")
 _BOX = re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL)
 _FENCE = re.compile(r"^\s*```[A-Za-z]*[ \t]*\n?(.*?)\n?[ \t]*```\s*$", re.DOTALL)
 _THOUGHT = re.compile(r"^\s*(?:<think>)?.*?</think>|^\s*<think>.*$", re.DOTALL)
+_ELEMENT = r"(html|body|div|p|span|table|ul|ol|pre|code|center|font|b|i|u|em|strong|mark|h[1-6])"
+_HTML = re.compile(rf"^<{_ELEMENT}\b[^<>]*>.*</\1>$|<br\s*/?>", re.DOTALL | re.IGNORECASE)
+_ROW_TAG = re.compile(r"</?(?:br|p|div|tr|li|h[1-6])\b[^<>]*>", re.IGNORECASE)
+_CELL_TAG = re.compile(r"</?t[dh]\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_TEXT_KEYS = ("text", "transcription", "content", "answer", "result", "文字", "内容", "转录")
+"""Keys of a JSON answer under which the text is looked for."""
 
 _WHERE_ZH = r"(?:在?这?(?:张|幅|份)?(?:手写)?(?:图片|图像|图|照片|纸条|纸张|纸|便签|截图)(?:片)?(?:上|中|里)?(?:的)?)"
 _WHAT_ZH = r"(?:手写|书写|识别|转录)?(?:的|出的)?(?:文字|内容|文本|字|结果)?"
@@ -75,14 +81,58 @@ def clean(answer: str, on_paper: str) -> str:
     >>> clean("纸上写着“明天开会”", on_paper="纸上写着明天开会")
     '纸上写着“明天开会”'
     """
-    text = _THOUGHT.sub("", answer, count=1)
-    text = _TRAILING_TOKENS.sub("", text)
-    text = _LEADING_TOKENS.sub("", text) if not _BOX.search(text) else text
+    return _mark_gaps(_unwrap(unpack(answer, on_paper), on_paper), on_paper)
+
+
+def unpack(answer: str, on_paper: str = "", markup: bool = True) -> str:
+    """An answer without thoughts, control tokens, box, fence and, with `markup`, the JSON or HTML around its text.
+
+    >>> unpack('```json {"text": "Napa 500"} ```')
+    'Napa 500'
+    """
+    text = _TRAILING_TOKENS.sub("", _THOUGHT.sub("", answer, count=1))
     boxes = _BOX.findall(text)
-    text = boxes[0] if len(boxes) == 1 else text
+    if len(boxes) == 1:
+        text = boxes[0]
+    elif not boxes:
+        text = _LEADING_TOKENS.sub("", text)
     fence = _FENCE.match(text)
     text = (fence.group(1) if fence else text).strip()
-    return _mark_gaps(_unwrap(text, on_paper), on_paper)
+    if not markup or on_paper.lstrip()[:1] in ("{", "[", "<"):
+        return text
+    return _from_html(_from_json(text))
+
+
+def _from_json(text: str) -> str:
+    """The texts in a JSON object or array, one a row; any other text as it is."""
+    if not text.startswith(("{", "[")):
+        return text
+    try:
+        found = _texts(json.loads(text))
+    except (ValueError, RecursionError):
+        return text
+    return "\n".join(found) if found else text
+
+
+def _texts(value: object) -> list[str]:
+    """Strings in a JSON value, in order; empty when it holds anything else."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        parts = [_texts(item) for item in value]
+        return [text for part in parts for text in part] if all(parts) else []
+    if isinstance(value, dict):
+        named = [value[key] for key in _TEXT_KEYS if key in value]
+        return _texts(named[0] if named else next(iter(value.values()))) if named or len(value) == 1 else []
+    return []
+
+
+def _from_html(text: str) -> str:
+    """The text of an answer in HTML, a row per block; any other text as it is."""
+    if not _HTML.search(text):
+        return text
+    rows = _TAG.sub("", _CELL_TAG.sub(" ", _ROW_TAG.sub("\n", text))).splitlines()
+    return "\n".join(html.unescape(" ".join(row.split())) for row in rows if row.strip())
 
 
 def begins_on_paper(words: str, on_paper: str) -> bool:

@@ -1,7 +1,4 @@
-"""Crops as a vision model wants them: large enough to be seen, small enough not to hang, as PNG.
-
-Knows pixels; knows no model and no HTTP.
-"""
+"""Crops as a vision model takes them: large enough to be seen, small enough not to hang, not too thin."""
 
 from __future__ import annotations
 
@@ -15,31 +12,21 @@ from PIL import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAST_HEIGHT = 56
-"""Two merged patches of 28 px: under it a GLM vision tower has one row of patches for a line of strokes."""
-LONGEST_SIDE = 2300
-"""GLM-OCR hangs on some images above this (zai-org/GLM-OCR issue 42)."""
-THINNEST = 100
-"""Most times as long as wide. GLM's image processor refuses 200, and its own rounding may add to the ratio."""
+LEAST_HEIGHT = 56  # two merged patches of 28 px: a lower crop is a single row of patches to a GLM vision tower
+LONGEST_SIDE = 2300  # GLM-OCR hangs on some images above this (zai-org/GLM-OCR issue 42)
+THINNEST = 100  # largest ratio of the sides: GLM's image processor refuses 200, and its rounding may add to the ratio
 
 
-def prepare(pixels: NDArray[np.uint8]) -> Image.Image:
-    """An image in its own proportions, enlarged or reduced only where the model needs it.
+def fit(image: Image.Image, height: int, floor: int = 1, longest: int = LONGEST_SIDE) -> Image.Image:
+    """An RGB image in its own proportions, enlarged to `height` px or reduced to `longest` only where it must be.
 
-    Args:
-        pixels: uint8 (H, W, 3), RGB, not empty.
+    Where a side is then shorter than `floor` px, the image is put in the middle of a strip of its own paper.
     """
-    image = Image.fromarray(pixels)
-    width, height = image.size
-    factor = min(max(1.0, LEAST_HEIGHT / height), LONGEST_SIDE / max(width, height))
+    factor = min(longest / max(image.size), max(1.0, height / image.height))
     if factor != 1.0:
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         image = image.resize(size, Image.Resampling.BICUBIC)
-    return on_strip(image, math.ceil(max(image.size) / THINNEST))
-
-
-def on_strip(image: Image.Image, floor: int) -> Image.Image:
-    """An image whose short side is under `floor` px in the middle of a strip of its own paper; others as they are."""
+    floor = max(floor, math.ceil(max(image.size) / THINNEST))
     if min(image.size) >= floor:
         return image
     red, green, blue = (int(value) for value in np.median(np.asarray(image), axis=(0, 1)))
@@ -48,8 +35,13 @@ def on_strip(image: Image.Image, floor: int) -> Image.Image:
     return strip
 
 
-def to_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A prepared image as PNG, uint8 (H, W, 3) RGB in."""
+def prepare(pixels: NDArray[np.uint8], longest: int = LONGEST_SIDE) -> Image.Image:
+    """A crop, uint8 (H, W, 3) RGB and not empty, as it is sent to a server."""
+    return fit(Image.fromarray(pixels), LEAST_HEIGHT, longest=longest)
+
+
+def to_png(pixels: NDArray[np.uint8], longest: int = LONGEST_SIDE) -> bytes:
+    """A prepared crop as PNG."""
     stream = io.BytesIO()
-    prepare(pixels).save(stream, "PNG", compress_level=3)
+    prepare(pixels, longest).save(stream, "PNG", compress_level=3)
     return stream.getvalue()

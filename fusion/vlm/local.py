@@ -1,41 +1,149 @@
 """A GLM-V checkpoint in this process: GLM-4.1V, GLM-4.6V-Flash or GLM-OCR, with torch and transformers (extra `glm`).
 
-Knows how a crop and a question become tokens, and tokens an answer or a probability; knows no file of a checkpoint, no
-prompt wording, no acceptance and no retry policy. Importing this file imports torch and transformers: `open_reader` does
-so only when this reader is configured.
+Importing this file imports torch and transformers: `open_reader` does so only when this reader is configured.
 
-The tokenizer and the image processor are joined here, because transformers' own GLM processor insists on a video
-processor, which needs torchvision. One path, then, with and without it; the test
-`test_inputs_are_those_of_the_checkpoints_own_processor` holds the two together.
+Tokenizer and image processor are joined here, because transformers' own GLM processor insists on a video processor,
+which needs torchvision; `test_inputs_are_those_of_the_checkpoints_own_processor` compares the two.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from transformers import LogitsProcessor, LogitsProcessorList
+from huggingface_hub import try_to_load_from_cache
+from PIL import Image
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
 
 from fusion.config import LocalVlm
-from fusion.errors import ReaderError
+from fusion.errors import ConfigError, DependencyError, ReaderError
 from fusion.ink import image_sha256
-from fusion.page import Failure, Reading, Token
-from fusion.vlm.asking import Model, Question, ask_cached, read_all
+from fusion.page import Failure, Token
+from fusion.vlm.asking import AskingReader, Question
 from fusion.vlm.cache import AnswerCache, answer_key
-from fusion.vlm.checkpoint import Checkpoint, fingerprint, first_line, load
+from fusion.vlm.images import fit
 from fusion.vlm.prompts import Kind, render
 from fusion.vlm.protocol import Answer, Look, Query
-
-__all__ = ["LocalReader", "load"]
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+MODEL_TYPES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
+"""`model_type` of the checkpoints whose tokens, image grid and rotary positions are the ones put together here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded checkpoint."""
+
+    model: Any  # in evaluation mode, on its device
+    tokenizer: Any  # with a chat template
+    images: Any  # image processor (PIL), cuts an image into patches
+    stops: list[int]  # ids of the tokens that end an answer, at least one
+
+    def view(self, pixels: NDArray[np.uint8]) -> Image.Image:
+        """A crop, uint8 (h, w, 3) RGB and not empty, at least two image tokens high and one wide."""
+        unit = int(self.images.patch_size * self.images.merge_size)
+        return fit(Image.fromarray(pixels), 2 * unit, unit)
+
+    def fingerprint(self) -> str:
+        """16 hex digits of a hash over chat template, image settings and a sample of every weight."""
+        digest = hashlib.sha256(f"{self.tokenizer.chat_template}\0{self.images.to_json_string()}".encode())
+        for name, weight in self.model.state_dict().items():
+            sample = weight.flatten()[:64].float().cpu().numpy()
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode() + sample.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def load(config: LocalVlm) -> Checkpoint:
+    """Load a checkpoint from a folder or the local hub cache; from the hub itself only with `vlm.download`.
+
+    Raises:
+        DependencyError: there is no such checkpoint here.
+        ReaderError: it is not a GLM-V checkpoint, or it is broken.
+        ConfigError: the device can't be used.
+    """
+    torch.set_num_threads(config.threads)
+    name = _folder(config)
+    # trust_remote_code: no code of a checkpoint ever runs, and nobody is asked on the terminal.
+    where = {"local_files_only": not config.download, "trust_remote_code": False}
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        kind = AutoConfig.from_pretrained(name, **where).model_type
+        if kind not in MODEL_TYPES:
+            problem = f"is a {kind} checkpoint, not a GLM vision-language model ({', '.join(MODEL_TYPES)})"
+            way = "Name one in vlm.model, e.g. zai-org/GLM-OCR; other models can be used with vlm.engine: served."
+            raise ReaderError(config.model, problem, way)
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **where)
+        # PIL with and without torchvision: the same pixels, hence the same readings, on every installation.
+        images = AutoImageProcessor.from_pretrained(name, backend="pil", **where)  # type: ignore[no-untyped-call]
+        model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=config.dtype, **where)
+    except OSError as error:
+        if Path(name).is_dir():
+            raise _broken(config.model, first_line(error)) from error
+        way = (
+            "Put its files into a folder and name that in vlm.model, fetch it once by its hub name (such as "
+            "`hf download zai-org/GLM-OCR`), or set vlm.download: true to let it be fetched from the model hub."
+        )
+        problem = f"no such checkpoint on this machine ({first_line(error)})"
+        raise DependencyError(config.model, problem, way) from error
+    except ImportError as error:
+        raise DependencyError(config.model, first_line(error), "Install the package that it names.") from error
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _broken(config.model, first_line(error)) from error
+    if tokenizer.chat_template is None:
+        raise _broken(config.model, "it has no chat template (chat_template.jinja)")
+    tokenizer.clean_up_tokenization_spaces = False  # answers are kept verbatim
+    try:
+        model = model.eval().to(torch.device(config.device))
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with an AssertionError
+        way = "Use cpu, or a device that torch sees here with enough memory."
+        raise ConfigError(f"vlm.device: {config.device}", first_line(error), way) from error
+    stops = model.generation_config.eos_token_id
+    stops = tokenizer.eos_token_id if stops is None else stops
+    stops = [stops] if isinstance(stops, int) else list(stops or ())
+    if not stops:
+        raise _broken(config.model, "it names no token that ends an answer (eos_token_id)")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = stops[0]
+    # GLM's own generation settings sample and punish repetition: handwriting repeats words, and the log-probabilities
+    # that are kept have to be the model's own.
+    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)  # type: ignore[no-untyped-call]
+    return Checkpoint(model, tokenizer, images, stops)
+
+
+def _folder(config: LocalVlm) -> str:
+    """The folder that holds the checkpoint, or the hub name where it is not here yet.
+
+    Loading by folder keeps the hub's client off the network: by name it asks for adapters even when told not to.
+    """
+    if config.download or Path(config.model).is_dir():
+        return config.model
+    try:
+        found = try_to_load_from_cache(config.model, "config.json")
+    except ValueError:  # no name that a hub could have
+        return config.model
+    return str(Path(found).parent) if isinstance(found, str) else config.model
+
+
+def _broken(model: str, problem: str) -> ReaderError:
+    problem = f"does not load as a GLM vision-language model ({problem})"
+    return ReaderError(model, problem, "Fetch or export the checkpoint again.")
+
+
+def first_line(error: BaseException) -> str:
+    """A library's message without its advice; the name of the error where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def log_probabilities(logits: torch.Tensor, stops: Sequence[int]) -> torch.Tensor:
@@ -48,12 +156,12 @@ def log_probabilities(logits: torch.Tensor, stops: Sequence[int]) -> torch.Tenso
     return table
 
 
-class Draw(LogitsProcessor):
-    """Lets `generate` draw each row on its own, and notes the log-probabilities of what was chosen.
+class Draw(transformers.LogitsProcessor):
+    """Lets a greedy `generate` draw each row on its own, and notes the log-probabilities of what it chooses.
 
     With Gumbel noise times the temperature added, the greedy choice is a draw from the softmax at that temperature (the
-    Gumbel-max trick). The noise of a row comes from its own seed, so an answer depends neither on its company in the
-    batch nor on what was asked before. Noting one (B, V) table at a time spares the (tokens, B, V) of `output_logits`.
+    Gumbel-max trick). The noise of a row comes from its own seed, so an answer depends neither on the rest of the batch
+    nor on earlier questions. Noting one number a row spares the (tokens, B, V) of `output_logits`.
     """
 
     def __init__(
@@ -63,27 +171,21 @@ class Draw(LogitsProcessor):
         self._temperatures = torch.tensor(temperatures, device=device)[:, None]
         self._warm = any(temperatures)
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        self._table: torch.Tensor | None = None
         self._noted: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Take the logits of the next token, float32 (B, V), and return those to choose the best from."""
-        self._note(input_ids[:, -1])
-        self._table = log_probabilities(scores, self._stops)
-        if not self._warm:
-            return scores
-        noise = torch.stack([torch.empty_like(scores[0]).exponential_(generator=g) for g in self._generators])
-        return scores - self._temperatures * noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
+        drawn = scores
+        if self._warm:
+            noise = torch.stack([torch.empty_like(scores[0]).exponential_(generator=g) for g in self._generators])
+            drawn = scores - self._temperatures * noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
+        chosen = drawn.argmax(-1, keepdim=True)
+        self._noted.append(log_probabilities(scores, self._stops).gather(1, chosen)[:, 0])
+        return drawn
 
-    def chosen(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities, float32 (B, n), of the generated tokens, int64 (B, n)."""
-        if len(self._noted) < tokens.shape[1]:  # no later step has seen the last token
-            self._note(tokens[:, -1])
-        return torch.stack(self._noted[: tokens.shape[1]], dim=1)
-
-    def _note(self, last: torch.Tensor) -> None:
-        if self._table is not None:
-            self._noted.append(self._table.gather(1, last[:, None])[:, 0])
+    def chosen(self, count: int) -> torch.Tensor:
+        """Log-probabilities of the first `count` tokens, float32 (B, count); generation may have gone on beyond them."""
+        return torch.stack(self._noted[:count], dim=1)
 
 
 def token_texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
@@ -102,7 +204,7 @@ def token_texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
 
 
 def _seed(question: Question) -> int:
-    """The same question about the same pixels is drawn the same way, today and tomorrow."""
+    """The same question about the same pixels is drawn the same way every time."""
     key = answer_key(image_sha256(question.pixels), question.text, "", {"temperature": question.temperature})
     return int(key[:15], 16)
 
@@ -111,43 +213,29 @@ def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (order[start : start + size] for start in range(0, len(order), size))
 
 
-class LocalReader:
-    """Reads crops with a GLM-V checkpoint on this machine. May be used from several threads; they take turns."""
+class LocalReader(AskingReader):
+    """A GLM-V checkpoint on this machine: `Looks`, `Writes` and `Answers`. Threads take turns."""
 
     name = "local"
 
     def __init__(self, config: LocalVlm, cache: AnswerCache, checkpoint: Checkpoint) -> None:
         """Take over a loaded checkpoint."""
+        super().__init__(config, cache)
         self._config = config
-        self._cache = cache
         self._lock = threading.Lock()
         self._checkpoint: Checkpoint | None = checkpoint
-        folder = Path(config.model)
-        self.identity = f"{folder.name}@{fingerprint(checkpoint)} {' '.join(config.prompts)} {config.dtype}"
-        self._model = Model(
-            engine=self.name,
-            version=transformers.__version__,
-            name=folder.resolve().name if folder.is_dir() else config.model,
-            # A folder's name says little about what is in it, and a cache may outlive a training run.
-            parameters={"max_tokens": config.max_tokens, "checkpoint": fingerprint(checkpoint)},
-            ask_many=self._ask_many,
-        )
-
-    def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
-        """Read each crop with each configured prompt, in batches."""
-        return read_all(queries, self._config, self._model, self._cache)
+        folder, fingerprint = Path(config.model), checkpoint.fingerprint()
+        self.engine, self.version = self.name, transformers.__version__
+        self.model = folder.resolve().name if folder.is_dir() else config.model
+        # The weights in a folder may change while the cache stays.
+        self.parameters = {"max_tokens": config.max_tokens, "checkpoint": fingerprint}
+        self.identity = f"{folder.name}@{fingerprint} {' '.join(config.prompts)} {config.dtype}"
 
     def look(self, query: Query) -> Look | Failure:
-        """Its decoder's word on any text of a crop; it has no look at the strokes of its own."""
+        """The decoder's score of any text of a crop; there is neither a best path nor an ink."""
         if query.line.crop.size == 0:
             return Failure("vlm", "empty_crop", "the crop has no pixels")
         return Look(None, None, lambda texts: self.score(query, texts))
-
-    def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
-        """Free question about an image, answered greedily."""
-        if pixels.size == 0:
-            return Failure("vlm", "empty_crop", "the image has no pixels")
-        return ask_cached([Question(pixels, question)], self._model, self._cache)[0]
 
     def score(self, query: Query, texts: Sequence[str]) -> list[float]:
         """Natural log-probability of each text, and of stopping after it, given the crop and the blind prompt.
@@ -157,8 +245,18 @@ class LocalReader:
         """
         kind: Kind = "glm_ocr" if self._config.prompts[0] == "glm_ocr" else "blind"
         question = Question(query.line.crop, render(kind, self._config.language, query).text)
+        scores: dict[int, float] = {}
         with self._lock, torch.inference_mode():
-            return self._score(question, texts)
+            checkpoint = self._open()
+            # The prompt with its image goes through the model once; the texts continue from its keys and values.
+            inputs = self.inputs([question])
+            prefix = checkpoint.model(**inputs, use_cache=True, logits_to_keep=1)
+            # Image tokens share positions, so the next position is not the number of tokens: GLM keeps the difference.
+            position = inputs["input_ids"].shape[1] + int(checkpoint.model.model.rope_deltas)
+            ids = [checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            for rows in _chunks(sorted(range(len(ids)), key=lambda row: len(ids[row])), self._config.batch):
+                scores.update(zip(rows, self._continue(prefix, position, [ids[row] for row in rows]), strict=True))
+        return [scores[row] for row in range(len(texts))]
 
     def close(self) -> None:
         """Free the model's memory and close the cache; a closed reader can't be asked."""
@@ -170,11 +268,11 @@ class LocalReader:
 
     def _open(self) -> Checkpoint:
         if self._checkpoint is None:
-            raise ReaderError(self._model.name, "is closed", "Open the reader again.")
+            raise ReaderError(self.model, "is closed", "Open the reader again.")
         return self._checkpoint
 
-    def _ask_many(self, questions: Sequence[Question]) -> list[Answer | Failure]:
-        """One answer or failure per question, in order."""
+    def ask_many(self, questions: Sequence[Question]) -> list[Answer | Failure]:
+        """Answer in batches."""
         answers: dict[int, Answer | Failure] = {}
         # Like sizes together: a batch is as slow as its largest crop.
         order = sorted(range(len(questions)), key=lambda row: questions[row].pixels.size)
@@ -184,7 +282,7 @@ class LocalReader:
         return [answers[row] for row in range(len(questions))]
 
     def _try(self, questions: Sequence[Question]) -> list[Answer | Failure]:
-        """One batch; where it fails, its halves, so that one bad crop or too large a batch costs nobody else an answer."""
+        """Answer a batch; where it fails, its halves, so that one bad crop costs no other its answer."""
         try:
             return list(self._generate(questions))
         except (RuntimeError, ValueError) as error:
@@ -230,14 +328,12 @@ class LocalReader:
         inputs = self.inputs(questions)
         temperatures = [question.temperature for question in questions]
         draw = Draw(checkpoint.stops, temperatures, [_seed(q) for q in questions], checkpoint.model.device)
+        processors = transformers.LogitsProcessorList([draw])
         output = checkpoint.model.generate(
-            **inputs,
-            do_sample=False,
-            max_new_tokens=self._config.max_tokens,
-            logits_processor=LogitsProcessorList([draw]),
+            **inputs, do_sample=False, max_new_tokens=self._config.max_tokens, logits_processor=processors
         )
         tokens = output[:, inputs["input_ids"].shape[1] :]
-        rows = zip(tokens.tolist(), draw.chosen(tokens).tolist(), strict=True)
+        rows = zip(tokens.tolist(), draw.chosen(tokens.shape[1]).tolist(), strict=True)
         return [self._answer(ids, scores) for ids, scores in rows]
 
     def _answer(self, ids: Sequence[int], scores: Sequence[float]) -> Answer:
@@ -245,46 +341,28 @@ class LocalReader:
         checkpoint = self._open()
         length = next((index for index, token in enumerate(ids) if token in checkpoint.stops), len(ids))
         stopped = length < len(ids)
-        # The stop is no text, but that the model stopped here is part of how sure it is.
+        # The stop has no text, but its probability is part of the answer's.
         texts = [*token_texts(ids[:length], checkpoint.tokenizer), *([""] if stopped else [])]
-        text = checkpoint.tokenizer.decode(ids[:length], skip_special_tokens=False)
         tokens = tuple(Token(piece, min(score, 0.0)) for piece, score in zip(texts, scores, strict=False))
-        return Answer(text, "stop" if stopped else "length", tokens, self._model.name)
-
-    def _score(self, question: Question, texts: Sequence[str]) -> list[float]:
-        """The prompt with its image goes through the model once; the texts continue from its keys and values."""
-        checkpoint = self._open()
-        inputs = self.inputs([question])
-        prefix = checkpoint.model(**inputs, use_cache=True, logits_to_keep=1)
-        # Image tokens share positions, so the next position is not the number of tokens: GLM keeps the difference.
-        position = inputs["input_ids"].shape[1] + int(checkpoint.model.model.rope_deltas)
-        ids = [checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        scores: dict[int, float] = {}
-        for rows in _chunks(sorted(range(len(ids)), key=lambda row: len(ids[row])), self._config.batch):
-            scores.update(zip(rows, self._continue(prefix, position, [ids[row] for row in rows]), strict=True))
-        return [scores[row] for row in range(len(ids))]
+        text = checkpoint.tokenizer.decode(ids[:length], skip_special_tokens=False)
+        return Answer(text, "stop" if stopped else "length", tokens, self.model)
 
     def _continue(self, prefix: Any, position: int, continuations: Sequence[Sequence[int]]) -> list[float]:
-        """Log-probability of each continuation and of stopping after it.
+        """Log-probability of each continuation (token ids) and of stopping after it.
 
-        Args:
-            prefix: the model's output for the prompt, batch of one, with its cache.
-            position: rotary position of the first token after the prompt.
-            continuations: token ids, without the stop.
+        `prefix` is the model's output for the prompt, `position` the rotary position of the next token.
         """
         checkpoint = self._open()
-        device = checkpoint.model.device
+        device, stops = checkpoint.model.device, checkpoint.stops
         rows, width = len(continuations), max(map(len, continuations)) + 1
         # Padded on the right with stops: nothing looks ahead, so no mask is needed, and the first stop is the real one.
-        targets = torch.tensor(
-            [[*ids, *[checkpoint.stops[0]] * (width - len(ids))] for ids in continuations], device=device
-        )
-        tables = log_probabilities(prefix.logits[:, -1:], checkpoint.stops).expand(rows, -1, -1)
+        targets = torch.tensor([[*ids, *[stops[0]] * (width - len(ids))] for ids in continuations], device=device)
+        tables = log_probabilities(prefix.logits[:, -1:], stops).expand(rows, -1, -1)
         if width > 1:
             cache = copy.deepcopy(prefix.past_key_values)  # the other chunks start from it too
             cache.batch_repeat_interleave(rows)
             positions = torch.arange(position, position + width - 1, device=device).expand(3, rows, -1)
             output = checkpoint.model(input_ids=targets[:, :-1], position_ids=positions, past_key_values=cache)
-            tables = torch.cat([tables, log_probabilities(output.logits, checkpoint.stops)], dim=1)
+            tables = torch.cat([tables, log_probabilities(output.logits, stops)], dim=1)
         chosen = tables.gather(2, targets[:, :, None])[:, :, 0]
         return [float(row[: len(ids) + 1].sum()) for row, ids in zip(chosen, continuations, strict=True)]

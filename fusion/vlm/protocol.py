@@ -1,7 +1,4 @@
-"""What a second reader is: three small protocols, of which each reader implements those that it can.
-
-Knows the question and the answer; knows nothing of HTTP, checkpoints or files.
-"""
+"""What a second reader is: three small protocols, of which each reader implements those that it can."""
 
 from __future__ import annotations
 
@@ -19,82 +16,66 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One crop to be read, with what the OCR knows about it.
+    """One crop to be read, with what the OCR knows about it."""
 
-    Attributes:
-        image: name of the input image as the user gave it; recorded readings are found by it.
-        line: crop and OCR reading.
-        before, after: OCR readings of the neighbouring lines, "" at the ends of the page.
-        instructions: what the profile adds to the prompt, or "".
-    """
+    image: str  # name of the input image as the user gave it; recorded readings are found by it
+    line: InkLine  # crop and OCR reading
+    before: str = ""  # OCR reading of the line before, "" at the top of the page
+    after: str = ""  # of the line after, "" at the bottom
+    instructions: str = ""  # what the profile adds to the prompt
 
-    image: str
-    line: InkLine
-    before: str = ""
-    after: str = ""
-    instructions: str = ""
+    @property
+    def ocr_text(self) -> str:
+        """The OCR's reading, "" when it has none."""
+        return self.line.reading.text if self.line.reading is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A model's answer to one image and one question, verbatim.
-
-    Attributes:
-        text: the answer as it came.
-        finish: the model's own word on why it stopped, or None when it gives none.
-        tokens: generated tokens with log-probabilities, or empty when the model gives none.
-        model: the model's name as the answering side reported it.
-    """
+    """A model's answer to one image and one question."""
 
     text: str
-    finish: str | None = None
-    tokens: tuple[Token, ...] = ()
-    model: str = ""
+    finish: str | None = None  # why the model says that it stopped, or None
+    tokens: tuple[Token, ...] = ()  # generated tokens with log-probabilities, or empty when the model gives none
+    model: str = ""  # its name as the answering side reported it
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a reader that looks says about one crop.
+    """What a reader that looks has found on one crop."""
 
-    Attributes:
-        reading: its best path, as evidence.
-        ink: answers about any string, or None for a reader without a look of its own at the strokes.
-        score: natural log-probability of each text under its decoder; may raise what the model raises.
-    """
-
-    reading: Reading | None
-    ink: Ink | None
-    score: Callable[[Sequence[str]], list[float]]
+    reading: Reading | None  # its best path, as evidence
+    ink: Ink | None  # scores any string against the strokes, or None for a reader without such a model
+    score: Callable[
+        [Sequence[str]], list[float]
+    ]  # natural log-probabilities under its decoder; raises what that raises
 
 
 class Reader(Protocol):
     """A second reader: at least one of `Looks`, `Writes` and `Answers`. Failures are returned, not raised.
 
-    All may be used from several threads at once; one failing query never disturbs another.
-
-    Attributes:
-        name: as in the configuration's `vlm.engine`.
+    Thread-safe; one failing query never disturbs another.
     """
 
-    name: str
+    name: str  # as in the configuration's `vlm.engine`
 
     def close(self) -> None:
-        """Give back connections, memory and files."""
+        """Release connections, memory and files."""
         ...
 
 
 @runtime_checkable
 class Looks(Protocol):
-    """Answers about any string: how well does it fit this crop?"""
+    """Scores any string: how well does it fit this crop?"""
 
     def look(self, query: Query) -> Look | Failure:
-        """A look at one crop."""
+        """Look at one crop."""
         ...
 
 
 @runtime_checkable
 class Writes(Protocol):
-    """Writes down what it reads."""
+    """Transcribes crops."""
 
     def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
         """Read each crop with each configured prompt: one tuple per query, in order, never empty."""
@@ -106,5 +87,8 @@ class Answers(Protocol):
     """Answers questions about an image."""
 
     def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
-        """Free question about an image (uint8 (H, W, 3) RGB). The answer is never part of a transcript by itself."""
+        """Answer a question about an image, uint8 (H, W, 3) RGB. An answer never becomes part of a transcript by itself.
+
+        The text is free of thoughts, control tokens, boxes and fences; a looping, cut off or empty answer is a Failure.
+        """
         ...

@@ -1,6 +1,4 @@
-r"""Recorded readings of another model, played back: for studies and tests, with no model at hand.
-
-Knows TSV files (header, first column `image`) and how a recording is found by its image; knows no model.
+r"""Recorded readings of another model, played back from a TSV file: for studies and tests, with no model at hand.
 
 A recording is final: it passes the same examination as a live answer, and one that fails becomes a Failure. It holds the
 text of a whole image; when a page has several lines, a recording with as many rows (a row break is the two characters
@@ -20,14 +18,14 @@ from fusion.config import ReplayVlm
 from fusion.errors import ConfigError
 from fusion.ink import image_sha256
 from fusion.page import Failure, Reading, Recipe
-from fusion.vlm.acceptance import MESSAGES, Accept, examine
+from fusion.vlm.acceptance import Broken, examine
 from fusion.vlm.protocol import Answer, Query
 
 ROW_BREAK = "\\n"
 
 
 class ReplayReader:
-    """Recorded readings behind the reader protocol; asks nobody anything."""
+    """Plays recorded readings back."""
 
     name = "replay"
 
@@ -54,7 +52,7 @@ class ReplayReader:
         return outcomes
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: no file is open."""
 
     def _read_one(self, query: Query, place: int, count: int) -> Reading | Failure:
         """The reading of line `place` of an image that shows `count` lines."""
@@ -66,11 +64,11 @@ class ReplayReader:
             message = f"the recording has {len(rows)} rows and {count} lines were found on the image"
             return Failure("vlm", "not_recorded", message)
         raw = rows[place] if count > 1 else "\n".join(rows)
-        verdict = examine(Answer(raw), query, "")
-        if not isinstance(verdict, Accept):
-            return Failure("vlm", verdict.symptom, f"{MESSAGES[verdict.symptom]} (recorded in column {self._column})")
+        text = examine(Answer(raw), query, "")
+        if isinstance(text, Broken):
+            return Failure("vlm", text.symptom, f"{text.message} (recorded in column {self._column})")
         recipe = Recipe("replay", self._version, self._column, image_sha256(query.line.crop), prompt_id="recorded")
-        return Reading("vlm", verdict.text, recipe, raw=raw)
+        return Reading("vlm", text, recipe, raw=raw)
 
     def _find(self, image: str) -> str | None:
         """By the name itself, then by the longest recorded path that it ends in, then by a file name that is unique."""
@@ -91,19 +89,17 @@ def _load(config: ReplayVlm) -> tuple[dict[str, str], str]:
         raise ConfigError(config.path, f"can't be read ({error.strerror})", "Check vlm.path.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(config.path, "is not UTF-8", "Save the recordings as UTF-8 TSV.") from error
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
-    header = rows[0] if rows else []
+    table = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+    header, *rows = list(table) or [[]]
     if header[:1] != ["image"]:
         raise ConfigError(config.path, "has no header whose first column is `image`", "Add one: image<TAB>reader …")
     if config.column not in header[1:]:
-        raise ConfigError(
-            config.path, f"has no column {config.column!r}", f"Set vlm.column to one of: {', '.join(header[1:])}."
-        )
+        way = f"Set vlm.column to one of: {', '.join(header[1:])}."
+        raise ConfigError(config.path, f"has no column {config.column!r}", way)
     column = header.index(config.column)
     recordings: dict[str, str] = {}
-    for row in rows[1:]:
-        if row and row[0] in recordings:
+    for row in filter(None, rows):
+        if row[0] in recordings:
             raise ConfigError(config.path, f"names {row[0]} twice", "Keep one row per image.")
-        if row:
-            recordings[row[0]] = row[column].strip() if column < len(row) else ""
+        recordings[row[0]] = row[column].strip() if column < len(row) else ""
     return recordings, hashlib.sha256(content).hexdigest()[:8]

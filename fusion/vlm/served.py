@@ -1,32 +1,72 @@
-"""A model behind HTTP: one or several endpoints that share the load.
+"""A model behind HTTP: one or several endpoints that share the load, asked in one of two dialects.
 
-Knows how requests are spread, retried and reported; the wire formats are in `dialects`, health in `endpoints`, the rounds
-of asking in `asking`. Knows no image format and no prompt wording.
+What goes wrong becomes `Trouble`. Privacy: only known headers are sent, no key but the configured one, no redirect is
+followed, and no proxy of the environment is used.
 """
 
 from __future__ import annotations
 
+import base64
+import http.client
+import json
+import logging
 import os
+import platform
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
 
 from fusion.config import ServedVlm
 from fusion.errors import ConfigError
-from fusion.page import Failure, Reading
-from fusion.vlm.asking import Model, Question, ask_cached, read_all
+from fusion.page import Failure, Token
+from fusion.vlm.asking import AskingReader, Question
 from fusion.vlm.cache import AnswerCache
-from fusion.vlm.dialects import Dialect, InferenceDialect, OpenAIDialect
-from fusion.vlm.endpoints import Endpoints, Trouble, parse_endpoints
-from fusion.vlm.protocol import Answer, Query
+from fusion.vlm.endpoints import Endpoint, Endpoints, Trouble, parse_endpoints
+from fusion.vlm.images import LONGEST_SIDE, prepare, to_png
+from fusion.vlm.protocol import Answer
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    import openai
+    from openai.types.chat import ChatCompletion
+
+SEED = 1  # for temperatures above 0, so that a second run gives the same answers where the server honours it
+LARGEST_ANSWER = 4_000_000  # bytes; more is no transcription of a line
+SMALLEST_PICTURE = 200  # px of the longer side to which a picture is reduced at most where a server finds it too large
+OPTIONAL = {
+    "logprobs": ("logprobs",),
+    "extra_body": ("thinking", "chat_template"),
+    "temperature": ("temperature",),
+    "max_tokens": ("max_tokens",),
+    "seed": ("seed",),
+}
+"""Parts of a request that a server may refuse, each with the words by which its refusal names it."""
+EXTENSIONS = {"logprobs", "extra_body"}  # what is left out where a refusal names nothing
+
+_SENT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
+_ZAI_HOSTS = ("z.ai", "bigmodel.cn")
+_STATUS = {401: "unauthorized", 403: "unauthorized", 404: "not_found", 413: "too_large", 429: "busy"}
+_MESSAGES = {
+    "timeout": "did not answer within {timeout:g} s (vlm.timeout)",
+    "unreachable": "can't be reached. Start the model server or correct vlm.endpoints.",
+    "bad_answer": "sent an answer that is not of its dialect (vlm.dialect)",
+    "no_content": "sent no content; with a thinking model raise vlm.max_tokens or set vlm.thinking=false",
+    "busy": "is overloaded ({status}); lower vlm.concurrency",
+    "server_error": "failed ({status}); see its log",
+    "unauthorized": "refuses access ({status}); name the variable that holds the key in vlm.api_key_env",
+    "not_found": "has no such address or model ({status}); check vlm.endpoints and vlm.model",
+    "too_large": "takes no picture of this size ({status}); raise the server's limit",
+    "redirected": "redirects elsewhere ({status}), which is not followed; put the final address in vlm.endpoints",
+    "refused": "refuses the request ({status}); check vlm.model and vlm.max_tokens, and see its log",
+}
+_ILL = ("timeout", "unreachable", "busy", "server_error")  # kinds after which an endpoint is left alone for a while
 
 
-class ServedReader:
-    """A served model behind the reader protocol. Closing it closes its cache."""
+class ServedReader(AskingReader):
+    """A served model: `Writes` and `Answers`."""
 
     name = "served"
 
@@ -36,39 +76,20 @@ class ServedReader:
         Raises:
             ConfigError: an endpoint that images may not be sent to, or a key that is not there.
         """
-        self._config = config
-        self._cache = cache
+        super().__init__(config, cache)
         addresses = parse_endpoints(config.endpoints, config.allowed_hosts)
-        key = _key(config)
-        self._dialect: Dialect = (
-            OpenAIDialect(config, key, addresses) if config.dialect == "openai" else InferenceDialect(config, key)
-        )
+        openai = config.dialect == "openai"
+        self._dialect = OpenAIDialect(config, addresses) if openai else InferenceDialect(config)
         self._endpoints = Endpoints(addresses)
-        self.identity = f"{config.model} {' '.join(config.prompts)} {' '.join(sorted(a.url for a in addresses))}"
+        self._retries = config.retries
         self._workers = ThreadPoolExecutor(config.concurrency, thread_name_prefix="fusion-vlm")
-        self._model = Model(
-            engine=self._dialect.engine,
-            version=self._dialect.version,
-            # The plain dialect names no model, and what answers behind it is not the one that `vlm.model` happens to say.
-            name=config.model if config.dialect == "openai" else f"unnamed, {' '.join(a.host for a in addresses)}",
-            parameters={
-                "max_tokens": config.max_tokens,
-                "thinking": config.thinking,
-                "endpoints": sorted(address.url for address in addresses),
-            },
-            ask_many=self._ask_many,
-            has_temperature=self._dialect.has_temperature,
-        )
-
-    def read(self, queries: Sequence[Query]) -> list[tuple[Reading | Failure, ...]]:
-        """Read each crop with each configured prompt, `vlm.concurrency` requests at a time."""
-        return read_all(queries, self._config, self._model, self._cache)
-
-    def ask(self, pixels: NDArray[np.uint8], question: str) -> Answer | Failure:
-        """Free question about an image."""
-        if pixels.size == 0:
-            return Failure("vlm", "empty_crop", "the image has no pixels")
-        return ask_cached([Question(pixels, question)], self._model, self._cache)[0]
+        self.engine, self.version = self._dialect.engine, self._dialect.version
+        # The inference dialect names no model, and `vlm.model` need not be what answers.
+        self.model = config.model if openai else f"unnamed, {' '.join(a.host for a in addresses)}"
+        urls = sorted(address.url for address in addresses)
+        self.parameters = {"max_tokens": config.max_tokens, "thinking": config.thinking, "endpoints": urls}
+        self.has_temperature = self._dialect.has_temperature
+        self.identity = f"{config.model} {' '.join(config.prompts)} {' '.join(urls)}"
 
     def close(self) -> None:
         """End the workers, close connections and cache; a second time does nothing."""
@@ -76,23 +97,248 @@ class ServedReader:
         self._dialect.close()
         self._cache.close()
 
-    def _ask_many(self, questions: Sequence[Question]) -> list[Answer | Failure]:
-        return list(self._workers.map(self._ask_one, questions))
+    def ask_many(self, questions: Sequence[Question]) -> list[Answer | Failure]:
+        """Ask, `vlm.concurrency` requests at a time."""
+        answers = list(self._workers.map(self._ask_one, questions))
+        self.has_temperature = self._dialect.has_temperature
+        return answers
 
     def _ask_one(self, question: Question) -> Answer | Failure:
         """Ask, and after a failure that may pass ask again, elsewhere where there is another endpoint."""
         tried: set[str] = set()
-        failure = Failure("vlm", "unreachable", "no endpoint was asked")
-        for _ in range(self._config.retries + 1):
+        longest, retries = LONGEST_SIDE, self._retries
+        while True:
             try:
                 with self._endpoints.lend(tried) as endpoint:
                     tried.add(endpoint.url)
-                    return self._dialect.ask(endpoint, question)
+                    return self._dialect.ask(endpoint, question, longest)
             except Trouble as trouble:
-                failure = Failure("vlm", trouble.kind, trouble.message)
-                if not trouble.again:
-                    break
-        return failure
+                half = max(prepare(question.pixels, longest).size) // 2
+                if trouble.kind == "too_large" and half >= SMALLEST_PICTURE:
+                    longest = half
+                elif trouble.again and retries > 0:
+                    retries -= 1
+                else:
+                    return Failure("vlm", trouble.kind, trouble.message)
+
+
+class OpenAIDialect:
+    """Chat completions with the openai SDK, one client per endpoint."""
+
+    engine = "served-openai"
+
+    def __init__(self, config: ServedVlm, endpoints: Sequence[Endpoint]) -> None:
+        import openai
+
+        # At DEBUG the SDK logs whole requests, that is images and text of pages.
+        logging.getLogger("openai._base_client").setLevel(logging.WARNING)
+        self.version = openai.__version__
+        self._config = config
+        self._clients = {endpoint.url: _client(endpoint, config) for endpoint in endpoints}
+        self._refused: dict[str, set[str]] = {endpoint.url: set() for endpoint in endpoints}
+
+    @property
+    def has_temperature(self) -> bool:
+        """Whether every endpoint so far takes a temperature."""
+        return not any("temperature" in refused for refused in self._refused.values())
+
+    def ask(self, endpoint: Endpoint, question: Question, longest: int) -> Answer:
+        """Ask one endpoint once, with a picture whose longer side has at most `longest` px."""
+        import openai
+
+        request = self._request(endpoint, question, longest)
+        try:
+            return _read_completion(self._complete(endpoint, request), endpoint)
+        except openai.APITimeoutError as error:
+            raise _trouble("timeout", endpoint, timeout=self._config.timeout) from error
+        except openai.APIConnectionError as error:
+            raise _trouble("unreachable", endpoint) from error
+        except openai.APIStatusError as error:
+            raise _refusal(endpoint, error.status_code, error.response.headers.get("retry-after")) from error
+        except (openai.OpenAIError, ValueError) as error:
+            # The SDK lets a body that is not JSON through as json.JSONDecodeError, a ValueError.
+            raise _trouble("bad_answer", endpoint) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            client.close()
+
+    def _complete(self, endpoint: Endpoint, request: dict[str, Any]) -> ChatCompletion:
+        """Send a request without what the endpoint is known to refuse; after a refusal again without what it names."""
+        import openai
+
+        create = self._clients[endpoint.url].chat.completions.create
+        refused = set(self._refused[endpoint.url])
+        while True:
+            sent = {name: value for name, value in request.items() if name not in refused}
+            try:
+                completion: ChatCompletion = create(**sent)
+            except openai.APIStatusError as error:
+                more = _refused_parts(error.response.text) & sent.keys()
+                if error.status_code not in (400, 422) or not more:
+                    raise
+                refused |= more
+            else:
+                self._refused[endpoint.url] |= refused
+                return completion
+
+    def _request(self, endpoint: Endpoint, question: Question, longest: int) -> dict[str, Any]:
+        url = "data:image/png;base64," + base64.b64encode(to_png(question.pixels, longest)).decode()
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question.plain}]
+        return {
+            "model": self._config.model,
+            "messages": [{"role": "user", "content": content}],
+            "logprobs": True,
+            "max_tokens": self._config.max_tokens,
+            "temperature": question.temperature,
+            "extra_body": _thinking(endpoint.host, self._config.thinking),
+            **({"seed": SEED} if question.temperature > 0 else {}),
+        }
+
+
+class InferenceDialect:
+    """`POST {endpoint}/v1/inference {image, question} -> {answer}`; it has no temperature and gives no finish reason."""
+
+    engine = "served-inference"
+    version = f"urllib {platform.python_version()}"
+    has_temperature = False
+
+    def __init__(self, config: ServedVlm) -> None:
+        self._timeout, self._key = config.timeout, _key(config)
+
+    def ask(self, endpoint: Endpoint, question: Question, longest: int) -> Answer:
+        """Ask one endpoint once, with a picture whose longer side has at most `longest` px."""
+        image = base64.b64encode(to_png(question.pixels, longest)).decode()
+        body = {"image": image, "question": question.plain}
+        url = f"{endpoint.url.removesuffix('/v1')}/v1/inference"
+        reply = _fetch(endpoint, url, self._key, self._timeout, body)
+        answer = reply.get("answer") if isinstance(reply, dict) else None
+        if not isinstance(answer, str):
+            raise _trouble("bad_answer", endpoint)
+        return Answer(answer)
+
+    def close(self) -> None:
+        """Do nothing: every request has its own connection."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Redirects are answers, not orders."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def _fetch(endpoint: Endpoint, url: str, key: str | None, timeout: float, body: object = None) -> Any:
+    """JSON from an address, without redirects and proxies; POST where there is a body."""
+    headers = {"Content-Type": "application/json", "User-Agent": "fusion"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+    try:
+        with opener.open(request, timeout=timeout) as response:
+            return json.loads(response.read(LARGEST_ANSWER))
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _refusal(endpoint, error.code, error.headers.get("Retry-After")) from error
+    except ValueError as error:
+        raise _trouble("bad_answer", endpoint) from error
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", error), TimeoutError):
+            raise _trouble("timeout", endpoint, timeout=timeout) from error
+        raise _trouble("unreachable", endpoint) from error
+
+
+def _client(endpoint: Endpoint, config: ServedVlm) -> openai.OpenAI:
+    """An SDK client that sends nothing of the user's OpenAI settings and follows nothing."""
+    import openai
+
+    key = _key(config)
+
+    def only_ours(request: Any) -> None:
+        # The SDK adds OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS and a description of this machine on its own.
+        for name in list(request.headers):
+            if name.lower() not in _SENT_HEADERS:
+                del request.headers[name]
+        if key is not None:
+            request.headers["Authorization"] = f"Bearer {key}"
+
+    web = openai.DefaultHttpxClient(
+        trust_env=False, follow_redirects=False, timeout=config.timeout, event_hooks={"request": [only_ours]}
+    )
+    # An explicit key keeps the SDK from reading OPENAI_API_KEY; retries are ours, over all endpoints.
+    return openai.OpenAI(
+        base_url=endpoint.url, api_key=key or "none", max_retries=0, timeout=config.timeout, http_client=web
+    )
+
+
+def _thinking(host: str, wanted: bool) -> dict[str, Any]:
+    """How an endpoint is told whether to think aloud: Z.ai's own switch, or the chat template's."""
+    if any(host == zai or host.endswith(f".{zai}") for zai in _ZAI_HOSTS):
+        return {"thinking": {"type": "enabled" if wanted else "disabled"}}
+    return {"chat_template_kwargs": {"enable_thinking": wanted}}
+
+
+def _refused_parts(said: str) -> set[str]:
+    """The parts of a request that a refusal names, none where one request is too long; else the extensions."""
+    if "context length" in said.lower():
+        return set()
+    return {part for part, words in OPTIONAL.items() if any(word in said.lower() for word in words)} or EXTENSIONS
+
+
+def _read_completion(completion: ChatCompletion, endpoint: Endpoint) -> Answer:
+    """Text, finish reason and log-probabilities; thoughts that come apart from the text are left out."""
+    # The SDK builds its objects without validation: any field of a careless server may be missing or of another type.
+    try:
+        choice = completion.choices[0]
+        text: object = choice.message.content
+    except (AttributeError, IndexError, TypeError) as error:
+        raise _trouble("bad_answer", endpoint) from error
+    if not isinstance(text, str):
+        raise _trouble("no_content" if text is None else "bad_answer", endpoint)
+    finish: object = getattr(choice, "finish_reason", None)
+    model: object = getattr(completion, "model", None)
+    try:
+        content = choice.logprobs.content if choice.logprobs is not None else None
+        tokens = tuple(Token(str(entry.token), float(entry.logprob)) for entry in content or ())
+    except (AttributeError, TypeError, ValueError):
+        tokens = ()  # half a sum is no score
+    return Answer(text, finish if isinstance(finish, str) else None, tokens, model if isinstance(model, str) else "")
+
+
+def _trouble(kind: str, endpoint: Endpoint, wait: float = 0.0, **values: float) -> Trouble:
+    ill = kind in _ILL
+    return Trouble(kind, f"{endpoint.url} {_MESSAGES[kind].format(**values)}", ill or kind == "bad_answer", ill, wait)
+
+
+def _refusal(endpoint: Endpoint, status: int, retry_after: str | None) -> Trouble:
+    """What an HTTP status means; Retry-After holds seconds or a date."""
+    kind = _STATUS.get(status) or {3: "redirected", 5: "server_error"}.get(status // 100, "refused")
+    text = (retry_after or "").strip()
+    try:
+        wait = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError):
+        wait = 0.0
+    return _trouble(kind, endpoint, max(0.0, wait), status=status)
+
+
+def other_models(config: ServedVlm) -> dict[str, tuple[str, ...]]:
+    """Endpoints that list their models (`GET /models`) without `vlm.model`: URL → the models listed. Sends no image.
+
+    Raises:
+        ConfigError: an endpoint that is not allowed, or a key that is not there.
+    """
+    found = {}
+    for endpoint in parse_endpoints(config.endpoints, config.allowed_hosts):
+        try:
+            listed = _fetch(endpoint, f"{endpoint.url}/models", _key(config), config.timeout)["data"]
+            models = tuple(str(model["id"]) for model in listed)
+        except (Trouble, LookupError, TypeError):
+            continue
+        if models and config.model not in models:
+            found[endpoint.url] = models
+    return found
 
 
 def _key(config: ServedVlm) -> str | None:

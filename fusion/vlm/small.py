@@ -1,8 +1,8 @@
-"""The small reader: a GLM of a few million parameters that looks and weighs but does not write. Runs on ONNX Runtime.
+"""The small reader: a GLM of a few million parameters that looks and scores but does not write. Runs on ONNX Runtime.
 
 A decoder of this size that writes freely invents words; asked how well given words fit, it and the CTC head on its vision
-tower are a good second pair of eyes. The head sees nothing but the crop; the decoder knows mostly which words to expect.
-Knows crops, and the graphs that `fusion.train.graphs` writes; knows no decision.
+tower are a good second reader. The head sees nothing but the crop; the decoder knows mostly which words to expect.
+`fusion.train.graphs` writes the graphs.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,53 +25,39 @@ from fusion.errors import ConfigError, ReaderError
 from fusion.ink import image_sha256
 from fusion.onnx import file_sha256, open_session, run
 from fusion.page import Failure, Reading, Recipe, is_ideograph
-from fusion.vlm.images import LONGEST_SIDE, on_strip
+from fusion.vlm.images import fit
 from fusion.vlm.protocol import Look, Query
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SMALL = "small"
-"""Name in `vlm.model` of the checkpoint that ships with the package."""
-READER, HEAD, MODEL = "reader.json", "witness.safetensors", "model.safetensors"
+SMALL = "small"  # name in `vlm.model` of the checkpoint that ships with the package
+READER, HEAD, MODEL = "reader.json", "ctc_head.safetensors", "model.safetensors"
 GRAPHS = {name: f"{name}.onnx" for name in ("look", "prompt", "proceed")}
-TOP = 5
-"""Candidates kept per position."""
-NBEST = 20
-"""Texts that a look proposes as hypotheses."""
-CRAMPED = 10.0
-"""Px per character, at the tower's height, under which a crop has been squashed and is looked at wider."""
-WIDTHS = (11.0, 13.5, 16.5, 20.0, 24.0)
-"""Px per character at which a cramped crop is looked at: the range of the training crops."""
+UNUSED = ("prompts", "language", "max_tokens", "attempts", "cache", "device", "dtype", "batch", "download")
+"""Settings of a checkpoint that writes, which mean nothing here."""
+TOP = 5  # candidates kept per position
+NBEST = 20  # texts that a look proposes as hypotheses
+CRAMPED = 10.0  # px per character, at the tower's height, under which a crop has been squashed and is looked at wider
+WIDTHS = (11.0, 13.5, 16.5, 20.0, 24.0)  # px per character at which a cramped crop is looked at: as in training
 STRETCHES = (0.7, 0.85, 1.0, 1.2, 1.4)
 """Stretches of the width at which any other crop is looked at. On unseen words five looks err by a fifth less than one."""
 BUDGET = 1200.0
-"""Px of width that several looks at one crop may have together: five at a word, few at a line, where more gained nothing
+"""Px of width that the looks at one crop may have together: five at a word, few at a line, where more gained nothing
 (CER .738 on Hooker lines, .737 with 1,600)."""
-WIDEST = 1600.0
-"""Px of width that one look may have: bounds time and memory; a line of A4 is about 1,400 wide."""
-NARROWEST = 2
-"""Fewest columns of patches: a single stroke still has paper beside it."""
-THINNEST = 100
-"""Most times as long as high that the decoder sees a crop."""
+WIDEST = 1600.0  # px of width that one look may have: bounds time and memory; a line of A4 is about 1,400 wide
+NARROWEST = 2  # fewest columns of patches: a single stroke still has paper beside it
 
 
 def grey(pixels: NDArray[np.uint8], height: int, factor: float = 1.0) -> NDArray[np.float32]:
     """A crop as the tower sees it: grey, `height` px high, `factor` times as wide as natural, paper 1 and ink -1.
 
-    Args:
-        pixels: uint8 (h, w, 3) RGB or (h, w), not empty.
-        height: px.
-        factor: stretch of the width.
-
-    Returns:
-        float32 (height, W) in [-1, 1].
+    From uint8 (h, w, 3) RGB or (h, w), not empty, to float32 (height, W) in [-1, 1].
     """
     single = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
     width = max(1, round(single.shape[1] * height / single.shape[0] * factor))
-    shrinks = height < single.shape[0]
-    single = cv2.resize(single, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return level(single)
+    way = cv2.INTER_AREA if height < single.shape[0] else cv2.INTER_LINEAR
+    return level(cv2.resize(single, (width, height), interpolation=way))
 
 
 def level(single: NDArray[Any]) -> NDArray[np.float32]:
@@ -110,24 +94,8 @@ def rotary(places: NDArray[np.int64], width: int, theta: float) -> NDArray[np.fl
     return np.asarray(places[..., None].astype(np.float32) * speeds.astype(np.float32), dtype=np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class _Patches:
-    """Crops as the tower takes them.
-
-    Attributes:
-        values: float32 (B, N, side²), in merge order.
-        cos, sin: float32 (N, d), rotary table of their places.
-        grid: image tokens down and across.
-    """
-
-    values: NDArray[np.float32]
-    cos: NDArray[np.float32]
-    sin: NDArray[np.float32]
-    grid: tuple[int, int]
-
-
-class Small:
-    """A checkpoint's graphs with what is needed to use them. May be used from several threads at once."""
+class SmallModel:
+    """The graphs of a checkpoint and what is needed to use them. Thread-safe."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         """Open the graphs of a checkpoint.
@@ -156,18 +124,10 @@ class Small:
                     "Write the graphs anew with `python -m fusion.train graphs FOLDER`, or export the checkpoint again."
                 )
                 raise ReaderError(folder / name, "is not the file that the graphs beside it were made for", way)
+        self.unit = self._patch * self._merge  # px of the square that is one image token
+        self.spells = frozenset(self.alphabet[1:])  # the characters that it was trained on; of another it abstains
         self.identity = f"{file_sha256(folder / MODEL)[:12]}{file_sha256(folder / HEAD)[:4]}"
         self._look, self._prompt, self._proceed = (open_session(folder / name, threads) for name in GRAPHS.values())
-
-    @property
-    def unit(self) -> int:
-        """Px of the square that is one image token."""
-        return self._patch * self._merge
-
-    @cached_property
-    def spells(self) -> frozenset[str]:
-        """The characters that it was trained on; where another stands it abstains."""
-        return frozenset(self.alphabet[1:])
 
     def knows(self, text: str) -> bool:
         """Whether a text is in a script of the alphabet: no Chinese, and at least half of its characters are in it."""
@@ -178,14 +138,9 @@ class Small:
     # --- the head ---------------------------------------------------------------------------------------------------
 
     def look(self, pixels: NDArray[np.uint8], characters: int) -> tuple[Views, float]:
-        """What stands on a crop of about so many characters.
+        """The CTC posteriors of a crop, uint8 (h, w, 3) RGB and not empty, and the stretch of the most probable one.
 
-        Args:
-            pixels: uint8 (h, w, 3), RGB, not empty.
-            characters: length of the OCR's reading: tells a squashed crop from a short word.
-
-        Returns:
-            The looks, the most probable first, and the stretch of the width of that one.
+        `characters` is the length of the OCR's reading: it tells a squashed crop from a short word.
         """
         factors = self._factors(pixels.shape[1] / pixels.shape[0] * self.height, max(1, characters))
         crops = [grey(pixels, self.height, factor) for factor in factors]
@@ -201,12 +156,11 @@ class Small:
 
     def _frames(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log-probabilities, float32 (B, T, C), of float32 crops (B, H, W)."""
-        patches = self._patches(crops)
-        (frames,) = run(self._look, {"patches": patches.values, "cos": patches.cos, "sin": patches.sin})
+        (frames,) = run(self._look, self._patches(crops))
         return np.asarray(frames, dtype=np.float32)
 
     def _factors(self, natural: float, characters: int) -> list[float]:
-        """Stretches of a crop `natural` px wide at the tower's height: as many as the budget allows, the middle ones first."""
+        """Stretches of a crop `natural` px wide at the tower's height: the middle one first, as many as the budget allows."""
         cramped = natural < CRAMPED * characters
         wanted = [wide * characters / natural for wide in WIDTHS] if cramped else list(STRETCHES)
         chosen: list[float] = []
@@ -216,7 +170,8 @@ class Small:
             chosen.append(min(factor, WIDEST / natural))
         return chosen
 
-    def _patches(self, crops: NDArray[np.float32]) -> _Patches:
+    def _patches(self, crops: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Crops (B, H, W) for the tower: (B, N, side²) in merge order, and the rotary table (N, d) of their places."""
         batch, height, width = crops.shape
         side, rows, columns = self._patch, height // self._patch, width // self._patch
         cut = crops.reshape(batch, rows, side, columns, side).swapaxes(2, 3).reshape(batch, rows, columns, side * side)
@@ -224,53 +179,30 @@ class Small:
         places = merge_order(np.moveaxis(np.mgrid[:rows, :columns], 0, -1), self._merge)
         down, across = rotary(places.T, self._vision["width"] // 2, self._vision["theta"])
         angles = np.concatenate([down, across, down, across], axis=-1)
-        grid = (rows // self._merge, columns // self._merge)
-        return _Patches(values, np.cos(angles), np.sin(angles), grid)
+        return {"patches": values, "cos": np.cos(angles), "sin": np.sin(angles)}
 
     # --- the decoder ------------------------------------------------------------------------------------------------
 
     def score(self, pixels: NDArray[np.uint8], texts: Sequence[str]) -> list[float]:
         """Natural log-probability of each text, and of stopping after it, given the crop.
 
-        The prompt with its image goes through the decoder once; the texts continue from its keys and values.
-
-        Args:
-            pixels: uint8 (h, w, 3), RGB, not empty.
-            texts: any; characters that the decoder does not know are one character to it.
+        The prompt with its image, uint8 (h, w, 3) RGB, goes through the decoder once; the texts continue from its keys
+        and values. Characters that the decoder does not know are one character to it.
         """
         if not texts:
             return []
-        patches = self._patches(self._shown(pixels)[None])
-        angles, then = self._text_angles(patches.grid)
-        logits, keys, values = run(
-            self._prompt,
-            {
-                "patches": patches.values,
-                "cos": patches.cos,
-                "sin": patches.sin,
-                "before": self._before,
-                "after": self._after,
-                "text_cos": np.cos(angles),
-                "text_sin": np.sin(angles),
-            },
-        )
+        shown = self._shown(pixels)
+        places, start = self._places(shown.shape[0] // self.unit, shown.shape[1] // self.unit)
+        tokens = {"before": self._before, "after": self._after}
+        logits, keys, values = run(self._prompt, {**self._patches(shown[None]), **tokens, **self._angles(places)})
         ids = [[self._characters.get(character, self._unknown) for character in text] for text in texts]
-        width = max(map(len, ids), default=0) + 1
+        width = max(map(len, ids)) + 1
         # Padded with stops: nothing looks ahead, and the first stop is the real one.
         targets = np.array([[*one, *[self._stop] * (width - len(one))] for one in ids], dtype=np.int64)
         table = np.broadcast_to(_log_softmax(logits)[:, None], (len(ids), 1, logits.shape[-1]))
         if width > 1:
-            angles = self._angles(np.broadcast_to(np.arange(then, then + width - 1), (3, width - 1)))
-            (following,) = run(
-                self._proceed,
-                {
-                    "tokens": targets[:, :-1],
-                    "text_cos": np.cos(angles),
-                    "text_sin": np.sin(angles),
-                    "keys": keys,
-                    "values": values,
-                },
-            )
+            angles = self._angles(np.broadcast_to(np.arange(start, start + width - 1), (3, width - 1)))
+            (following,) = run(self._proceed, {"tokens": targets[:, :-1], "keys": keys, "values": values, **angles})
             table = np.concatenate([table, _log_softmax(following)], axis=1)
         chosen = np.take_along_axis(table, targets[:, :, None], axis=2)[:, :, 0]
         return [float(row[: len(one) + 1].sum()) for row, one in zip(chosen, ids, strict=True)]
@@ -278,36 +210,32 @@ class Small:
     def _shown(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """A crop as the decoder was trained to see it: level, of whole image tokens, float32 (H, W) in [-1, 1]."""
         single = ((grey(pixels, self.height) + 1) * 127.5).round().astype(np.uint8)
-        image = Image.fromarray(np.repeat(single[:, :, None], 3, axis=2))
-        factor = min(LONGEST_SIDE / max(image.size), max(1.0, 2 * self.unit / image.height))
-        if factor != 1.0:
-            image = image.resize(
-                (max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.BICUBIC
-            )
-        image = on_strip(image, max(self.unit, math.ceil(max(image.size) / THINNEST)))
+        image = fit(Image.fromarray(np.repeat(single[:, :, None], 3, axis=2)), 2 * self.unit, self.unit)
         width, height = (max(1, round(side / self.unit)) * self.unit for side in image.size)
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling.BICUBIC)
         return np.asarray(image, dtype=np.float32)[:, :, 0] / np.float32(127.5) - 1
 
-    def _text_angles(self, grid: tuple[int, int]) -> tuple[NDArray[np.float32], int]:
-        """Rotary angles of the tokens of prompt and image, and the place of the first token after them.
+    def _places(self, rows: int, columns: int) -> tuple[NDArray[np.int64], int]:
+        """Places of the tokens of prompt and image, int (3, n) in time, down and across; and that of the next token.
 
         Image tokens share their place in time and have rows and columns of their own (Wang et al., "Qwen2-VL", 2024).
         """
-        first, last = len(self._before), len(self._after)
-        down, across = (axis.reshape(-1) for axis in np.mgrid[: grid[0], : grid[1]])
+        first = len(self._before)
+        down, across = (axis.reshape(-1) for axis in np.mgrid[:rows, :columns])
         image = np.stack([np.zeros_like(down), down, across]) + first
-        then = first + max(grid)
-        plain = np.broadcast_to(np.arange(first), (3, first)), np.broadcast_to(np.arange(then, then + last), (3, last))
-        return self._angles(np.concatenate([plain[0], image, plain[1]], axis=1)), then + last
+        then = first + max(rows, columns)
+        end = then + len(self._after)
+        before, after = (np.tile(np.arange(*ends), (3, 1)) for ends in ((0, first), (then, end)))
+        return np.concatenate([before, image, after], axis=1), end
 
-    def _angles(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32 (n, d) of int places (3, n): in time, down and across."""
+    def _angles(self, places: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Rotary table, float32 (n, d), of int places (3, n): in time, down and across."""
         angles = rotary(places, self._text["width"], self._text["theta"])
         edges = np.cumsum([0, *self._text["sections"]])
         parts = [angles[n % 3][:, edges[n] : edges[n + 1]] for n in range(len(edges) - 1)]
-        return np.repeat(np.concatenate(parts, axis=1), 2, axis=1)
+        whole = np.repeat(np.concatenate(parts, axis=1), 2, axis=1)
+        return {"text_cos": np.cos(whole), "text_sin": np.sin(whole)}
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -317,7 +245,7 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 class SmallReader:
-    """`Looks` with the small reader: looks at crops, and says of any text how well it fits. Keeps nothing between calls."""
+    """The small reader as a second reader: `Looks`. Keeps nothing between calls."""
 
     name = "local"
 
@@ -326,47 +254,49 @@ class SmallReader:
 
         Raises:
             ReaderError: it is broken.
-            ConfigError: another device than the CPU is asked for.
+            ConfigError: a setting that only a checkpoint that writes has.
         """
-        if config.device != "cpu":
-            way = "Leave vlm.device out, or name another checkpoint in vlm.model."
-            raise ConfigError(f"vlm.device: {config.device}", "the small reader runs on the CPU", way)
-        folder = folder_of(config.model)
-        self._small = Small(folder, config.threads)
-        self.identity = f"small@{self._small.identity}"
-        self._recipe = ("glm witness", "1", f"{Path(config.model).name}@{self._small.identity}")
+        for name in UNUSED:
+            if getattr(config, name) != LocalVlm.model_fields[name].default:
+                problem = "means nothing to the small reader, which runs on the CPU and does not write"
+                raise ConfigError(
+                    f"vlm.{name}", problem, f"Leave vlm.{name} out, or name another checkpoint in vlm.model."
+                )
+        self._model = SmallModel(folder_of(config.model), config.threads)
+        self.identity = f"small@{self._model.identity}"
+        self._name = f"{Path(config.model).name}@{self._model.identity}"
 
     def look(self, query: Query) -> Look | Failure:
         """The look at one crop, with its best path as a reading and what else might stand there."""
-        line = query.line
-        if line.crop.size == 0:
+        crop, text = query.line.crop, query.ocr_text
+        if crop.size == 0:
             return Failure("vlm", "empty_crop", "the crop has no pixels")
-        text = line.reading.text if line.reading is not None else ""
-        if not self._small.knows(text):
-            return Failure(
-                "vlm", "not_suited", "the small reader knows Latin script only; of other scripts the OCR speaks alone"
-            )
+        if not self._model.knows(text):
+            message = "the small reader knows Latin script only; lines in other scripts are left to the OCR"
+            return Failure("vlm", "not_suited", message)
         try:
-            seen, stretch = self._small.look(line.crop, len(text))
+            views, stretch = self._model.look(crop, len(text))
         except ReaderError as error:
             return Failure("vlm", "model_error", error.problem)
-        best, found = seen.best, seen.nbest(NBEST)
-        text = found[0].text if found else best.greedy
-        engine, version, model = self._recipe
+        nbest = views.nbest(NBEST)
+        text = nbest[0].text if nbest else views.best.greedy
         reading = Reading(
             "vlm",
             text,
-            Recipe(engine, version, model, image_sha256(line.crop), prompt_id="look"),
-            positions=best.positions(TOP),
-            nbest=found,
-            score=seen.score([text])[0],
+            Recipe("glm small", "1", self._name, image_sha256(crop), prompt_id="look"),
+            positions=views.best.positions(TOP),
+            nbest=nbest,
+            score=views.score([text])[0],
             raw=text,
         )
-        shown = _widened(line.crop, stretch)  # the decoder sees a squashed crop as the head saw it best
-        return Look(reading, seen, lambda texts: self._small.score(shown, texts))
+        shown = crop
+        if stretch != 1.0:  # the decoder sees a squashed crop as the head saw it best
+            size = (max(1, round(crop.shape[1] * stretch)), crop.shape[0])
+            shown = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+        return Look(reading, views, lambda texts: self._model.score(shown, texts))
 
     def close(self) -> None:
-        """Nothing: the memory goes with the object."""
+        """Do nothing: the memory is freed with the object."""
 
 
 def header_sha256(path: Path) -> str:
@@ -383,11 +313,3 @@ def header_sha256(path: Path) -> str:
 def folder_of(model: str) -> Path:
     """The folder of a checkpoint: the packaged one for `small`."""
     return Path(str(files("fusion.vlm") / SMALL)) if model == SMALL else Path(model)
-
-
-def _widened(crop: NDArray[np.uint8], stretch: float) -> NDArray[np.uint8]:
-    height, width = crop.shape[:2]
-    if stretch == 1.0:
-        return crop
-    size = (max(1, round(width * stretch)), height)
-    return np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
