@@ -325,7 +325,7 @@ ENCRYPTED_PDF = (
         ("phone.jpg", b"\0\0\0\x18ftypheic" + b"\0" * 64, "not an image", "export it as JPEG"),
         ("short.pdf", b"%PDF-1.7\n garbage", "broken PDF", "new PDF"),
         ("secret.pdf", ENCRYPTED_PDF, "password", "without the password"),
-        ("bomb.png", png_header(60_000, 60_000), "megapixels", "cut it up"),
+        ("bomb.png", png_header(60_000, 60_000), "has 3600 megapixels, over the 179", "cut it up"),
         ("large.png", png_header(15_000, 10_000), "megapixels", "intake.max_megapixels"),
     ],
 )

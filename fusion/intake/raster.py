@@ -5,6 +5,7 @@ Knows pixel formats. Does not know what is on the image, and trusts no header: s
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 import zlib
@@ -80,7 +81,7 @@ def _open(path: Path) -> Image.Image:
     except UnidentifiedImageError as error:
         raise InputError(path.name, "is not an image that can be read", _way_out_for(path)) from error
     except Image.DecompressionBombError as error:
-        raise InputError(path.name, "has more megapixels than Pillow opens", "Scale it down or cut it up") from error
+        raise _too_large(path.name, error) from error
     except _DAMAGE as error:
         raise _damaged(path.name, error) from error
 
@@ -103,6 +104,13 @@ def _way_out_for(path: Path) -> str:
     if head[4:8] == b"ftyp":
         return "It looks like HEIC, AVIF or a film: pip install 'fusion[heic]' for HEIC, or export it as JPEG"
     return f"Save it as {FORMATS}"
+
+
+def _too_large(subject: str, error: Image.DecompressionBombError) -> InputError:
+    """Pillow refuses before it tells the size; its message holds the number of px and its limit."""
+    found, limit = (int(number) / 1e6 for number in re.findall(r"\d+", str(error))[:2])
+    problem = f"has {found:.0f} megapixels, over the {limit:.0f} that Pillow opens"
+    return InputError(subject, problem, "Scale the image down or cut it up")
 
 
 def _damaged(subject: str, error: BaseException) -> InputError:
@@ -142,7 +150,7 @@ def _decode(subject: str, image: Image.Image, index: int, config: IntakeConfig) 
         turn = _TURNS.get(_orientation(image))
         return to_rgb(image if turn is None else image.transpose(turn))
     except Image.DecompressionBombError as error:
-        raise InputError(subject, "has more megapixels than Pillow opens", "Scale it down or cut it up") from error
+        raise _too_large(subject, error) from error
     except _DAMAGE as error:
         raise _damaged(subject, error) from error
 
