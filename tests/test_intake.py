@@ -269,6 +269,82 @@ def test_two_pdfs_may_be_read_in_turns(tmp_path: Path, clean: Rgb) -> None:
     assert [(a.id, b.id) for a, b in interleaved] == [("a.pdf#1", "b.pdf#1"), ("a.pdf#2", "b.pdf#2")]
 
 
+def pdf_of(*objects: bytes) -> bytes:
+    """A PDF of these objects, numbered from 1; the first is its catalogue."""
+    content, places = b"%PDF-1.4\n", []
+    for number, text in enumerate(objects, 1):
+        places.append(len(content))
+        content += b"%d 0 obj %s endobj\n" % (number, text)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    head = b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    trailer = b"trailer <</Root 1 0 R /Size %d>>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, len(content))
+    return content + head + table + trailer
+
+
+def stream(text: bytes, more: bytes = b"") -> bytes:
+    return b"<<%s /Length %d>> stream\n%s\nendstream" % (more, len(text), text)
+
+
+def test_pages_around_a_bad_one_are_read(tmp_path: Path) -> None:
+    """Page 2 draws a form that draws a form ... ten times each, eight deep: 10^8 squares from a few hundred bytes."""
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Resources<</XObject<</F 5 0 R>>>>/Contents %d 0 R>>"
+    forms = [
+        stream(b"/F Do " * 10, b"/Type/XObject/Subtype/Form/BBox[0 0 99 99]/Resources<</XObject<</F %d 0 R>>>>" % below)
+        for below in range(6, 13)
+    ]
+    last = stream(b"0 0 9 9 re f", b"/Type/XObject/Subtype/Form/BBox[0 0 99 99]")
+    (tmp_path / "bomb.pdf").write_bytes(
+        pdf_of(
+            b"<</Type/Catalog/Pages 2 0 R>>",
+            b"<</Type/Pages/Count 3/Kids[3 0 R 4 0 R 3 0 R]>>",
+            page % 14,
+            page % 13,
+            *forms,
+            last,
+            stream(b"/F Do"),
+            stream(b"10 10 50 50 re f"),
+        )
+    )
+    found = []
+    with pytest.raises(InputError, match=r"bomb\.pdf#2: can't be drawn within the limits"):
+        found.extend(image.id for image in open_pages(tmp_path / "bomb.pdf", IntakeConfig()))
+    assert found == ["bomb.pdf#1", "bomb.pdf#3"]
+
+
+def test_a_page_of_a_plan_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %d 300]>>"
+    content = pdf_of(
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count 3/Kids[3 0 R 4 0 R 5 0 R]>>",
+        page % 300,
+        page % 999_999,
+        page % 300,
+    )
+    (tmp_path / "plan.pdf").write_bytes(content)
+    found = []
+    with pytest.raises(InputError, match=r"plan\.pdf#2: .*megapixels"):
+        found.extend(image.id for image in open_pages(tmp_path / "plan.pdf", IntakeConfig()))
+    assert found == ["plan.pdf#1", "plan.pdf#3"]
+
+
+def test_light_ink_on_nothing_is_laid_on_black(tmp_path: Path) -> None:
+    for ink, paper in ((250, 0), (20, 255)):
+        layer = np.zeros((200, 300, 4), np.uint8)
+        layer[80:90, 50:250] = (ink, ink, ink, 255)
+        Image.fromarray(layer).save(tmp_path / "note.png")
+        pixels = read(tmp_path / "note.png", RAW).pixels
+        assert pixels[10, 10].tolist() == [paper] * 3
+        assert pixels[85, 100].tolist() == [ink] * 3
+
+
+def test_eight_bits_in_a_file_of_sixteen_stay_what_they_are(tmp_path: Path) -> None:
+    levels = np.full((60, 80), 240, np.uint16)
+    levels[20:30] = 12
+    Image.fromarray(levels).save(tmp_path / "scan.png")
+    pixels = read(tmp_path / "scan.png", RAW).pixels
+    assert (int(pixels[5, 5, 0]), int(pixels[25, 5, 0])) == (240, 12)
+
+
 # --- inputs -------------------------------------------------------------------------------------------------------
 
 
@@ -357,7 +433,9 @@ def test_limits_of_the_configuration(tmp_path: Path, clean: Rgb) -> None:
     save_pdf(tmp_path / "big.pdf", [clean, clean])
     assert "intake.max_pages" in str(refused(tmp_path / "big.pdf", IntakeConfig(max_pages=1)))
     error = refused(tmp_path / "big.pdf", IntakeConfig(max_megapixels=0.9))
-    assert error.subject == "big.pdf#1"
+    assert error.subject == "big.pdf"
+    assert "#1 has" in error.problem
+    assert "#2 has" in error.problem
     assert "intake.pdf_dpi" in error.way_out
 
 

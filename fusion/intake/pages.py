@@ -53,7 +53,8 @@ def open_pages(
 
     Raises:
         InputError: when iterated: missing, empty, damaged, encrypted, no image, or over a limit. The message names the
-            input (and the page, when it is one of several) and a way out.
+            input (and the page, when it is one of several) and a way out. Of a file of several pages the good ones come
+            first.
     """
     make = _as_crop if crop else _upright
     if isinstance(source, str | Path):
@@ -82,7 +83,17 @@ def _decoded(path: Path, config: IntakeConfig) -> Iterator[tuple[str, str, NDArr
     check_file(path, config)
     sha256 = hash_file(path)
     opened = open_pdf(path, config) if b"%PDF-" in first_bytes(path) else open_images(path, config)
-    return ((page_id, sha256, photo) for page_id, photo in opened)
+    broken = []
+    for page_id, photo in opened:
+        if isinstance(photo, InputError):
+            broken.append(photo)
+        else:
+            yield page_id, sha256, photo
+    if len(broken) == 1:
+        raise broken[0]
+    if broken:
+        problems = "; ".join(f"{error.subject.removeprefix(path.name)} {error.problem}" for error in broken)
+        raise InputError(path.name, f"has {len(broken)} pages that can't be read ({problems})", broken[0].way_out)
 
 
 def as_rgb(image: Image.Image | NDArray[np.uint8], name: str) -> NDArray[np.uint8]:

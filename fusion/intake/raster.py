@@ -42,6 +42,8 @@ _DAMAGE = (
 )
 
 # EXIF orientation → what must be done to show the image as its photographer saw it (EXIF 2.32, tag 274).
+_LIGHT_INK = 160  # mean grey level of what is drawn on a transparent page
+_MOSTLY_CLEAR = 128  # mean opacity under which that is ink and no picture
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,23 +58,26 @@ _TURNS = {
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_images(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def open_images(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray[np.uint8] | InputError]]:
     """Decode an image file, one page at a time.
 
     Only TIFF has pages; of an animation (WebP, GIF) or a multi-picture JPEG the first frame is taken.
 
     Yields:
-        Page id (`note.jpg`, or `fax.tif#2` when there are several pages) and uint8 (H, W, 3), RGB, as displayed.
+        Page id (`note.jpg`, or `fax.tif#2` when there are several pages) and uint8 (H, W, 3), RGB, as displayed; or why
+        this page can't be read: truncated or damaged, too many pixels.
 
     Raises:
-        InputError: not an image, truncated or damaged, too many pixels, too many pages. In a file of several pages
-            the damaged page is named, and the pages before it have been yielded.
+        InputError: not an image, damaged, too many pages.
     """
     with _open(path) as image:
         count = _count_pages(path.name, image, config)
         for index in range(count):
             subject = path.name if count == 1 else f"{path.name}#{index + 1}"
-            yield subject, _decode(subject, image, index, config)
+            try:
+                yield subject, _decode(subject, image, index, config)
+            except InputError as error:
+                yield subject, error
 
 
 def _open(path: Path) -> Image.Image:
@@ -169,21 +174,28 @@ def _orientation(image: Image.Image) -> int:
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Flatten any Pillow mode.
 
-    Transparency is laid on white. 16-bit grey is scaled (65535 → 255), not clipped. 32-bit and float grey, which have
-    no agreed white, are stretched from their least to their greatest value unless they fit 16 bits.
+    Transparency is laid on white, and where the ink itself is light, as in a note app's dark mode, on black. 16-bit grey
+    is scaled (65535 → 255), not clipped, unless all its values fit 8 bits. 32-bit and float grey, which have no agreed
+    white, are stretched from their least to their greatest value unless they fit 16 bits.
 
     Returns:
         uint8 (H, W, 3), RGB, contiguous.
     """
     if image.mode.startswith("I;16"):
         # `convert` clips I;16; numpy knows every byte order that Pillow stores.
-        return _grey_to_rgb(np.asarray(image).astype(np.float32) / 257.0)
+        levels = np.asarray(image).astype(np.float32)
+        return _grey_to_rgb(levels if levels.max() <= 255 else levels / 257.0)
     if image.mode in ("I", "F"):
         return _grey_to_rgb(_stretch(np.asarray(image).astype(np.float64)))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, layer)
+        grey, alpha = (
+            np.asarray(layer.convert("L"), dtype=np.float64),
+            np.asarray(layer.getchannel("A"), dtype=np.float64),
+        )
+        light = float((grey * alpha).sum()) > _LIGHT_INK * float(alpha.sum()) and float(alpha.mean()) < _MOSTLY_CLEAR
+        paper = (0, 0, 0, 255) if light else (255, 255, 255, 255)
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, paper), layer)
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
