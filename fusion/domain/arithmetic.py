@@ -1,19 +1,20 @@
-"""Sums as pupils write them: found in a line, worked out exactly, and compared with what the pupil says.
+"""Sums as pupils write them: found in a line, evaluated exactly, and checked; nothing is corrected.
 
-Knows strings and fractions; knows no page, and corrects nothing. The parser is precedence climbing (Richards 1979) over
-`fractions.Fraction`; lengths and depths are bounded.
+Precedence climbing (Richards 1979) over `fractions.Fraction`; lengths and depths are bounded.
 """
 
 from __future__ import annotations
 
 import itertools
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 import regex
 
 MOST, DEEPEST = 200, 30
-"""Longest statement, characters, and deepest brackets."""
+"""Longest text, characters, and deepest nesting of brackets."""
 _LEAD = regex.compile(
     r"^\s*(?:[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?)\s*"
 )
@@ -22,7 +23,22 @@ _RELATION = regex.compile(r"[=＝<>≤≥≠≈]")
 _REST = regex.compile(r"^(?P<whole>\s*\d+)\s*(?:…+|⋯+|\.{3,6}|余)\s*(?P<rest>\d+)\s*$")
 _STATEMENT = regex.compile(r"(?:[\d½¼¾⅓⅔.\s+×xX*·÷/:()（）%−–…⋯余=＝<>≤≥≠≈-])+")
 _VULGAR = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4), "⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
-_BINDING = {"+": 1, "-": 1, "−": 1, "–": 1, "×": 2, "x": 2, "X": 2, "*": 2, "·": 2, "÷": 2, "/": 2, ":": 2}
+_OPERATORS: dict[str, tuple[int, Callable[[Fraction, Fraction], Fraction]]] = {
+    "+": (1, operator.add),
+    **dict.fromkeys("-−–", (1, operator.sub)),
+    **dict.fromkeys("×xX*·", (2, operator.mul)),
+    **dict.fromkeys("÷/:", (2, operator.truediv)),
+}
+"""Sign → precedence and operation."""
+_RELATIONS: dict[str, Callable[[Fraction, Fraction], bool]] = {
+    "=": operator.eq,
+    "＝": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+    "≤": operator.le,
+    "≥": operator.ge,
+    "≠": operator.ne,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +46,9 @@ class Sum:
     """A statement of arithmetic.
 
     Attributes:
-        start: code points of the text, half-open.
-        end: see `start`.
-        holds: whether it is true; None when that can't be said (≈, division by zero).
-        left: value of the first side, or None.
-        right: value of the second side, or None.
+        start, end: code points of the text, half-open.
+        holds: whether it is true; None for ≈ and division by zero.
+        left, right: values of the first two sides, or None.
     """
 
     start: int
@@ -49,9 +63,9 @@ class _NoSum(Exception):
 
 
 def check(text: str, start: int = 0) -> Sum | None:
-    """The statement in a line, if it holds one: at least one operation and one relation, and nothing but arithmetic.
+    """The first statement in a line from `start` on, if any: at least one operation, one relation, and arithmetic alone.
 
-    It begins at `start` or later, and behind a number that can only be that of an exercise.
+    The number of an exercise at the start of the line is skipped.
 
     >>> check("(1) 7+5=13").holds, check("7÷2=3…1").holds, check("x+1=2"), check("7+5=")
     (False, True, None, None)
@@ -70,10 +84,10 @@ def check(text: str, start: int = 0) -> Sum | None:
 
 
 def _statement(text: str, start: int) -> Sum | None:
-    """A stretch with relations as a sum; None when it is none."""
-    lead = len(text) - len(text.lstrip())
-    text, start = text[lead:], start + lead
+    """A stretch with relations as a sum, or None."""
     end = start + len(text)
+    text = text.lstrip()
+    start = end - len(text)
     signs, sides = _RELATION.findall(text), _RELATION.split(text)
     if not any(regex.search(r"[+×xX*·÷/:−–-]|%", side.strip().lstrip("-")) for side in sides):
         return None
@@ -86,8 +100,9 @@ def _statement(text: str, start: int) -> Sum | None:
         return None
     except ZeroDivisionError:
         return Sum(start, end, None)
-    verdicts = [_compare(a, sign, b) for (a, b), sign in zip(itertools.pairwise(values), signs, strict=True)]
-    holds = None if None in verdicts else all(verdicts)
+    holds = None
+    if all(sign in _RELATIONS for sign in signs):
+        holds = all(_RELATIONS[sign](a, b) for sign, (a, b) in zip(signs, itertools.pairwise(values), strict=True))
     return Sum(start, end, holds, values[0], values[1])
 
 
@@ -102,13 +117,8 @@ def _with_rest(left: str, rest: regex.Match[str], start: int, end: int) -> Sum:
     return Sum(start, end, holds, dividend, quotient * divisor + remainder)
 
 
-def _compare(a: Fraction, sign: str, b: Fraction) -> bool | None:
-    results = {"=": a == b, "＝": a == b, "<": a < b, ">": a > b, "≤": a <= b, "≥": a >= b, "≠": a != b}
-    return results.get(sign)
-
-
 def _value(text: str) -> Fraction:
-    """Value of an expression; _NoSum when it is none."""
+    """Value of an expression; raises _NoSum if it is none."""
     tokens: list[str] = []
     place = 0
     while place < len(text):
@@ -127,19 +137,14 @@ def _value(text: str) -> Fraction:
 
 
 def _climb(tokens: list[str], place: int, least: int, depth: int) -> tuple[Fraction, int]:
-    """Value of the longest expression from a place whose operators bind at least so tightly, and where it ends."""
+    """Value of the longest expression from a place with operators of at least a precedence, and where it ends."""
     value, place = _atom(tokens, place, depth)
-    while place < len(tokens) and _BINDING.get(tokens[place], 0) >= least:
-        sign = tokens[place]
-        right, place = _climb(tokens, place + 1, _BINDING[sign] + 1, depth)
-        if sign == "+":
-            value += right
-        elif sign in "-−–":
-            value -= right
-        elif sign in "÷/:":
-            value /= right
-        else:
-            value *= right
+    while place < len(tokens) and tokens[place] in _OPERATORS:
+        precedence, operation = _OPERATORS[tokens[place]]
+        if precedence < least:
+            break
+        right, place = _climb(tokens, place + 1, precedence + 1, depth)
+        value = operation(value, right)
     return value, place
 
 

@@ -1,7 +1,6 @@
-"""Questions with their answers, and sums with what they come to.
+"""Questions with their answers, and sums with their values.
 
-Knows decided lines and `arithmetic`; changes no text. A wrong sum stays as the pupil wrote it and is marked beside it; that
-another reading would make it right is shown to a person and decides nothing.
+A wrong sum stays as the pupil wrote it, with a check beside it; a reading that would make it right is only shown.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _NUMBER = regex.compile(
     r"|[一二三四五六七八九十]{1,3}[、．.])\s*"
 )
 _MAYBE = regex.compile(r"^\s*(?P<number>(?P<value>\d{1,3})\.)(?=\d)")
-"""`1.12+30=42`: a number and its point, if the lines around go on counting; else a decimal."""
+"""`1.12+30=42`: a number with its point if the lines around continue the count, else a decimal."""
 _ANSWER = regex.compile(r"(?:^|(?<=\s))(?P<mark>答案?\s*[:：]?|解\s*[:：]|[Aa]ns(?:wer)?\s*[.:：]|A\s*[:：])\s*")
 _LATEX = regex.compile(r"\\[a-zA-Z]{2,}|\^\{|_\{|\$[^$]+\$")
 _LINEAR = regex.compile(r"[\d\p{Latin})）]\s*[=＝≤≥≠±×÷]|[≤≥≠±×÷]\s*[\d\p{Latin}(（]")
@@ -29,8 +28,8 @@ _HAN = regex.compile(r"\p{Han}")
 def exercises(page: Page) -> tuple[Record, ...]:
     """Questions, sums and formulas, in reading order.
 
-    A numbered line begins a question, which goes on to the next number; what follows 答, 解 or Ans. is its answer, and so
-    is everything below where a line with such a mark stands. Lines before the first number belong to no question.
+    A numbered line begins a question, which extends to the next one; from 答, 解 or Ans. on it is the answer. Lines before
+    the first number belong to no question.
     """
     leads = _numbering(page.lines)
     starts = sorted(leads)
@@ -42,10 +41,10 @@ def exercises(page: Page) -> tuple[Record, ...]:
 
 
 def _numbering(lines: Sequence[Line]) -> dict[int, regex.Match[str]]:
-    """Which lines begin with a number of their own, and the match.
+    """Index of each line that begins with a number of its own → the match.
 
-    What may also be a decimal counts if the numbered line before is one less or the one after one more, unless the line
-    is a true sum as a whole and none without its number.
+    A possible decimal is such a number if the numbered line before or after it continues the count, unless the line is a
+    correct sum only as a whole.
     """
     sure = {n: match for n, line in enumerate(lines) if (match := _NUMBER.match(line.text))}
     maybe = {n: match for n, line in enumerate(lines) if n not in sure and (match := _MAYBE.match(line.text))}
@@ -66,12 +65,12 @@ def _numbering(lines: Sequence[Line]) -> dict[int, regex.Match[str]]:
 
 
 def _count(text: str) -> int | None:
-    """The value of a number that is written in digits."""
     digits = regex.search(r"\d+", text)
     return int(digits[0]) if digits else None
 
 
 def _question(lines: Sequence[Line], first: regex.Match[str]) -> Record:
+    """The record of a question's lines; `first` is the match of its number."""
     asked: list[tuple[Line, int, int]] = []
     answered: list[tuple[Line, int, int]] = []
     into = asked
@@ -79,30 +78,18 @@ def _question(lines: Sequence[Line], first: regex.Match[str]) -> Record:
         start = first.end() if number == 0 else 0
         mark = _ANSWER.search(line.text, start) if into is asked else None
         if mark is not None:
-            into = _put(asked, answered, line, start, mark)
-        elif line.text[start:].strip():
+            if line.text[start : mark.start()].strip():
+                asked.append((line, start, mark.start()))
+            into, start = answered, mark.end()
+        if line.text[start:].strip():
             into.append((line, start, len(line.text)))
     fields = [field_at("number", [(lines[0], first.start("number"), first.end("number"))])]
     fields += [field_at(name, places) for name, places in (("question", asked), ("answer", answered)) if places]
     return Record("question", tuple(fields))
 
 
-def _put(
-    asked: list[tuple[Line, int, int]],
-    answered: list[tuple[Line, int, int]],
-    line: Line,
-    start: int,
-    mark: regex.Match[str],
-) -> list[tuple[Line, int, int]]:
-    """Share a line with an answer mark out; what follows goes to the answer."""
-    if line.text[start : mark.start()].strip():
-        asked.append((line, start, mark.start()))
-    if line.text[mark.end() :].strip():
-        answered.append((line, mark.end(), len(line.text)))
-    return answered
-
-
 def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
+    """The sum and the formula of a line; `lead` is the match of its number."""
     found = []
     start = lead.end() if lead is not None else 0
     answer = _ANSWER.search(line.text, start)
@@ -121,12 +108,7 @@ def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
 
 
 def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
-    """Sums that do not come out, and readings that a person should compare.
-
-    Args:
-        page: decided lines.
-        records: its sums.
-    """
+    """Wrong sums of a page, and readings under which a sum would be judged otherwise."""
     lines = {line.id: line for line in page.lines}
     found = []
     for record in records:
@@ -142,7 +124,7 @@ def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
 
 
 def _hints(line: Line, place: Place, holds: object) -> list[Check]:
-    """Other readings of a digit under which the verdict on the sum would be another one."""
+    """Alternatives of a digit under which the sum would be judged otherwise."""
     found, left = [], 0
     for span in line.spans:
         right = left + len(span.text)
