@@ -1,10 +1,8 @@
-"""Sums as pupils write them: found in a line, evaluated exactly, and checked; nothing is corrected.
-
-Precedence climbing (Richards 1979) over `fractions.Fraction`; lengths and depths are bounded.
-"""
+"""Sums as pupils write them: found in a line, evaluated exactly, and checked; nothing is corrected."""
 
 from __future__ import annotations
 
+import ast
 import itertools
 import operator
 from collections.abc import Callable
@@ -14,22 +12,22 @@ from fractions import Fraction
 import regex
 
 MOST, DEEPEST = 200, 30
-"""Longest text, characters, and deepest nesting of brackets."""
+"""Longest text, characters, and most brackets."""
 _LEAD = regex.compile(
     r"^\s*(?:[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?)\s*"
 )
-_TOKEN = regex.compile(r"(?P<number>\d+(?:\.\d+)?|[½¼¾⅓⅔])|(?P<sign>[-+×xX*·÷/:()（）%−–])|(?P<space>\s+)")
+_NUMBER = regex.compile(r"\d+(?:\.\d+)?|[½¼¾⅓⅔]")
 _RELATION = regex.compile(r"[=＝<>≤≥≠≈]")
 _REST = regex.compile(r"^(?P<whole>\s*\d+)\s*(?:…+|⋯+|\.{3,6}|余)\s*(?P<rest>\d+)\s*$")
 _STATEMENT = regex.compile(r"(?:[\d½¼¾⅓⅔.\s+×xX*·÷/:()（）%−–…⋯余=＝<>≤≥≠≈-])+")
 _VULGAR = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4), "⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
-_OPERATORS: dict[str, tuple[int, Callable[[Fraction, Fraction], Fraction]]] = {
-    "+": (1, operator.add),
-    **dict.fromkeys("-−–", (1, operator.sub)),
-    **dict.fromkeys("×xX*·", (2, operator.mul)),
-    **dict.fromkeys("÷/:", (2, operator.truediv)),
+_SIGNS = str.maketrans("−–×xX·÷:（）", "--****//()")
+_OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
 }
-"""Sign → precedence and operation."""
 _RELATIONS: dict[str, Callable[[Fraction, Fraction], bool]] = {
     "=": operator.eq,
     "＝": operator.eq,
@@ -118,52 +116,31 @@ def _with_rest(left: str, rest: regex.Match[str], start: int, end: int) -> Sum:
 
 
 def _value(text: str) -> Fraction:
-    """Value of an expression; raises _NoSum if it is none."""
-    tokens: list[str] = []
-    place = 0
-    while place < len(text):
-        match = _TOKEN.match(text, place)
-        if match is None:
-            raise _NoSum
-        if match["space"] is None:
-            tokens.append(match[0].replace("（", "(").replace("）", ")"))
-        elif tokens and tokens[-1][-1].isdigit() and text[match.end() : match.end() + 1].isdigit():
-            raise _NoSum  # two numbers side by side
-        place = match.end()
-    value, used = _climb(tokens, 0, 1, 0)
-    if used != len(tokens):
+    """Value of an expression, read by Python's parser with names for numbers; raises _NoSum if it is none."""
+    numbers: dict[str, Fraction] = {}
+
+    def named(match: regex.Match[str]) -> str:
+        name = f"n{len(numbers)}"
+        numbers[name] = _VULGAR.get(match[0]) or Fraction(match[0])
+        return f" {name} "
+
+    def value(node: ast.expr) -> Fraction:
+        match node:
+            case ast.Name(id=name) if name in numbers:
+                return numbers[name]
+            case ast.Attribute(value=inner, attr="percent"):
+                return value(inner) / 100
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return -value(inner)
+            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATIONS:
+                return _OPERATIONS[type(sign)](value(left), value(right))
         raise _NoSum
-    return value
 
-
-def _climb(tokens: list[str], place: int, least: int, depth: int) -> tuple[Fraction, int]:
-    """Value of the longest expression from a place with operators of at least a precedence, and where it ends."""
-    value, place = _atom(tokens, place, depth)
-    while place < len(tokens) and tokens[place] in _OPERATORS:
-        precedence, operation = _OPERATORS[tokens[place]]
-        if precedence < least:
-            break
-        right, place = _climb(tokens, place + 1, precedence + 1, depth)
-        value = operation(value, right)
-    return value, place
-
-
-def _atom(tokens: list[str], place: int, depth: int) -> tuple[Fraction, int]:
-    if place >= len(tokens) or depth > DEEPEST:
+    plain = " ".join(text.translate(_SIGNS).split())
+    if plain.count("(") > DEEPEST:
         raise _NoSum
-    token = tokens[place]
-    if token in "-−–":
-        value, place = _atom(tokens, place + 1, depth + 1)
-        return -value, place
-    if token == "(":
-        value, place = _climb(tokens, place + 1, 1, depth + 1)
-        if place >= len(tokens) or tokens[place] != ")":
-            raise _NoSum
-        place += 1
-    elif token in _VULGAR or token[0].isdigit():
-        value, place = _VULGAR.get(token) or Fraction(token), place + 1
-    else:
-        raise _NoSum
-    while place < len(tokens) and tokens[place] == "%":
-        value, place = value / 100, place + 1
-    return value, place
+    plain = _NUMBER.sub(named, plain).replace("%", ".percent ")
+    try:
+        return value(ast.parse(plain.strip(), mode="eval").body)
+    except SyntaxError as error:
+        raise _NoSum from error
