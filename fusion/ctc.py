@@ -233,6 +233,11 @@ class Posterior:
         best = floored.max(axis=1, keepdims=True)
         return np.hstack([floored, best, np.full((len(floored), 1), FLOOR), np.zeros((len(floored), 1))])
 
+    @cached_property
+    def _logs(self) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore"):
+            return np.log(self._emissions)
+
     def score(self, texts: Sequence[str]) -> list[float]:
         """Natural log-probability of the letters of each text, ignoring case and width: the CTC forward variable."""
         return self.letters.score_cased([fold(text) for text in texts])
@@ -251,7 +256,7 @@ class Posterior:
     def _forward(self, texts: Sequence[str]) -> list[float]:
         if not texts:
             return []
-        index, skip, labels = self._trellis(texts)
+        index, skip, ends, _ = self._trellis(texts)
         emissions = self._emissions
         alpha = np.zeros(index.shape)
         alpha[:, :2] = emissions[0][index[:, :2]]
@@ -265,26 +270,22 @@ class Posterior:
                 shift = np.frexp(alpha.max(axis=1))[1].astype(np.int64)
                 alpha = np.ldexp(alpha, -shift[:, None])
                 exponents += shift
-        ends = np.array([2 * len(label) for label in labels])
         rows = np.arange(len(texts))
         final = alpha[rows, ends] + np.where(ends > 0, alpha[rows, np.maximum(ends - 1, 0)], 0.0)
         mantissas, shift = np.frexp(np.maximum(final, 1e-300))
         scores = np.log(mantissas) + (exponents + shift) * math.log(2)
         poor = np.flatnonzero(final < _TINY)
         if len(poor):
-            scores[poor] = self._forward_logs(index[poor], skip[poor], ends[poor], [labels[n] for n in poor])
+            scores[poor] = self._forward_logs([texts[n] for n in poor])
         return [float(score) for score in scores]
 
-    def _forward_logs(
-        self, index: NDArray[np.int64], skip: NDArray[np.bool_], ends: NDArray[np.int64], labels: list[list[int]]
-    ) -> NDArray[np.float64]:
+    def _forward_logs(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """The forward variable in logarithms: slower, without underflow.
 
         A text that needs more columns than there are has no alignment; it scores below every text that has one.
         """
-        with np.errstate(divide="ignore"):
-            logs = np.log(self._emissions)
-        barred = np.where(skip, 0.0, -np.inf)
+        index, skip, ends, needed = self._trellis(texts)
+        logs, barred = self._logs, np.where(skip, 0.0, -np.inf)
         alpha = np.full(index.shape, -np.inf)
         alpha[:, :2] = logs[0][index[:, :2]]
         for row in logs[1:]:
@@ -292,10 +293,9 @@ class Posterior:
             reach[:, 1:] = np.logaddexp(reach[:, 1:], alpha[:, :-1])
             reach[:, 2:] = np.logaddexp(reach[:, 2:], alpha[:, :-2] + barred[:, 2:])
             alpha = reach + row[index]
-        rows = np.arange(len(labels))
+        rows = np.arange(len(texts))
         final = np.logaddexp(alpha[rows, ends], np.where(ends > 0, alpha[rows, np.maximum(ends - 1, 0)], -np.inf))
-        missing = np.array([_columns(label) - len(logs) for label in labels])
-        return np.where(missing > 0, (len(logs) + missing) * math.log(FLOOR), final)
+        return np.where(needed > len(logs), needed * math.log(FLOOR), final)
 
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         """Viterbi forced alignment: (left, right) px on the crop, one pair per code point, not decreasing.
@@ -306,43 +306,42 @@ class Posterior:
 
     def _aligned(self, texts: Sequence[str]) -> list[list[tuple[float, float]]]:
         """Best (first, end) columns of the code points of each text."""
-        rows = self.probabilities.shape[0]
-        index, skip, labels = self._trellis(texts)
-        with np.errstate(divide="ignore"):
-            logs = np.log(self._emissions)
-        paths = _viterbi(logs, index, skip, np.array([2 * len(label) for label in labels]))
+        index, skip, ends, needed = self._trellis(texts)
+        columns = len(self.probabilities)
         places: list[list[tuple[float, float]]] = []
-        for label, path in zip(labels, paths, strict=True):
-            if _columns(label) > rows:
-                step = rows / len(label)
-                places.append([(n * step, (n + 1) * step) for n in range(len(label))])
+        for path, end, fewest in zip(_viterbi(self._logs, index, skip, ends), ends.tolist(), needed, strict=True):
+            count = end // 2
+            if fewest > columns:
+                step = columns / count
+                places.append([(n * step, (n + 1) * step) for n in range(count)])
                 continue
-            states = np.arange(1, 2 * len(label), 2)
-            first, end = np.searchsorted(path, states), np.searchsorted(path, states, side="right")
-            places.append([(float(a), float(b)) for a, b in zip(first, end, strict=True)])
+            states = np.arange(1, end, 2)
+            firsts, lasts = np.searchsorted(path, states), np.searchsorted(path, states, side="right")
+            places.append([(float(a), float(b)) for a, b in zip(firsts, lasts, strict=True)])
         return places
 
-    def _trellis(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_], list[list[int]]]:
+    def _trellis(
+        self, texts: Sequence[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
         """CTC states of several texts, letters between blanks.
 
         Returns:
-            int64 (N, S), each state's column of `_emissions`; bool (N, S), whether a letter may directly follow the letter
-            two states before (they differ); and the labels of each text.
+            index: int64 (N, S), each state's column of `_emissions`.
+            skip: bool (N, S), whether a letter may directly follow the letter two states before (they differ).
+            ends: int64 (N,), last state of each text.
+            needed: int64 (N,), fewest columns that each text needs: a blank separates equal letters.
         """
         labels = [self._labels(text) for text in texts]
-        index = np.full((len(texts), 2 * max(map(len, labels)) + 1), BLANK)
-        for row, label in zip(index, labels, strict=True):
+        ends = np.array([2 * len(label) for label in labels])
+        needed = np.array([len(label) + sum(a == b for a, b in itertools.pairwise(label)) for label in labels])
+        states = np.full((len(texts), ends.max() + 1), BLANK)
+        for row, label in zip(states, labels, strict=True):
             row[1 : 2 * len(label) : 2] = label
-        skip = np.zeros(index.shape, dtype=np.bool_)
-        skip[:, 3::2] = (index[:, 3::2] != index[:, 1:-2:2]) & (index[:, 3::2] != BLANK)
-        column = np.where(index <= _UNKNOWN, -3, np.maximum(index, -2))
-        column[np.arange(index.shape[1]) > 2 * np.array([len(label) for label in labels])[:, None]] = -1
-        return column, skip, labels
-
-
-def _columns(label: Sequence[int]) -> int:
-    """Fewest columns that a text needs: one a character, and a blank between two that are the same."""
-    return len(label) + sum(a == b for a, b in itertools.pairwise(label))
+        skip = np.zeros(states.shape, dtype=np.bool_)
+        skip[:, 3::2] = (states[:, 3::2] != states[:, 1:-2:2]) & (states[:, 3::2] != BLANK)
+        index = np.where(states <= _UNKNOWN, -3, np.maximum(states, -2))
+        index[np.arange(states.shape[1]) > ends[:, None]] = -1
+        return index, skip, ends, needed
 
 
 def _advance(
@@ -367,25 +366,23 @@ def _advance(
 
 
 def _viterbi(
-    emissions: NDArray[np.float64], index: NDArray[np.int64], skip: NDArray[np.bool_], ends: NDArray[np.int64]
+    logs: NDArray[np.float64], index: NDArray[np.int64], skip: NDArray[np.bool_], ends: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Best monotone path through the CTC states of several texts: int64 (N, T), the state of each column."""
-    count, states = index.shape
     barred = np.where(skip, 0.0, -np.inf)
-    best = np.full((count, states), -np.inf)
-    best[:, :2] = emissions[0][index[:, :2]]
-    back = np.zeros((emissions.shape[0], count, states), dtype=np.int8)
-    for t in range(1, emissions.shape[0]):
+    best = np.full(index.shape, -np.inf)
+    best[:, :2] = logs[0][index[:, :2]]
+    back = np.zeros((len(logs), *index.shape), dtype=np.int8)
+    for t, row in enumerate(logs[1:], 1):
         step, leap = np.full_like(best, -np.inf), np.full_like(best, -np.inf)
         step[:, 1:] = best[:, :-1]
         leap[:, 2:] = best[:, :-2] + barred[:, 2:]
         back[t] = np.where(leap > np.maximum(best, step), 2, step > best)
-        best = np.maximum(np.maximum(best, step), leap) + emissions[t][index]
-    rows = np.arange(count)
-    last = np.maximum(ends - 1, 0)
-    paths = np.zeros((count, emissions.shape[0]), dtype=np.int64)
+        best = np.maximum(np.maximum(best, step), leap) + row[index]
+    rows, last = np.arange(len(index)), np.maximum(ends - 1, 0)
+    paths = np.zeros((len(index), len(logs)), dtype=np.int64)
     paths[:, -1] = np.where(best[rows, ends] >= best[rows, last], ends, last)
-    for t in range(emissions.shape[0] - 1, 0, -1):
+    for t in range(len(logs) - 1, 0, -1):
         paths[:, t - 1] = paths[:, t] - back[t, rows, paths[:, t]]
     return paths
 
