@@ -142,13 +142,11 @@ class Posterior:
                 peak = block[int(block[:, index].argmax())]
                 places.append(Position(left, right, self._candidates(peak, top_k)))
                 continue
-            around = {self.runs[n][2] for n in (number - 1, number + 1) if 0 <= n < len(self.runs)}
-            column, hidden = max(
-                ((c, i) for i in range(1, len(self.alphabet)) if i not in around for c in [int(block[:, i].argmax())]),
-                key=lambda ci: block[ci[0], ci[1]],
-                default=(0, BLANK),
-            )
-            if hidden != BLANK and block[column, hidden] >= HIDDEN:
+            peaks = block.max(axis=0)
+            peaks[[BLANK, *(self.runs[n][2] for n in (number - 1, number + 1) if 0 <= n < len(self.runs))]] = 0.0
+            hidden = int(peaks.argmax())
+            if peaks[hidden] >= HIDDEN:
+                column = int(block[:, hidden].argmax())
                 x = left + column * self.column_px
                 places.append(Position(x, x + self.column_px, self._candidates(block[column], top_k), optional=True))
         return tuple(places)

@@ -59,13 +59,7 @@ class _Piece:
 
 
 def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading]) -> tuple[Span, ...]:
-    """The spans with gap spans added where ink is unread.
-
-    Args:
-        line: crop and OCR posterior.
-        spans: decisions; together they are the line's text.
-        readings: of the second reader.
-    """
+    """The spans of a line with gap spans added where ink is unread, or where the second reader's `readings` have `□`."""
     text = "".join(span.text for span in spans)
     found = {gap.at: gap for gap in _unread_ink(line, text)}
     # Of two gaps at one place the reader's is kept: it counts the characters.

@@ -127,10 +127,9 @@ class Lexicon:
         return [self._known[other] for other in sorted(found, key=lambda other: (found[other], other))]
 
     def log_probability(self, text: str) -> float:
-        """Natural log-probability of a text less that of any string: of its words, or of the whole as one name.
+        """Natural log-probability of a text, less that of any string of `ngram.SYMBOLS` letters.
 
-        A word is on the list (uniform), or spelt like those on it, or any string of `ngram.SYMBOLS` letters. Numbers and
-        signs count 0.
+        A word is on the list (uniform), or spelt like those on it, or any string. Numbers and signs count 0.
         """
         words = [text] if self.holds(text) else text.split()
         coverage = self.coverage / max(1, sum(any(c.isalpha() for c in word) for word in words))

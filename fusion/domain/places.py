@@ -39,13 +39,7 @@ def field_at(name: str, stretches: Sequence[tuple[Line, int, int]], value: Value
 def pieces(
     spans: Sequence[Span], stretches: Sequence[tuple[int, int]], change: Callable[[Span], Span]
 ) -> tuple[Span, ...]:
-    """Spans with a change made to some stretches of their text; a span that is cut loses its alternatives.
-
-    Args:
-        spans: of one line.
-        stretches: disjoint half-open ranges of code points of the line's text.
-        change: applied to spans and parts of spans inside a stretch; keeps the text.
-    """
+    """Spans of a line with a change to disjoint ranges of code points; a span that is cut loses its alternatives."""
     result: list[Span] = []
     left = 0
     for span in spans:

@@ -115,15 +115,16 @@ def _fields(line: Line, parts: Sequence[sig.Part], name: tuple[int, int] | None,
     """The fields of a line; words that were not understood are kept as `text`."""
     text = line.text
     directions = any(part.name in ("frequency", "when", "as_needed") for part in parts)
-    found, rest = [], [True] * len(text)
-    lead = _NUMBERING.match(text)
-    for start, end in [(0, lead.end() if lead else 0), *([name] if name else []), *((p.start, p.end) for p in parts)]:
-        rest[start:end] = [False] * (end - start)
+    found = []
     for part in parts:
         kind = "dose" if part.name == "strength" and not begun and directions else part.name
         found.append(field_at(kind, [(line, part.start, part.end)], part.value))
-    left_over = "".join(c if keep else " " for c, keep in zip(text, rest, strict=True))
-    for match in regex.finditer(r"\S*[\p{L}\p{N}]\S*(?:\s\S+)*?(?=\s{2,}|\s*$)", left_over):
+    lead = _NUMBERING.match(text)
+    understood = [(0, lead.end() if lead else 0), *([name] if name else []), *((p.start, p.end) for p in parts)]
+    rest = text
+    for start, end in understood:
+        rest = rest[:start] + " " * (end - start) + rest[end:]
+    for match in regex.finditer(r"\S*[\p{L}\p{N}]\S*(?:\s\S+)*?(?=\s{2,}|\s*$)", rest):
         if match[0].strip().casefold() not in sig.terms():
             found.append(field_at("text", [(line, match.start(), match.end())]))
     return found
@@ -171,15 +172,7 @@ _PATTERNS = (
 def checks(
     page: Page, records: Sequence[Record], known: Callable[[str], bool], *, ranges: Sequence[Range], most_drugs: int
 ) -> tuple[Check, ...]:
-    """Checks of a prescription.
-
-    Args:
-        page: decided lines.
-        records: its medications.
-        known: whether a word is a listed name.
-        ranges: usual single doses; empty: not checked.
-        most_drugs: more drugs than this are flagged.
-    """
+    """Checks of a page with its medications; `known` says whether a word is a listed name."""
     found: list[Check] = []
     for line in page.lines:
         for kind, pattern, why in _PATTERNS:

@@ -92,7 +92,7 @@ class Fuser:
             prior: what to expect, or None.
             scores: natural log-probabilities of texts under the second reader's decoder; see `shortlist`.
             reader_posterior: the second reader's CTC posterior, if it has one; its readings then count for nothing else.
-            hand: the reading of the OCR's handwriting recogniser, or None.
+            hand: the reading of the OCR's Latin recogniser, or None.
             hand_ink: the posterior of that recogniser, or None.
 
         Returns:
@@ -158,14 +158,7 @@ class Fuser:
         posteriors: Sequence[tuple[str, Ink, float]],
         prior: Prior | None,
     ) -> str:
-        """The spelling of a decided text that the posteriors prefer: its case and, in a sum, x or ×.
-
-        Args:
-            text: as decided, case aside.
-            readings: whose spellings are tried.
-            posteriors: expert, posterior and factor on it.
-            prior: what is expected, or None.
-        """
+        """The spelling of a decided text that the posteriors (expert, posterior, factor) prefer: case; in a sum x or ×."""
         said = [reading.text for reading in readings]
         if len(posteriors) > 1:
             said += [hypothesis.text for reading in readings for hypothesis in reading.nbest]
@@ -213,13 +206,9 @@ def shortlist(
 
 
 def decide(weighed: Decision, said: Sequence[str], prior: Prior | None, weights: Weights) -> Decision:
-    """Choose a hypothesis; where there is no prior and all readers agree, the OCR's reading.
+    """Choose a hypothesis, given what the other readers of the line `said`.
 
-    Args:
-        weighed: hypotheses and evidence.
-        said: best readings of the other readers of the line.
-        prior: what is expected, or None.
-        weights: the fitted numbers.
+    Without a prior, and if all readers agree, it is the OCR's reading.
     """
     own = keys(weighed.texts[0])
     if prior is None and all(keys(text) == own for text in said):

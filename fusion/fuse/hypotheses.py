@@ -24,15 +24,7 @@ NEAR = 30
 
 
 def gather(ocr: Reading, others: Sequence[Reading], ink: Ink, prior: Prior | None, limit: int) -> list[str]:
-    """Hypotheses, the OCR's own reading first, no two with the same comparison keys.
-
-    Args:
-        ocr: the OCR's reading with positions and n-best list.
-        others: readings of the other readers.
-        ink: the OCR's posterior.
-        prior: what is expected, or None.
-        limit: most hypotheses.
-    """
+    """At most `limit` hypotheses (NFC), the OCR's own reading first, no two with the same comparison keys."""
     seen: dict[tuple[str, ...], str] = {}
     near = [reading for reading in others if len(reading.text) <= LONGER * (len(ocr.text) + 10)]
     sources = (

@@ -38,7 +38,7 @@ EXPERTS = ("ocr", "hand", "reader", "decoder", "answer", "list", "language", "le
 """Columns of a table of evidence and names of the weights λ:
 
 ocr       log P(strokes as h): the OCR's CTC posterior
-hand      the same under the OCR's handwriting recogniser; where it did not run, the value of `ocr`
+hand      the same under the OCR's second recogniser, for Latin handwriting; where it did not run, the value of `ocr`
 reader    the same under the second reader's CTC posterior, times `Weights.trust`
 decoder   log P(h | crop) under the second reader's decoder, times `Weights.trust`
 answer    log P(answers | h): a noisy channel in which every edit costs the same (Kernighan, Church and Gale 1990)
@@ -113,7 +113,7 @@ def evidence(
         prior: what is expected, or None.
         reader_posterior: the second reader's CTC posterior, or None.
         trust: factor on it, see `Weights.trust`.
-        hand: the posterior of the OCR's handwriting recogniser, or None.
+        hand: the posterior of the OCR's Latin recogniser, or None.
     """
     table = np.zeros((len(texts), len(EXPERTS)))
     column = dict(zip(EXPERTS, table.T, strict=True))
@@ -139,16 +139,10 @@ def add_decoder(
     scores: Mapping[str, float],
     trust: Callable[[float], float] = lambda quality: 1.0,
 ) -> float:
-    """Fill the column `decoder` in place; texts without a score count as the lowest of the others.
+    """Fill the column `decoder` of a table in place, and return the decoder's quality.
 
-    Args:
-        table: float64 (N, R), see `evidence`.
-        texts: hypotheses.
-        scores: natural log-probabilities of some of them.
-        trust: factor on them, given the decoder's quality.
-
-    Returns:
-        The decoder's quality: the probability per token of its best hypothesis; 0 without scores.
+    `scores` has natural log-probabilities of some texts; the others count as the lowest of these. The quality is the
+    probability per token of the best hypothesis (0 without scores), `trust` the factor that it gives.
     """
     asked = [n for n, text in enumerate(texts) if text in scores]
     if not asked:
@@ -187,14 +181,8 @@ def choose(
 
     - Another quantity must be left open by the OCR's posterior, and either be read by another reader or be preferred by
       all experts that saw the ink.
-    - What all readers of the ink read alike stays, except for a word that a list replaces.
-
-    Args:
-        texts: hypotheses, the OCR's reading first.
-        table: float64 (N, R), see `evidence`.
-        others: best readings of the other readers of the ink.
-        prior: what is expected, or None.
-        weights: the fitted numbers.
+    - What the OCR and all `others` (best readings of the other readers of the ink) have alike stays, except for a word
+      that a list replaces.
 
     Returns:
         Its index, and whether a better one was refused for its quantities.
@@ -310,13 +298,7 @@ def alone(table: NDArray[np.float64], experts: Sequence[str], weights: Weights) 
 
 
 def calibrated(inputs: NDArray[np.float64], scripts: Sequence[Script], weights: Weights) -> list[float]:
-    """Confidence of each character, in [0, 1].
-
-    Args:
-        inputs: float64 (n, 6), in the order of `CONFIDENCE`.
-        scripts: n, of the stretch that each character stands in.
-        weights: the fitted numbers.
-    """
+    """Confidence in [0, 1] of each character, from its inputs, float64 (n, 6), and the script of its stretch."""
     maps = np.array([weights.confidence[name] for name in scripts]).reshape(-1, len(CONFIDENCE))
     return [float(value) for value in 1 / (1 + np.exp(-(inputs * maps).sum(axis=1)))]
 

@@ -27,15 +27,9 @@ def listed(text: str, prior: Prior | None) -> list[bool]:
 
 
 def mark_names(spans: Sequence[Span], readings: Sequence[Reading], prior: Prior, ink: Ink) -> tuple[Span, ...]:
-    """Attribute to the list every listed word that no reader has as it stands.
+    """Attribute to the list every listed word of a line that no reader has as it stands.
 
-    A name with rivals becomes one span with them as alternatives, each with its log-probability given the ink.
-
-    Args:
-        spans: of one line; together they are its text.
-        readings: of that line, the OCR's first.
-        prior: the names.
-        ink: the OCR's posterior.
+    A name with rivals becomes one span with them as alternatives, each with its log-probability under the OCR's `ink`.
     """
     text = "".join(span.text for span in spans)
     read = {tuple(keys(word)) for reading in readings for word in [reading.text, *reading.text.split()]}

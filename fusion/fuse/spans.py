@@ -39,7 +39,7 @@ class Verdict:
         text: the decided text.
         ocr: what the OCR has for each cluster of `text`.
         vlm: the same for the second reader's nearest reading; None without a second reader.
-        hand: the same for the OCR's handwriting recogniser; None where it did not run.
+        hand: the same for the OCR's Latin recogniser; None where it did not run.
         changed: bool (n,), clusters of quantities that the OCR has otherwise.
         disputed: bool (n,), clusters of quantities that the second reader has otherwise.
         supported: the OCR's posterior prefers no other text by more than `Weights.tolerance`.
@@ -55,16 +55,7 @@ class Verdict:
 
 
 def verdict(text: str, ocr: str, vlm: str | None, hand: str | None, *, disputes: bool, supported: bool) -> Verdict:
-    """Set a decided text beside the readings.
-
-    Args:
-        text: the decided text.
-        ocr: the OCR's reading.
-        vlm: the second reader's nearest reading, or None.
-        hand: the reading of the OCR's handwriting recogniser, or None.
-        disputes: whether other quantities of the second reader count as a dispute.
-        supported: see `Verdict`.
-    """
+    """Set a decided text beside the readings, see `Verdict`; `disputes`: whether the second reader disputes quantities."""
     nothing = np.zeros(len(clusters(text)), dtype=np.bool_)
     return Verdict(
         text,
@@ -137,8 +128,8 @@ def spans(
     """Runs of clusters with one source, one rule and one level of certainty; together they are the verdict's text.
 
     Args:
-        verdict: the decided text.
-        confidences: one per cluster, in [0, 1].
+        verdict: the decided text and what the readers have.
+        confidences: n, calibrated.
         marginals: float64 (n,), probability of each cluster under the model.
         versions: probability of each probable hypothesis, and what it has for every cluster.
         alternatives: most alternatives of a span.
@@ -201,7 +192,7 @@ def _rule(verdict: Verdict, own: list[str], n: int) -> tuple[Source, str]:
         why = _why_not_vlm(text, vlm or "")
         return "ocr", "quantity_disputed" if verdict.disputed[n] and why != "paraphrase_rejected" else why
     by_hand = verdict.hand is not None and key(verdict.hand[n]) == key(text)
-    return "ocr", "second_look" if by_hand else "candidate"  # `second_look` is the OCR's handwriting recogniser
+    return "ocr", "second_look" if by_hand else "candidate"  # `second_look` is the OCR's Latin recogniser
 
 
 def _why_not_vlm(text: str, vlm: str) -> str:
