@@ -5,13 +5,14 @@ A wrong sum stays as the pupil wrote it, with a check beside it; a reading that 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import regex
 
 from fusion.domain import arithmetic
 from fusion.domain.places import field_at
-from fusion.page import Check, Line, Page, Place, Record
+from fusion.page import Check, Line, Page, Place, Record, Value
 
 _NUMBER = regex.compile(
     r"^\s*(?P<number>[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?(?!\w)"
@@ -32,11 +33,8 @@ def exercises(page: Page) -> tuple[Record, ...]:
     the first number belong to no question.
     """
     leads = _numbering(page.lines)
-    starts = sorted(leads)
-    questions = [
-        _question(page.lines[start:end], leads[start])
-        for start, end in zip(starts, [*starts[1:], len(page.lines)], strict=False)
-    ]
+    borders = itertools.pairwise([*sorted(leads), len(page.lines)])
+    questions = [_question(page.lines[start:end], leads[start]) for start, end in borders]
     return (*questions, *(record for n, line in enumerate(page.lines) for record in _of_line(line, leads.get(n))))
 
 
@@ -50,16 +48,12 @@ def _numbering(lines: Sequence[Line]) -> dict[int, regex.Match[str]]:
     maybe = {n: match for n, line in enumerate(lines) if n not in sure and (match := _MAYBE.match(line.text))}
     values = {n: _count(match["number"]) for n, match in (sure | maybe).items()}
     order = sorted(values)
-    for place, n in enumerate(order):
-        if n in sure:
-            continue
-        before = values[order[place - 1]] if place else None
-        after = values[order[place + 1]] if place + 1 < len(order) else None
+    for before, n, after in zip([-1, *order], order, [*order[1:], -1], strict=False):
         own = values[n]
-        counts = own is not None and (before == own - 1 or after == own + 1)
+        if n in sure or own is None or (values.get(before) != own - 1 and values.get(after) != own + 1):
+            continue
         whole, rest = arithmetic.check(lines[n].text), arithmetic.check(lines[n].text, maybe[n].end())
-        decimal = whole is not None and whole.holds is True and not (rest is not None and rest.holds is True)
-        if counts and not decimal:
+        if whole is None or not whole.holds or (rest is not None and rest.holds):
             sure[n] = maybe[n]
     return sure
 
@@ -95,15 +89,16 @@ def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
     answer = _ANSWER.search(line.text, start)
     done = arithmetic.check(line.text, answer.end() if answer is not None else start)
     if done is not None:
-        value: dict[str, float | str | bool] = {} if done.holds is None else {"holds": done.holds}
+        value: Value = {} if done.holds is None else {"holds": done.holds}
         value |= {name: str(side) for name, side in (("left", done.left), ("right", done.right)) if side is not None}
         found.append(Record("sum", (field_at("sum", [(line, done.start, done.end)], value),)))
     written = next((r for r in line.readings if r.source == "vlm" and _LATEX.search(r.text)), None)
-    if line.text.strip() and (
-        written is not None or (done is None and _LINEAR.search(line.text) and not _HAN.search(line.text))
-    ):
-        latex = {"latex": written.text, "source": f"{written.recipe.engine} {written.recipe.model}"} if written else {}
-        found.append(Record("formula", (field_at("formula", [(line, start, len(line.text))], dict(latex)),)))
+    linear = done is None and _LINEAR.search(line.text) and not _HAN.search(line.text)
+    if line.text.strip() and (written is not None or linear):
+        latex: Value = {}
+        if written is not None:
+            latex = {"latex": written.text, "source": f"{written.recipe.engine} {written.recipe.model}"}
+        found.append(Record("formula", (field_at("formula", [(line, start, len(line.text))], latex),)))
     return found
 
 
