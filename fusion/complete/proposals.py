@@ -63,7 +63,7 @@ class Completer:
         try:
             self._never = [regex.compile(pattern) for pattern in config.never]
         except regex.error as error:
-            raise ConfigError("complete.never", f"holds a broken pattern ({error})", "Mend the expression.") from error
+            raise ConfigError("complete.never", f"holds a broken pattern ({error})", "Fix the expression.") from error
 
     def complete(
         self, line: InkLine, spans: Sequence[Span], before: str, after: str, ask: Ask, score: Score

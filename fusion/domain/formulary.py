@@ -46,7 +46,7 @@ def _column(text: str, path: Path) -> list[str]:
     try:
         header, *rows = [row for row in csv.reader(text.splitlines(), strict=True) if row] or [[]]
     except csv.Error as error:
-        way = "Mend the file, or give one name a line as .txt."
+        way = "Fix the file, or give one name a line as .txt."
         raise InputError(path, f"is not valid CSV ({error})", way) from error
     titles = [title.strip().casefold() for title in header]
     if "name" not in titles and len(titles) != 1:
