@@ -12,7 +12,7 @@ from fractions import Fraction
 import regex
 
 MOST, DEEPEST = 200, 30
-"""Longest text, characters, and most brackets."""
+"""Longest text, characters, and deepest brackets."""
 _LEAD = regex.compile(
     r"^\s*(?:[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?)\s*"
 )
@@ -137,7 +137,8 @@ def _value(text: str) -> Fraction:
         raise _NoSum
 
     plain = " ".join(text.translate(_SIGNS).split())
-    if plain.count("(") > DEEPEST:
+    depths = itertools.accumulate((character == "(") - (character == ")") for character in plain)
+    if max(depths, default=0) > DEEPEST:
         raise _NoSum
     plain = _NUMBER.sub(named, plain).replace("%", ".percent ")
     try:
