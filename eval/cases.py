@@ -78,7 +78,6 @@ class FitConfig(BaseModel):
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
     mend: tuple[float, ...] = Field((0.4, 0.0), description="See `simulate.SimulatedReader`; one reader for each.")
     invent: float = Field(0.06, ge=0, le=1, description="See `simulate.SimulatedReader`.")
-    reliabilities: tuple[float, ...] = Field((0.0, 1.0, 2.0), description="Values tried for `Weights.reliability`.")
     signs: tuple[float, ...] = Field((0.25, 0.5, 1.0), description="Values tried for `Weights.signs`.")
     change: float = Field(2.0, ge=1, description="Policy: cost of a wrong change, a missed one being 1.")
     quantity: float = Field(3.0, ge=1, description="Policy: cost of a wrong quantity.")

@@ -14,7 +14,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +79,21 @@ def fitted(
     shape = {"version": VERSION, "change": config.change, "quantity": config.quantity, "tolerance": config.tolerance}
     shape |= {"ask_below": 1.0, "confidence": old["confidence"]}
 
-    def weights_of(vector: NDArray[np.float64], reliability: float, signs: float) -> dict[str, Any]:
+    def weights_of(vector: NDArray[np.float64], signs: float) -> dict[str, Any]:
         experts = {name: round(float(value), 4) for name, value in zip(EXPERTS, vector, strict=True)}
-        return shape | {"experts": experts, "reliability": reliability, "signs": signs}
+        return shape | {"experts": experts, "signs": signs}
 
     halves = [[c for c in speaking if c.held_back % 2 == n] for n in (0, 1)]
     tried = []
-    for reliability, signs in product(config.reliabilities, config.signs):
+    for signs in config.signs:
         rate = 0.0
         for own, other in (halves, halves[::-1]):
-            content = weights_of(minimum_risk(own, reliability, signs, config.l2), reliability, signs)
+            content = weights_of(minimum_risk(own, signs, config.l2), signs)
             rate += _rate(other, parse_weights(content)) / 2
-        tried.append((rate, reliability, signs))
-        progress(f"reliability {reliability}, signs {signs}: cross-validated CER {rate:.4f}")
-    _, reliability, signs = min(tried)
-    content = weights_of(minimum_risk(speaking, reliability, signs, config.l2), reliability, signs)
+        tried.append((rate, signs))
+        progress(f"signs {signs}: cross-validated CER {rate:.4f}")
+    _, signs = min(tried)
+    content = weights_of(minimum_risk(speaking, signs, config.l2), signs)
     weights = parse_weights(content)
     asked = [case for case in drawn if case.condition == ("small", "none")]
     content["ask_below"] = round(sure_from(asked, weights, config.idle), 4) if asked else old["ask_below"]
@@ -103,12 +102,12 @@ def fitted(
     return content, [*_decisions(trusted, weights), *_confidences(found, parse_weights(content))]
 
 
-def minimum_risk(cases: Sequence[Case], reliability: float, signs: float, l2: float) -> NDArray[np.float64]:
+def minimum_risk(cases: Sequence[Case], signs: float, l2: float) -> NDArray[np.float64]:
     """λ ≥ 0 that minimise the expected error rate per line: float64 (R,).
 
     Every source and condition counts by the square root of its number of lines, so that a large one doesn't decide alone.
     """
-    neutral = _neutral(reliability, signs)
+    neutral = _neutral(signs)
     counts = Counter((case.source, case.condition) for case in cases)
     widest = min(WIDEST, max(len(case.texts) for case in cases))
     table = torch.zeros(len(cases), widest, len(EXPERTS), dtype=torch.float32)
@@ -137,9 +136,9 @@ def minimum_risk(cases: Sequence[Case], reliability: float, signs: float, l2: fl
     return np.asarray(torch.nn.functional.softplus(free).detach().numpy(), dtype=np.float64)
 
 
-def _neutral(reliability: float, signs: float) -> Weights:
+def _neutral(signs: float) -> Weights:
     """Weights that say nothing but how far the second reader is to be trusted."""
-    return Weights(dict.fromkeys(EXPERTS, 1.0), reliability, signs, 1.0, 1.0, 1.0, math.inf, {})
+    return Weights(dict.fromkeys(EXPERTS, 1.0), signs, 1.0, 1.0, 1.0, math.inf, {})
 
 
 def _rate(cases: Sequence[Case], weights: Weights) -> float:

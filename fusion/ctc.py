@@ -1,10 +1,9 @@
-"""What a CTC posterior says: best path, candidates, n-best list, probability of any string, place of any character.
+"""CTC posteriors: best path, candidates, n-best list, probability of any string, place of any character.
 
-Knows probabilities over columns; knows nothing of images, PaddleOCR or decisions. The posterior of one line is a matrix
-of T columns by 18,710 characters, nearly all zero: it is compacted to the characters that are alive in some column.
-
-Sources: Graves et al., "Connectionist temporal classification", ICML 2006 (forward variables α, section 4.1); Hannun et
-al., "First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs", 2014 (prefix beam).
+The posterior of one line is a matrix of T columns by 18,710 characters, nearly all zero; only the characters that are alive
+in some column are kept. Graves et al., "Connectionist temporal classification", ICML 2006 (forward variables α, section
+4.1); Hannun et al., "First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs", 2014
+(prefix beam search).
 """
 
 from __future__ import annotations
@@ -23,19 +22,17 @@ from fusion.page import Candidate, Hypothesis, Position
 
 BLANK = 0
 ALIVE = 1e-4
-"""A character whose probability is under this in every column can't be told from noise and is not kept."""
+"""A character whose probability stays below this in every column is noise and is not kept."""
 FLOOR = 1e-5
-"""Probability of a character that is not alive in a column: one impossible stroke must not veto a whole string."""
+"""Least probability of a character in a column: a single impossible one must not veto the whole string."""
 SPREAD = 1e-3
 """A character takes part in a column of the beam search when its probability is at least this."""
 HIDDEN = 0.1
 """Least probability at which a character between two peaks becomes an optional position."""
-
-
 _UNALIVE, _UNKNOWN = -1, -0x200000
-"""Labels of characters that are not alive, and, further down, of those that the reader can't spell."""
+"""First labels of characters that are not alive, and of those outside the recogniser's alphabet; both count downwards."""
 _TINY = 1e-250
-"""Under this share of its row a forward probability may have lost digits: it is worked out again as a logarithm."""
+"""A forward probability below this may have underflowed: it is computed again in logarithms."""
 
 
 def fold(text: str) -> str:
@@ -62,8 +59,8 @@ class Posterior:
         probabilities: float64 (T, A), column 0 is the blank; rows sum to at most 1 (the rest is not alive).
         alphabet: A texts, one per column of `probabilities`; `alphabet[0]` is "" (blank).
         column_px: width of one column, px on the crop.
-        spells: all characters that the reader knows; None: take every character as known. Of a character that it does
-            not know a reader can say nothing: `score` then counts whatever it reads best there.
+        spells: the recogniser's alphabet; None: every character. In `score`, a character outside it counts as the
+            recogniser's best guess there.
     """
 
     probabilities: NDArray[np.float64]
@@ -79,26 +76,26 @@ class Posterior:
         column_px: float,
         spells: frozenset[str] | None = None,
     ) -> Posterior:
-        """Keep the blank and every character that is alive somewhere.
+        """Keep the blank and every character that is alive in some column.
 
         Args:
             full: float32 (T, C), rows sum to 1, class 0 is the blank.
             characters: C texts; `characters[0]` is ignored.
-            column_px: width of one column, px on the crop.
+            column_px: see `Posterior`.
             spells: see `Posterior`.
         """
         alive = np.flatnonzero(full.max(axis=0) >= ALIVE)
         alive = np.concatenate(([BLANK], alive[alive != BLANK]))
         texts = ["", *(unicodedata.normalize("NFC", characters[int(index)]) for index in alive[1:])]
         kept = full[:, alive].astype(np.float64)
-        kept[kept < FLOOR / 10] = 0.0  # under the floor nothing counts: the table is sparse and stored as such
+        kept[kept < FLOOR / 10] = 0.0  # makes the stored table sparse
         whole = cls(kept, tuple(texts), column_px, spells)._merged(lambda text: text)
-        # Of single precision, as the network gave it, so that it can be stored as it is.
+        # Single precision, as the network gave it, so that the store keeps it exactly.
         return replace(whole, probabilities=whole.probabilities.astype(np.float32).astype(np.float64))
 
     @cached_property
     def letters(self) -> Posterior:
-        """The same ink asked which letters stand there: upper and lower case, wide and narrow form share one column."""
+        """The posterior over folded letters: upper and lower case, wide and narrow form share one column."""
         merged = self._merged(fold)
         return merged if self.spells is None else replace(merged, spells=frozenset(map(fold, self.spells)))
 
@@ -136,11 +133,7 @@ class Posterior:
         return math.exp(total / max(1, sum(index != BLANK for _, _, index in self.runs)))
 
     def positions(self, top_k: int) -> tuple[Position, ...]:
-        """Places with their candidates, left to right.
-
-        A character's probability is that of its peak column: the first column of a run, which PaddleOCR reports, is
-        on the rising flank (.919 against 1.000 for the same character).
-        """
+        """Positions with their candidates, left to right; probabilities are those of the peak column of a run."""
         places = []
         for number, (start, end, index) in enumerate(self.runs):
             left, right = start * self.column_px, end * self.column_px
@@ -149,13 +142,11 @@ class Posterior:
                 peak = block[int(block[:, index].argmax())]
                 places.append(Position(left, right, self._candidates(peak, top_k)))
                 continue
-            around = {self.runs[n][2] for n in (number - 1, number + 1) if 0 <= n < len(self.runs)}
-            column, hidden = max(
-                ((c, i) for i in range(1, len(self.alphabet)) if i not in around for c in [int(block[:, i].argmax())]),
-                key=lambda ci: block[ci[0], ci[1]],
-                default=(0, BLANK),
-            )
-            if hidden != BLANK and block[column, hidden] >= HIDDEN:
+            peaks = block.max(axis=0)
+            peaks[[BLANK, *(self.runs[n][2] for n in (number - 1, number + 1) if 0 <= n < len(self.runs))]] = 0.0
+            hidden = int(peaks.argmax())
+            if peaks[hidden] >= HIDDEN:
+                column = int(block[:, hidden].argmax())
                 x = left + column * self.column_px
                 places.append(Position(x, x + self.column_px, self._candidates(block[column], top_k), optional=True))
         return tuple(places)
@@ -170,8 +161,8 @@ class Posterior:
     def nbest(self, count: int) -> tuple[Hypothesis, ...]:
         """The most probable strings, best first, no two of which differ only in case.
 
-        The search is over letters; the case of each is then the more probable one where it stands. Scores are
-        log-probabilities of the letters within the beam.
+        The search is over folded letters; each then gets its more probable case. Scores are log-probabilities of the
+        letters within the beam.
         """
         found = self.letters._beam(count)
         places = self.letters._aligned([h.text for h in found])
@@ -181,9 +172,7 @@ class Posterior:
 
     def _beam(self, width: int) -> list[Hypothesis]:
         """Prefix beam search over this posterior's own alphabet, best first."""
-        parents: list[tuple[int, int]] = [(-1, BLANK)]  # node → (parent node, alphabet index): a trie of prefixes
-        children: dict[tuple[int, int], int] = {}
-        beam: dict[int, tuple[float, float]] = {0: (1.0, 0.0)}  # node → probability ending in (blank, non-blank)
+        beam: dict[tuple[int, ...], tuple[float, float]] = {(): (1.0, 0.0)}  # prefix → P(ends in blank), P(in a letter)
         scale = 0.0
         live = self.probabilities >= SPREAD
         live[:, BLANK] = False
@@ -191,20 +180,18 @@ class Posterior:
         for row, alive, blank in zip(self.probabilities, live, blanks, strict=True):
             indices = np.flatnonzero(alive).tolist()
             if not indices:  # most columns: nothing but blank, every prefix stays
-                beam = {node: (a + b, 0.0) for node, (a, b) in beam.items()}
+                beam = {prefix: (a + b, 0.0) for prefix, (a, b) in beam.items()}
                 scale += math.log(blank)
                 continue
-            steps = [(index, float(row[index])) for index in indices]
-            beam = _advance(beam, blank, steps, parents, children)
+            beam = _advance(beam, blank, [(index, float(row[index])) for index in indices])
             if len(beam) > width:
-                best = sorted(beam.items(), key=lambda item: -(item[1][0] + item[1][1]))[:width]
-                beam = dict(best)
+                beam = dict(sorted(beam.items(), key=lambda item: -(item[1][0] + item[1][1]))[:width])
             total = sum(a + b for a, b in beam.values())
             scale += math.log(total)
-            beam = {node: (a / total, b / total) for node, (a, b) in beam.items()}
+            beam = {prefix: (a / total, b / total) for prefix, (a, b) in beam.items()}
         texts: dict[str, float] = {}
-        for node, (a, b) in beam.items():
-            text = self._spell(node, parents)
+        for prefix, (a, b) in beam.items():
+            text = unicodedata.normalize("NFC", "".join(self.alphabet[index] for index in prefix))
             texts[text] = texts.get(text, 0.0) + a + b
         ranked = sorted(texts.items(), key=lambda item: (-item[1], item[0]))
         return [Hypothesis(text, math.log(p) + scale) for text, p in ranked if p > 0]
@@ -228,17 +215,10 @@ class Posterior:
             cases.setdefault(fold(text), []).append(index)
         return cases
 
-    def _spell(self, node: int, parents: list[tuple[int, int]]) -> str:
-        letters = []
-        while node > 0:
-            node, index = parents[node]
-            letters.append(self.alphabet[index])
-        return unicodedata.normalize("NFC", "".join(reversed(letters)))
-
     # --- any string -----------------------------------------------------------------------------------------------
 
     def _labels(self, text: str) -> list[int]:
-        """Alphabet indices of the code points; a negative number of its own for each that is not alive or not known."""
+        """Alphabet indices of the code points; a distinct negative label for each that is not alive or not known."""
         index, spells = self._index, self.spells
         return [
             index[c] if c in index else (_UNALIVE if spells is None or c in spells else _UNKNOWN) - ord(c) for c in text
@@ -246,27 +226,25 @@ class Posterior:
 
     @cached_property
     def _emissions(self) -> NDArray[np.float64]:
-        """Floored probabilities, float64 (T, A + 3), with columns for what is not known, not alive, and behind a text's end.
-
-        A reader that can't spell a character abstains where it stands: the character counts as its best guess does.
-        """
+        """Floored probabilities, float64 (T, A + 3): the alphabet, then not known (the best guess), not alive, past the end."""
         floored = np.maximum(self.probabilities, FLOOR)
         best = floored.max(axis=1, keepdims=True)
         return np.hstack([floored, best, np.full((len(floored), 1), FLOOR), np.zeros((len(floored), 1))])
 
-    def score(self, texts: Sequence[str]) -> list[float]:
-        """Natural log-probability of the letters of each text, case and width being one.
+    @cached_property
+    def _logs(self) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore"):
+            return np.log(self._emissions)
 
-        The CTC forward variable: a sum over all alignments.
-        """
-        return self.letters._abstaining([fold(text) for text in texts])
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Natural log-probability of the letters of each text, ignoring case and width: the CTC forward variable."""
+        return self.letters.score_cased([fold(text) for text in texts])
 
     def score_cased(self, texts: Sequence[str]) -> list[float]:
-        """Like `score`, but case counts: it decides between Rosu and rosu once the letters are settled."""
-        return self._abstaining(texts)
+        """Like `score`, but case counts: it decides between Rosu and rosu once the letters are settled.
 
-    def _abstaining(self, texts: Sequence[str]) -> list[float]:
-        """Scores, of which none with a character that is not known is above that of the reader's own best guess."""
+        No text with a character outside `spells` scores above the recogniser's own best guess.
+        """
         scores = self._forward(texts)
         if self.spells is None or all(set(text) <= self.spells for text in texts):
             return scores
@@ -276,7 +254,7 @@ class Posterior:
     def _forward(self, texts: Sequence[str]) -> list[float]:
         if not texts:
             return []
-        index, skip, labels = self._trellis(texts)
+        index, skip, ends, _ = self._trellis(texts)
         emissions = self._emissions
         alpha = np.zeros(index.shape)
         alpha[:, :2] = emissions[0][index[:, :2]]
@@ -286,31 +264,26 @@ class Posterior:
             reach[:, 1:] += alpha[:, :-1]
             reach[:, 2:] += alpha[:, :-2] * skip[:, 2:]
             alpha = reach * row[index]
-            if step % 16 == 0:  # 16 floors of 1e-5 stay far from float64's underflow
-                # Scaled by powers of two, which rounds nothing: a score does not depend on the texts beside it.
+            if step % 16 == 0:  # 16 floors of 1e-5 stay far from underflow; powers of two round nothing
                 shift = np.frexp(alpha.max(axis=1))[1].astype(np.int64)
                 alpha = np.ldexp(alpha, -shift[:, None])
                 exponents += shift
-        ends = np.array([2 * len(label) for label in labels])
         rows = np.arange(len(texts))
         final = alpha[rows, ends] + np.where(ends > 0, alpha[rows, np.maximum(ends - 1, 0)], 0.0)
         mantissas, shift = np.frexp(np.maximum(final, 1e-300))
         scores = np.log(mantissas) + (exponents + shift) * math.log(2)
         poor = np.flatnonzero(final < _TINY)
         if len(poor):
-            scores[poor] = self._forward_logs(index[poor], skip[poor], ends[poor], [labels[n] for n in poor])
+            scores[poor] = self._forward_logs([texts[n] for n in poor])
         return [float(score) for score in scores]
 
-    def _forward_logs(
-        self, index: NDArray[np.int64], skip: NDArray[np.bool_], ends: NDArray[np.int64], labels: list[list[int]]
-    ) -> NDArray[np.float64]:
-        """The forward variable in logarithms, slower but without underflow, for texts that fit the ink badly.
+    def _forward_logs(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """The forward variable in logarithms: slower, without underflow.
 
-        A text with more characters than there are columns has no alignment: it scores under every text that has one.
+        A text that needs more columns than there are has no alignment; it scores below every text that has one.
         """
-        with np.errstate(divide="ignore"):
-            logs = np.log(self._emissions)
-        barred = np.where(skip, 0.0, -np.inf)
+        index, skip, ends, needed = self._trellis(texts)
+        logs, barred = self._logs, np.where(skip, 0.0, -np.inf)
         alpha = np.full(index.shape, -np.inf)
         alpha[:, :2] = logs[0][index[:, :2]]
         for row in logs[1:]:
@@ -318,122 +291,106 @@ class Posterior:
             reach[:, 1:] = np.logaddexp(reach[:, 1:], alpha[:, :-1])
             reach[:, 2:] = np.logaddexp(reach[:, 2:], alpha[:, :-2] + barred[:, 2:])
             alpha = reach + row[index]
-        rows = np.arange(len(labels))
+        rows = np.arange(len(texts))
         final = np.logaddexp(alpha[rows, ends], np.where(ends > 0, alpha[rows, np.maximum(ends - 1, 0)], -np.inf))
-        missing = np.array([_columns(label) - len(logs) for label in labels])
-        return np.where(missing > 0, (len(logs) + missing) * math.log(FLOOR), final)
+        return np.where(needed > len(logs), needed * math.log(FLOOR), final)
 
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         """Viterbi forced alignment: (left, right) px on the crop, one pair per code point, not decreasing.
 
-        A text longer than the columns is spread evenly: there is no alignment.
+        A text that needs more columns than there are is spread evenly.
         """
         return tuple((a * self.column_px, b * self.column_px) for a, b in self._aligned([text])[0])
 
     def _aligned(self, texts: Sequence[str]) -> list[list[tuple[float, float]]]:
-        """Best (first, end) column of each code point of each text."""
-        rows = self.probabilities.shape[0]
-        index, skip, labels = self._trellis(texts)
-        with np.errstate(divide="ignore"):
-            logs = np.log(self._emissions)
-        paths = _viterbi(logs, index, skip, np.array([2 * len(label) for label in labels]))
+        """Best (first, end) columns of the code points of each text."""
+        index, skip, ends, needed = self._trellis(texts)
+        columns = len(self.probabilities)
         places: list[list[tuple[float, float]]] = []
-        for label, path in zip(labels, paths, strict=True):
-            if _columns(label) > rows:
-                step = rows / len(label)
-                places.append([(n * step, (n + 1) * step) for n in range(len(label))])
+        for path, end, fewest in zip(_viterbi(self._logs, index, skip, ends), ends.tolist(), needed, strict=True):
+            count = end // 2
+            if fewest > columns:
+                step = columns / count
+                places.append([(n * step, (n + 1) * step) for n in range(count)])
                 continue
-            states = np.arange(1, 2 * len(label), 2)
-            first, end = np.searchsorted(path, states), np.searchsorted(path, states, side="right")
-            places.append([(float(a), float(b)) for a, b in zip(first, end, strict=True)])
+            states = np.arange(1, end, 2)
+            firsts, lasts = np.searchsorted(path, states), np.searchsorted(path, states, side="right")
+            places.append([(float(a), float(b)) for a, b in zip(firsts, lasts, strict=True)])
         return places
 
-    def _trellis(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_], list[list[int]]]:
-        """CTC states of several texts side by side.
+    def _trellis(
+        self, texts: Sequence[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+        """CTC states of several texts, letters between blanks.
 
         Returns:
-            index: int64 (N, S), column of `_emissions` of each state, letters between blanks.
+            index: int64 (N, S), each state's column of `_emissions`.
             skip: bool (N, S), whether a letter may directly follow the letter two states before (they differ).
-            labels: alphabet indices of each text.
+            ends: int64 (N,), last state of each text.
+            needed: int64 (N,), fewest columns that each text needs: a blank separates equal letters.
         """
         labels = [self._labels(text) for text in texts]
-        index = np.full((len(texts), 2 * max(map(len, labels)) + 1), BLANK)
-        for row, label in zip(index, labels, strict=True):
+        ends = np.array([2 * len(label) for label in labels])
+        needed = np.array([len(label) + sum(a == b for a, b in itertools.pairwise(label)) for label in labels])
+        states = np.full((len(texts), ends.max() + 1), BLANK)
+        for row, label in zip(states, labels, strict=True):
             row[1 : 2 * len(label) : 2] = label
-        skip = np.zeros(index.shape, dtype=np.bool_)
-        skip[:, 3::2] = (index[:, 3::2] != index[:, 1:-2:2]) & (index[:, 3::2] != BLANK)
-        column = np.where(index <= _UNKNOWN, -3, np.maximum(index, -2))
-        column[np.arange(index.shape[1]) > 2 * np.array([len(label) for label in labels])[:, None]] = -1
-        return column, skip, labels
-
-
-def _columns(label: Sequence[int]) -> int:
-    """Fewest columns that a text needs: one a character, and a blank between two that are the same."""
-    return len(label) + sum(a == b for a, b in itertools.pairwise(label))
+        skip = np.zeros(states.shape, dtype=np.bool_)
+        skip[:, 3::2] = (states[:, 3::2] != states[:, 1:-2:2]) & (states[:, 3::2] != BLANK)
+        index = np.where(states <= _UNKNOWN, -3, np.maximum(states, -2))
+        index[np.arange(states.shape[1]) > ends[:, None]] = -1
+        return index, skip, ends, needed
 
 
 def _advance(
-    beam: dict[int, tuple[float, float]],
-    blank: float,
-    steps: list[tuple[int, float]],
-    parents: list[tuple[int, int]],
-    children: dict[tuple[int, int], int],
-) -> dict[int, tuple[float, float]]:
+    beam: dict[tuple[int, ...], tuple[float, float]], blank: float, letters: list[tuple[int, float]]
+) -> dict[tuple[int, ...], tuple[float, float]]:
     """One column of the prefix beam search: every prefix stays, repeats its last letter, or grows by one."""
-    new: dict[int, tuple[float, float]] = {}
-    for node, (ends_blank, ends_letter) in beam.items():
-        last = parents[node][1]
-        stay_blank, stay_letter = (ends_blank + ends_letter) * blank, 0.0
-        for index, p in steps:
+    new: dict[tuple[int, ...], tuple[float, float]] = {}
+    for prefix, (ends_blank, ends_letter) in beam.items():
+        last = prefix[-1] if prefix else BLANK
+        stays_letter = 0.0
+        for index, p in letters:
+            grown = (ends_blank + ends_letter) * p
             if index == last:
-                stay_letter = ends_letter * p
+                stays_letter = ends_letter * p
                 grown = ends_blank * p
-            else:
-                grown = (ends_blank + ends_letter) * p
-            if grown < 1e-12:
-                continue
-            child = children.get((node, index))
-            if child is None:
-                child = children[(node, index)] = len(parents)
-                parents.append((node, index))
-            a, b = new.get(child, (0.0, 0.0))
-            new[child] = (a, b + grown)
-        a, b = new.get(node, (0.0, 0.0))
-        new[node] = (a + stay_blank, b + stay_letter)
+            if grown >= 1e-12:
+                a, b = new.get((*prefix, index), (0.0, 0.0))
+                new[*prefix, index] = (a, b + grown)
+        a, b = new.get(prefix, (0.0, 0.0))
+        new[prefix] = (a + (ends_blank + ends_letter) * blank, b + stays_letter)
     return new
 
 
 def _viterbi(
-    emissions: NDArray[np.float64], index: NDArray[np.int64], skip: NDArray[np.bool_], ends: NDArray[np.int64]
+    logs: NDArray[np.float64], index: NDArray[np.int64], skip: NDArray[np.bool_], ends: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Best monotone path through the CTC states of several texts: int64 (N, T), the state of each column."""
-    count, states = index.shape
     barred = np.where(skip, 0.0, -np.inf)
-    best = np.full((count, states), -np.inf)
-    best[:, :2] = emissions[0][index[:, :2]]
-    back = np.zeros((emissions.shape[0], count, states), dtype=np.int8)
-    for t in range(1, emissions.shape[0]):
+    best = np.full(index.shape, -np.inf)
+    best[:, :2] = logs[0][index[:, :2]]
+    back = np.zeros((len(logs), *index.shape), dtype=np.int8)
+    for t, row in enumerate(logs[1:], 1):
         step, leap = np.full_like(best, -np.inf), np.full_like(best, -np.inf)
         step[:, 1:] = best[:, :-1]
         leap[:, 2:] = best[:, :-2] + barred[:, 2:]
         back[t] = np.where(leap > np.maximum(best, step), 2, step > best)
-        best = np.maximum(np.maximum(best, step), leap) + emissions[t][index]
-    rows = np.arange(count)
-    last = np.maximum(ends - 1, 0)
-    paths = np.zeros((count, emissions.shape[0]), dtype=np.int64)
+        best = np.maximum(np.maximum(best, step), leap) + row[index]
+    rows, last = np.arange(len(index)), np.maximum(ends - 1, 0)
+    paths = np.zeros((len(index), len(logs)), dtype=np.int64)
     paths[:, -1] = np.where(best[rows, ends] >= best[rows, last], ends, last)
-    for t in range(emissions.shape[0] - 1, 0, -1):
+    for t in range(len(logs) - 1, 0, -1):
         paths[:, t - 1] = paths[:, t] - back[t, rows, paths[:, t]]
     return paths
 
 
 @dataclass(frozen=True)
 class Views:
-    """Several looks at one line as one answer: the mixture of their posteriors, the most probable look first.
+    """The posteriors of one line at several widths as one: their mixture; the most probable one first.
 
-    A squashed word is read at several widths; which width is right differs from letter to letter, so a text counts as
-    likely as it is on average over the looks. Places are those of the best look. With `agree` the log-probabilities are
-    averaged instead: a text has to be likely in all looks, right for a weak reader whose looks err each in its own way.
+    The right width of a squashed word differs from letter to letter, so a text's probability is averaged over the widths.
+    With `agree` log-probabilities are averaged: a text must be likely at all widths, which suits a weak recogniser.
     """
 
     posteriors: tuple[Posterior, ...]
@@ -441,16 +398,16 @@ class Views:
 
     @property
     def best(self) -> Posterior:
-        """The look whose best path is the most probable."""
+        """The posterior whose best path is the most probable."""
         return self.posteriors[0]
 
     @property
     def quality(self) -> float:
-        """See `Posterior.quality`; that of the best look."""
+        """See `Posterior.quality`; that of `best`."""
         return self.best.quality
 
     def nbest(self, count: int) -> tuple[Hypothesis, ...]:
-        """Union of the looks' lists, scored by the mixture, best first; no two differ only in case."""
+        """Union of the n-best lists, scored by the mixture, best first; no two differ only in case."""
         if len(self.posteriors) == 1:
             return self.best.nbest(count)
         texts: dict[str, str] = {}
@@ -458,34 +415,31 @@ class Views:
             for hypothesis in posterior.nbest(count):
                 texts.setdefault(fold(hypothesis.text), hypothesis.text)
         scored = zip(texts.values(), self.score(list(texts.values())), strict=True)
-        return tuple(
-            Hypothesis(text, score) for text, score in sorted(scored, key=lambda item: (-item[1], item[0]))[:count]
-        )
+        ranked = sorted(scored, key=lambda item: (-item[1], item[0]))
+        return tuple(Hypothesis(text, score) for text, score in ranked[:count])
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """See `Posterior.score`; log of the mean probability over the looks."""
+        """See `Posterior.score` and `Views`."""
         new = list(dict.fromkeys(text for text in texts if text not in self._scores))
         if new:
-            rows = [posterior.score(new) for posterior in self.posteriors]
-            self._scores.update(zip(new, _log_mean(rows, self.agree), strict=True))
+            scores = self._mean([posterior.score(new) for posterior in self.posteriors])
+            self._scores.update(zip(new, scores, strict=True))
         return [self._scores[text] for text in texts]
 
     @cached_property
     def _scores(self) -> dict[str, float]:
-        """Scores worked out so far: the same hypotheses are asked about twice, for a decoder and for the decision."""
+        """Scores so far: the same hypotheses are scored for the decoder's shortlist and for the decision."""
         return {}
 
     def score_cased(self, texts: Sequence[str]) -> list[float]:
-        """See `Posterior.score_cased`; log of the mean probability over the looks."""
-        return _log_mean([posterior.score_cased(texts) for posterior in self.posteriors], self.agree)
+        """See `Posterior.score_cased` and `Views`."""
+        return self._mean([posterior.score_cased(texts) for posterior in self.posteriors])
+
+    def _mean(self, scores: list[list[float]]) -> list[float]:
+        table = np.asarray(scores)
+        mean = table.mean(axis=0) if self.agree else np.logaddexp.reduce(table, axis=0) - math.log(len(scores))
+        return [float(value) for value in mean]
 
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
-        """See `Posterior.place`."""
+        """See `Posterior.place`; that of `best`."""
         return self.best.place(text)
-
-
-def _log_mean(rows: list[list[float]], agree: bool) -> list[float]:
-    table = np.asarray(rows)
-    if agree:
-        return [float(value) for value in table.mean(axis=0)]
-    return [float(value) for value in np.logaddexp.reduce(table, axis=0) - math.log(len(rows))]

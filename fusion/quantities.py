@@ -1,12 +1,11 @@
-"""Quantities of a text: what is sacred in a dose, a date or a sum, by one rule.
+"""Quantities of a text: values with their units, in doses, dates and sums.
 
-Knows strings alone. A quantity is a value with its unit; two texts say the same if their quantities are `alike`.
-No reader, list or profile may turn one quantity into another that the ink does not leave open, and a person looks at each
-that was changed; see `fusion.fuse.model.choose`.
+A quantity changes only where the ink leaves it open, and each change is flagged for review; see `fusion.fuse.model.choose`.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,46 +13,26 @@ import regex
 
 from fusion.ctc import fold
 
-_VULGAR = {
-    **{"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"},
-    **{"⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅐": "1/7", "⅑": "1/9", "⅒": "1/10"},
-}
-_SPELT = {
-    "tab": ("tabs", "tablet", "tablets"),
-    "cap": ("caps", "capsule", "capsules"),
-    "drop": ("drops", "gtt"),
-    "puff": ("puffs",),
-    "time": ("times",),
-    "hour": ("hours", "hr", "hrs"),
-    "day": ("days",),
-    "week": ("weeks", "wk", "wks"),
-    "month": ("months",),
-    "mcg": ("µg", "μg", "ug"),
-    "iu": ("unit", "units"),
-    "ml": ("cc",),
-    "°c": ("℃",),
-    "mm": ("㎜",),
-    "cm": ("㎝",),
-    "kg": ("㎏",),
-    "cm²": ("㎠",),
-    "m²": ("㎡",),
-    "m³": ("㎥",),
-}
+_VULGAR = {c: unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚⅐⅑⅒"}
+_SPELT = """
+    tab tabs tablet tablets, cap caps capsule capsules, drop drops gtt, puff puffs, time times, hour hours hr hrs,
+    day days, week weeks wk wks, month months, mcg µg μg ug, iu unit units, ml cc, °c ℃, mm ㎜, cm ㎝, kg ㎏, cm² ㎠, m² ㎡, m³ ㎥
+"""
+"""Units with several spellings, the one to compare by first."""
 _PLAIN = (
     "mg g ng l dl iu u m km am pm lb oz bpm tsp tbsp amp vial sachet spray mmhg meq mmol "
     "% ‰ ° "
     "片 粒 丸 袋 支 瓶 盒 包 贴 付 剂 颗 个 滴 喷 勺 匙 次 日 天 周 月 年 时 小时 点 分 分钟 秒 岁 度 元 角 "
     "毫克 克 千克 微克 公斤 斤 吨 毫升 升 毫米 厘米 米 千米 公里"
 )
-_UNITS = {
-    **{name: name for name in _PLAIN.split()},
-    **{name: name for name in _SPELT},
-    **{other: name for name, others in _SPELT.items() for other in others},
+_UNITS = {name: name for name in _PLAIN.split()} | {
+    spelling: spellings[0] for spellings in map(str.split, _SPELT.split(",")) for spelling in spellings
 }
+"""Spelling → unit."""
 _BEFORE = ("q", "x", "no", "rx")
-"""Letters that stand before a number of its own: q8h, x7d."""
+"""Letters that may precede a number: q8h, x7d."""
 GLUED = 3
-"""Most letters behind digits that may be a misread unit: 500my is a number, 2ymet is a word."""
+"""Most letters after digits that may be a misread unit: 500my is a quantity, 2ymet a word."""
 _LONGEST = max(map(len, _UNITS))
 _LATIN = regex.compile(r"\p{Latin}")
 _VALUE = regex.compile(
@@ -65,15 +44,13 @@ _VALUE = regex.compile(
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A value with its unit; where it stands does not count when two are compared.
+    """A value with its unit; comparison ignores the place.
 
     Attributes:
         value: as written, wide digits and vulgar fractions resolved.
-        unit: one spelling for all of a known unit's spellings; else the letters glued to the value (500my); "" where there
-            are none.
+        unit: a known unit in one spelling, else the letters glued to the value (500my), else "".
         weak: a single digit in a word, as likely a misread letter: A2 may be Az, but never A3.
-        start: first code point of the value.
-        end: behind the last code point of the unit.
+        start, end: code points from the value to the end of the unit, half-open.
     """
 
     value: str
@@ -86,8 +63,8 @@ class Quantity:
 def quantities(text: str) -> tuple[Quantity, ...]:
     """The quantities of a text, in order.
 
-    Signs inside a value are part of it, spaces are not: 1.5 is neither 15 nor 1. 5, and 1/2 is ½. Digits inside a word or
-    before a long one are misread letters (2ymet); several digits behind a word are a strength (Seclo20).
+    Signs inside a value are part of it, spaces are not: 1.5 is neither 15 nor 1. 5, and 1/2 is ½. Digits inside or before
+    a word are misread letters (2ymet); several digits after a word are a strength (Seclo20).
 
     >>> [(q.value, q.unit) for q in quantities("2. Seclo20 500 mg 1½ tablets 2ymet")]
     [('2', ''), ('20', ''), ('500', 'mg'), ('1', ''), ('1/2', 'tab')]
@@ -99,26 +76,26 @@ def quantities(text: str) -> tuple[Quantity, ...]:
         unit, end = _unit(plain, match.end("value"), glued)
         if glued and not unit and (len(glued) > GLUED or (before and before not in _BEFORE)):
             continue
-        behind = bool(before) or bool(_LATIN.match(plain[match.start() - 1 : match.start()]))  # as in A2 and 2a6
-        single = len(value) == 1 and value.isdecimal() and not unit and before not in _BEFORE
-        weak = single and (behind or len(glued) == GLUED)
-        unit = unit or glued  # a misread one, as in 500my
-        found.append(Quantity(_VULGAR.get(value, value), unit, weak, match.start("value"), max(end, match.end())))
+        in_word = before or len(glued) == GLUED or _LATIN.match(plain[match.start() - 1 : match.start()])  # A2, 2a6
+        weak = len(value) == 1 and value.isdecimal() and not unit and before not in _BEFORE and bool(in_word)
+        value = _VULGAR.get(value, value)
+        found.append(Quantity(value, unit or glued, weak, match.start("value"), max(end, match.end())))
     return tuple(found)
 
 
 def alike(own: Sequence[Quantity], other: Sequence[Quantity]) -> bool:
     """Whether two texts have the same quantities; a weak one may be missing, but not become another."""
-    strong, weak = ([[q for q in text if q.weak == kind] for text in (own, other)] for kind in (False, True))
-    fewer, more = sorted(weak, key=len)
+    if [q for q in own if not q.weak] != [q for q in other if not q.weak]:
+        return False
+    fewer, more = sorted(([q for q in text if q.weak] for text in (own, other)), key=len)
     rest = iter(more)
-    return strong[0] == strong[1] and all(one in rest for one in fewer)
+    return all(one in rest for one in fewer)  # fewer is a subsequence of more
 
 
 def _unit(text: str, start: int, glued: str) -> tuple[str, int]:
-    """The known unit behind a value, "" where there is none, and where it ends: written onto it, or after spaces.
+    """The known unit after a value, "" for none, and where it ends.
 
-    What is written onto a value may go on behind its unit (500mgtds); units may be divided (mg/kg).
+    Units follow directly (`glued`; then more letters may follow, 500mgtds) or after spaces, and may be divided (mg/kg).
     """
     if not glued:
         while text[start : start + 1].isspace():

@@ -151,7 +151,7 @@ def test_a_split_reads_line_breaks_and_refuses_other_files(tmp_path: Path) -> No
 
 def weights(**experts: float) -> Weights:
     maps = dict.fromkeys(SCRIPTS, (0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
-    return Weights(dict.fromkeys(EXPERTS, 0.0) | (experts or {"ocr": 1.0}), 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, maps)
+    return Weights(dict.fromkeys(EXPERTS, 0.0) | (experts or {"ocr": 1.0}), 1.0, 1.0, 1.0, 1.0, 3.0, maps)
 
 
 def case(
@@ -182,23 +182,20 @@ def test_minimum_risk_learns_which_expert_tells_the_truth() -> None:
                 ("abcd", "efgh", "ijkl"), ("abcd", "efgh", "ijkl")[truth], answer=says, length=tuple(rng.normal(size=3))
             )
         )
-    found = dict(zip(EXPERTS, minimum_risk(cases, 0.0, 1.0, 1e-3), strict=True))
+    found = dict(zip(EXPERTS, minimum_risk(cases, 1.0, 1e-3), strict=True))
     assert found["answer"] > 2
     assert found["length"] < 0.5
     assert min(found.values()) >= 0
 
 
 def test_a_reader_is_trusted_as_far_as_it_is_sure_and_less_about_signs() -> None:
-    own = case(
-        ("ba", "aa"), "aa", quality=(0.9, 0.25, 0.04), reader=(-2.0, -2.0), decoder=(-2.0, -2.0), ocr=(-2.0, -2.0)
-    )
-    trusting = replace(weights(), reliability=0.5)
-    changed = own.weighed(trusting).table
+    own = case(("ba", "aa"), "aa", quality=(0.9, 0.5, 0.2), reader=(-2.0, -2.0), decoder=(-2.0, -2.0), ocr=(-2.0, -2.0))
+    changed = own.weighed(weights()).table
     assert changed[:, EXPERTS.index("reader")] == pytest.approx([-1.0, -1.0])
     assert changed[:, EXPERTS.index("decoder")] == pytest.approx([-0.4, -0.4])
     assert (changed[:, EXPERTS.index("ocr")] == -2.0).all()
     assert (own.table[:, EXPERTS.index("reader")] == -2.0).all()
-    signs = replace(own, texts=("1+1", "1+7")).weighed(replace(trusting, signs=0.1)).table
+    signs = replace(own, texts=("1+1", "1+7")).weighed(replace(weights(), signs=0.1)).table
     assert signs[:, EXPERTS.index("reader")] == pytest.approx([-0.1, -0.1])
 
 

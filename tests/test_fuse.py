@@ -18,7 +18,7 @@ from fusion.ctc import Views
 from fusion.domain.lexicon import Lexicon
 from fusion.domain.sums import SumModel
 from fusion.errors import ConfigError
-from fusion.fuse import SCORED, Decision, Fuser, confidence_inputs, model, weigh
+from fusion.fuse import SCORED, Decision, Fuser, confidence_inputs, model
 from fusion.fuse import spans as decide
 from fusion.fuse.align import align, clusters, keys
 from fusion.fuse.hypotheses import gather, mixes
@@ -36,7 +36,6 @@ def made_weights(experts: dict[str, float] | None = None, **more: object) -> dic
     return {
         "version": model.VERSION,
         "experts": dict.fromkeys(model.EXPERTS, 0.0) | (experts or {"ocr": 1.0}),
-        "reliability": 1.0,
         "signs": 1.0,
         "ask_below": 0.9,
         "change": 1.0,
@@ -287,25 +286,25 @@ def test_only_a_few_hypotheses_are_scored_by_the_second_reader() -> None:
     assert max(asked) <= SCORED
 
 
-# --- a second reader with eyes of its own: weighed, never copied -------------------------------------------------------
+# --- a second reader with a posterior: weighed, never copied -------------------------------------------------------
 
-Witnessed = Callable[..., tuple[str, tuple[Span, ...]]]
+Seeing = Callable[..., tuple[str, tuple[Span, ...]]]
 
 
 @pytest.fixture(scope="module")
-def witnessed(tmp_path_factory: pytest.TempPathFactory) -> Witnessed:
-    """Fuse a line with what a witness saw, under made weights: the packaged ones are fitted anew with every checkpoint."""
-    content = made_weights(reliability=1.0, experts={"ocr": 1.0, "reader": 0.8, "decoder": 0.5})
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Seeing:
+    """Fuse a line with the posterior of a second reader, under made weights: the packaged ones are fitted anew with every checkpoint."""
+    content = made_weights(experts={"ocr": 1.0, "reader": 0.8, "decoder": 0.5})
     path = tmp_path_factory.mktemp("weights") / "weights.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     fuser = Fuser(FuseConfig(weights=path))
 
     def fuse(views, seen, quality: float | None = None, score=None, **more) -> tuple[str, tuple[Span, ...]]:
-        witness: Ink = seen if quality is None else Judged(seen, quality)
+        posterior: Ink = seen if quality is None else Judged(seen, quality)
         reading, others = ocr_reading(views), [look(seen)]
-        asked = fuser.shortlist(reading, views, others, more.get("prior"), witness) if score is not None else []
+        asked = fuser.shortlist(reading, views, others, more.get("prior"), posterior) if score is not None else []
         scores = dict(zip(asked, score(asked), strict=True)) if asked else {}
-        spans, failures = fuser.fuse(reading, views, others, scores=scores, witness=witness, **more)
+        spans, failures = fuser.fuse(reading, views, others, scores=scores, reader_posterior=posterior, **more)
         assert not failures
         return "".join(span.text for span in spans), spans
 
@@ -318,23 +317,23 @@ QUALITIES = st.floats(0, 1)
 
 @settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(inks(LETTERS), QUALITIES, inks("ab17"))
-def test_a_witness_that_agrees_changes_nothing(witnessed: Witnessed, views, quality: float, odd) -> None:
+def test_a_second_reader_that_agrees_changes_nothing(seeing: Seeing, views, quality: float, odd) -> None:
     assume(views.best.greedy == views.best.greedy.strip())
-    fused, spans = witnessed(views, views, quality)
+    fused, spans = seeing(views, views, quality)
     assert fused == views.best.greedy
     assert {span.source for span in spans} <= {"agreed"}
     assume(odd.best.greedy == views.best.greedy)  # it need not be as sure, nor of the same else
-    assert witnessed(views, odd, quality)[0] == views.best.greedy
+    assert seeing(views, odd, quality)[0] == views.best.greedy
 
 
 @given(st.text("abC1 ", min_size=1, max_size=8).filter(lambda t: t == " ".join(t.split())), QUALITIES, st.data())
-def test_a_witness_that_reads_the_same_of_other_ink_changes_nothing(
-    witnessed: Witnessed, text: str, quality: float, data: st.DataObject
+def test_a_second_reader_that_reads_the_same_of_other_ink_changes_nothing(
+    seeing: Seeing, text: str, quality: float, data: st.DataObject
 ) -> None:
     clear = ink(text)
     unsure = ink(*({c: data.draw(st.floats(0.5, 0.9)), "q": 0.05, "7": 0.05} for c in text))
     assert clear.best.greedy == unsure.best.greedy == text
-    assert witnessed(clear, unsure, quality)[0] == witnessed(unsure, clear, quality)[0] == text
+    assert seeing(clear, unsure, quality)[0] == seeing(unsure, clear, quality)[0] == text
 
 
 @given(
@@ -342,58 +341,58 @@ def test_a_witness_that_reads_the_same_of_other_ink_changes_nothing(
     st.text("0123456789", min_size=1, max_size=4),
     st.sampled_from(["mg", " ml", "%", ""]),
 )
-def test_a_dose_that_the_ocrs_ink_is_sure_of_outlives_the_surest_witness(
-    witnessed: Witnessed, written: str, said: str, unit: str
+def test_a_dose_that_the_ocrs_ink_is_sure_of_outlives_the_surest_second_reader(
+    seeing: Seeing, written: str, said: str, unit: str
 ) -> None:
     sure = ink(*({c: 0.999, "": 0.001} for c in written + unit))
-    fused, _ = witnessed(sure, ink(said + unit), 1.0)
+    fused, _ = seeing(sure, ink(said + unit), 1.0)
     assert quantities(fused) == quantities(written + unit)
 
 
-def test_a_unit_that_the_ocrs_ink_is_sure_of_outlives_the_surest_witness(witnessed: Witnessed) -> None:
-    assert witnessed(ink("500mg"), ink("50mg"), 1.0)[0] == "500mg"
+def test_a_unit_that_the_ocrs_ink_is_sure_of_outlives_the_surest_second_reader(seeing: Seeing) -> None:
+    assert seeing(ink("500mg"), ink("50mg"), 1.0)[0] == "500mg"
 
 
-def test_both_looks_settle_the_case(witnessed: Witnessed) -> None:
+def test_both_looks_settle_the_case(seeing: Seeing) -> None:
     views = ink({"r": 0.6, "R": 0.4}, "osu")
-    assert witnessed(views, ink("Rosu"))[0] == "Rosu"
-    assert witnessed(views, ink("Rosu"), 0.0)[0] == "rosu"
-    assert witnessed(ink("rosu"), ink({"r": 0.4, "R": 0.6}, "osu"))[0] == "rosu"
+    assert seeing(views, ink("Rosu"))[0] == "Rosu"
+    assert seeing(views, ink("Rosu"), 0.0)[0] == "rosu"
+    assert seeing(ink("rosu"), ink({"r": 0.4, "R": 0.6}, "osu"))[0] == "rosu"
 
 
-def test_a_number_that_the_ocrs_ink_leaves_open_is_the_witnesss_to_decide(witnessed: Witnessed) -> None:
+def test_a_number_that_the_ocrs_ink_leaves_open_is_the_second_readers_to_decide(seeing: Seeing) -> None:
     views = ink({"1": 0.55, "7": 0.45}, "5mg")
-    text, spans = witnessed(views, ink("75mg"))
+    text, spans = seeing(views, ink("75mg"))
     assert text == "75mg"
     assert (spans[0].text, spans[0].source, spans[0].because) == ("7", "vlm", "quantity_changed")
-    text, _ = witnessed(views, ink({"1": 0.55, "7": 0.45}, "5mg"))
+    text, _ = seeing(views, ink({"1": 0.55, "7": 0.45}, "5mg"))
     assert text == "15mg"
     # What neither likes best both may leave open: then they read it together, and it is marked.
-    text, spans = witnessed(ink({"1": 0.55, "4": 0.45}, "5"), ink({"7": 0.5, "4": 0.49}, "5"))
+    text, spans = seeing(ink({"1": 0.55, "4": 0.45}, "5"), ink({"7": 0.5, "4": 0.49}, "5"))
     assert (text, spans[0].because) == ("45", "quantity_changed")
 
 
 @given(inks("abc", blank=False), inks("abc", blank=False), st.floats(0, 1e-6))
-def test_a_witness_that_sees_next_to_nothing_leaves_the_ocrs_text(
-    witnessed: Witnessed, views, seen, quality: float
+def test_a_second_reader_that_sees_next_to_nothing_leaves_the_ocrs_text(
+    seeing: Seeing, views, seen, quality: float
 ) -> None:
     best = views.score([views.best.greedy])[0]
     others = [h.score for h in views.nbest(5) if h.text != views.best.greedy]
     assume(all(best - score > 1e-3 for score in others))  # a tie may go either way
-    assert witnessed(views, seen, quality)[0] == views.best.greedy
+    assert seeing(views, seen, quality)[0] == views.best.greedy
 
 
-def test_what_a_witness_reads_is_not_copied(witnessed: Witnessed) -> None:
+def test_what_a_second_reader_sees_is_not_copied(seeing: Seeing) -> None:
     # Both hesitate, elsewhere: the text has the letter of whoever is sure of it, and is neither's reading.
     views = ink("N", {"o": 0.55, "a": 0.45}, "p", {"a": 0.9, "o": 0.1})
     seen = ink("N", {"a": 0.9, "o": 0.1}, "p", {"o": 0.55, "a": 0.45})
-    text, spans = witnessed(views, seen, 1.0)
+    text, spans = seeing(views, seen, 1.0)
     assert (views.best.greedy, seen.best.greedy, text) == ("Nopa", "Napo", "Napa")
     assert {span.source for span in spans} == {"agreed", "vlm", "ocr"}
-    assert witnessed(ink("Napa"), ink("Napkin"), 0.5)[0] == "Napa"
+    assert seeing(ink("Napa"), ink("Napkin"), 0.5)[0] == "Napa"
 
 
-def test_the_decoder_behind_a_witness_is_asked_about_a_few_and_counts(witnessed: Witnessed) -> None:
+def test_the_decoder_behind_a_posterior_is_asked_about_a_few_and_counts(seeing: Seeing) -> None:
     asked: list[list[str]] = []
 
     def favouring(favourite: str) -> Callable[[list[str]], list[float]]:
@@ -401,25 +400,23 @@ def test_the_decoder_behind_a_witness_is_asked_about_a_few_and_counts(witnessed:
 
     views, seen = ink("R", {"o": 0.5, "a": 0.5}, "su"), ink("R", {"o": 0.4, "a": 0.3, "u": 0.3}, "su")
     for favourite in ("Rosu", "Rasu"):
-        assert (
-            witnessed(views, ink("R", {"u": 0.4, "o": 0.3, "a": 0.3}, "su"), score=favouring(favourite))[0] == favourite
-        )
-    assert witnessed(views, seen)[0] in {"Rosu", "Rasu"}  # it need not say
+        assert seeing(views, ink("R", {"u": 0.4, "o": 0.3, "a": 0.3}, "su"), score=favouring(favourite))[0] == favourite
+    assert seeing(views, seen)[0] in {"Rosu", "Rasu"}  # it need not say
     wide = ink(*[{"a": 0.5, "b": 0.5}] * 8)
-    witnessed(wide, ink("c" * 8), score=favouring("aaaaaaaa"))
+    seeing(wide, ink("c" * 8), score=favouring("aaaaaaaa"))
     assert asked
     assert max(map(len, asked)) <= SCORED
 
 
-def test_a_witness_that_sees_nothing_at_all_leaves_the_ocrs_text(witnessed: Witnessed) -> None:
+def test_a_second_reader_that_sees_nothing_at_all_leaves_the_ocrs_text(seeing: Seeing) -> None:
     nothing = ink(*[{"a": 0.01}] * 4)
     assert nothing.best.greedy == ""
-    text, spans = witnessed(ink("Nap", {"o": 0.5, "a": 0.49}), nothing)
+    text, spans = seeing(ink("Nap", {"o": 0.5, "a": 0.49}), nothing)
     assert text == "Napo"
     assert {span.source for span in spans} == {"ocr"}
 
 
-def test_a_second_look_is_wanted_where_the_ocr_is_not_sure() -> None:
+def test_the_second_reader_is_wanted_where_the_ocr_is_not_sure() -> None:
     sure = model.load_weights().ask_below
     assert 0 <= sure <= 1
     assert FUSER.doubtful(Judged(ink("ab"), sure - 1e-6))
@@ -467,7 +464,7 @@ def test_a_list_changes_no_strength() -> None:
 def test_what_both_readers_have_is_never_lost() -> None:
     views = ink("1)12+30=42")
     for seen in ("1)12+30=42", "1) 12 + 30 = 42"):
-        spans, _ = FUSER.fuse(ocr_reading(views), views, [look(ink(seen))], SumModel.load(), witness=ink(seen))
+        spans, _ = FUSER.fuse(ocr_reading(views), views, [look(ink(seen))], SumModel.load(), reader_posterior=ink(seen))
         assert "".join("".join(span.text for span in spans).split()) == "1)12+30=42"
 
 
@@ -484,7 +481,11 @@ def test_a_prior_breaks_no_word_that_both_readers_have() -> None:
     for written in ("MBBS", "Warfarin"):
         views = ink(*({c: 0.8, "x": 0.1} for c in written))
         spans, _ = FUSER.fuse(
-            ocr_reading(views), views, [look(ink(written))], Lexicon(["Marfan", "RBS", "Xarelto"]), witness=ink(written)
+            ocr_reading(views),
+            views,
+            [look(ink(written))],
+            Lexicon(["Marfan", "RBS", "Xarelto"]),
+            reader_posterior=ink(written),
         )
         assert "".join(span.text for span in spans) == written
 
@@ -494,7 +495,7 @@ def test_a_reader_abstains_on_a_sign_that_it_can_not_spell(sign: str) -> None:
     views = ink({sign: 0.9, "½": 0.05}, " tab od")
     best = ink("½ tab od").best
     blind = Views((replace(best, spells=frozenset("½ tabod")),))
-    spans, _ = FUSER.fuse(ocr_reading(views), views, [look(blind)], witness=blind)
+    spans, _ = FUSER.fuse(ocr_reading(views), views, [look(blind)], reader_posterior=blind)
     assert "".join(span.text for span in spans) == f"{sign} tab od"
 
 
@@ -546,7 +547,7 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
         good | {"confidence": maps | {"Han": {"model": 1}}},
         good | {"confidence": maps | {"Han": [1]}},
         good | {"confidence": maps | {"Han": maps["Han"] | {"model": nan}}},
-        good | {"reliability": nan},
+        good | {"signs": nan},
         good | {"change": 0.5},
         good | {"ask_below": "very"},
         [],
@@ -562,7 +563,8 @@ def test_a_list_makes_surer_of_the_words_that_it_holds_and_of_no_other() -> None
     weights = model.load_weights()
 
     def listed(prior: Lexicon | None) -> list[float]:
-        decision = weigh(reading, views, [], prior, {}, None, weights, 50)
+        texts = gather(reading, [], views, prior, 50)
+        decision = Decision(tuple(texts), model.evidence(texts, views, prior=prior))
         return confidence_inputs(decision, views.quality, prior, weights)[0][:, -1].tolist()
 
     assert listed(None) == [0.0] * 8

@@ -1,9 +1,7 @@
-"""The complete room: what nobody could read may be proposed from the sense of the sentence, and is marked as such.
+"""Gaps (□): ink that no reader could decipher; on request, a gap is filled from context and marked as supplied.
 
-    gaps       where ink is that nobody reads
-    proposals  what might stand there, and whether the profile allows saying so
-
-Knows spans, crops and a function that answers questions about an image; knows no model and no HTTP.
+gaps       where unread ink is
+proposals  what may stand there, and whether the profile allows it
 """
 
 from fusion.complete.gaps import mark_gaps

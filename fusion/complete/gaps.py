@@ -1,13 +1,12 @@
-"""Gaps: places where there is ink and nobody reads it.
+"""Gaps: places where there is ink and no reading.
 
-Knows one line's spans, crop, ink and readings; proposes nothing. A false gap spoils a right line, so both rules are
-strict: unread ink must be as large as a character, nobody's nearest, and either solid like a blot or far from every
-character that was read; an illegible mark of the second reader counts only where the OCR has nothing, or nothing it believes in.
+A false gap spoils a correct line, so both rules are strict. Unread ink must be as large as a character, and either solid
+like a blot or far from every character that was read. An illegible mark of the second reader counts only where the OCR has
+nothing, or nothing probable.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,27 +20,27 @@ from fusion.ink import InkLine
 from fusion.page import GAP, Reading, Span
 
 SOLID = 0.5
-"""Share of its box that a blot or a smudge fills; strokes fill less."""
+"""Least share of its box that a blot fills; strokes fill less."""
 AWAY = 0.6
-"""Least distance from the middle of unread strokes to any character read, in heights of the crop; a blot needs none."""
+"""Least distance of unread strokes from any character read, in heights of the crop; not for blots."""
 UNCOVERED = 0.4
-"""Least share of a piece of unread ink that no read character covers; a radical lies under its own character."""
+"""Least share of the width of unread ink that no read character covers."""
 TALL = 0.3
-"""Least height of unread ink, in heights of the crop: dots, dashes and ruled lines are lower."""
+"""Least height of unread ink, in heights of the crop; excludes dots, dashes and ruled lines."""
 BROAD = 0.15
-"""Least width of unread ink, in heights of the crop: a bracket or a margin line is narrower."""
+"""Least width of unread ink, in heights of the crop; excludes brackets and margin lines."""
 EDGE = 0.1
-"""Share of unread ink at either end that may touch the character beside it."""
+"""Share of unread ink at either end that may reach under a character read."""
 CENTRAL = 0.25
-"""Unread ink has its middle between this share of the crop's height and the same from below: else it is a neighbour's."""
+"""Least distance of the centre of unread ink from top and bottom, in heights of the crop; excludes other lines' ink."""
 BELIEVED = 0.5
-"""An OCR character of at least this probability is not overruled by an illegible mark."""
+"""From this probability on, an illegible mark does not overrule an OCR character."""
 _CLUSTER = regex.compile(r"\X")
 
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """A gap before cluster `at` of the text, about `extent` characters wide; `replaces` clusters give way to it."""
+    """A gap before cluster `at` of the text, about `extent` characters wide, instead of `replaces` clusters."""
 
     at: int
     extent: int
@@ -51,7 +50,7 @@ class _Gap:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One connected piece of ink: horizontal extent and centre of mass, px on the crop, and share of its box filled."""
+    """A connected component: horizontal extent and centre of mass, px on the crop, and the share of its box filled."""
 
     left: float
     centre: float
@@ -60,16 +59,10 @@ class _Piece:
 
 
 def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading]) -> tuple[Span, ...]:
-    """The spans with gap spans where ink is unread; everything else keeps its text and its decision.
-
-    Args:
-        line: crop and ink.
-        spans: decisions, tiling the line.
-        readings: all readings of the line.
-    """
+    """The spans of a line with gap spans added where ink is unread, or where the second reader's `readings` have `□`."""
     text = "".join(span.text for span in spans)
     found = {gap.at: gap for gap in _unread_ink(line, text)}
-    # Where both see a gap, a reader counts the missing characters better than a width does.
+    # Of two gaps at one place the reader's is kept: it counts the characters.
     found |= {gap.at: gap for gap in _marked_illegible(line, text, readings)}
     result = tuple(spans)
     for gap in sorted(found.values(), key=lambda gap: -gap.at):
@@ -78,20 +71,20 @@ def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading])
 
 
 def _unread_ink(line: InkLine, text: str) -> list[_Gap]:
-    """Ink like that of a character, away from every character that was read."""
+    """Ink as large as a character, away from every character that was read."""
     height, width = line.crop.shape[:2]
-    if not text.strip():  # nobody reads anything: all of it is one gap, if there is ink at all
+    pieces = _pieces(line.crop)
+    if not text.strip():  # nothing read: one gap, if there is ink at all
         extent = max(1, round(width / height))
-        return [_Gap(len(_CLUSTER.findall(text)), extent, "unread_ink")] if _pieces(line.crop) else []
-    if line.ink is None:
+        return [_Gap(len(_CLUSTER.findall(text)), extent, "unread_ink")] if pieces else []
+    if line.ink is None or not pieces:
         return []
     middles = [(left + right) / 2 for left, right in line.ink.place(text)]
     read = [m for m, c in zip(middles, text, strict=True) if not c.isspace()]
-    pitch = float(np.median(np.diff(read))) if len(read) > 1 else float(height)
-    pieces = _pieces(line.crop)
+    pitch = max(float(np.median(np.diff(read))), height / 2) if len(read) > 1 else height
     size = _character_width(pieces, read)
-    gaps: dict[int, float] = {}
-    claimed = {min(pieces, key=lambda piece: abs(piece.centre - m)) for m in read} if pieces else set()
+    claimed = {min(pieces, key=lambda piece: abs(piece.centre - m)) for m in read}
+    gaps: dict[int, float] = {}  # code point → px of unread ink before it
     for piece in pieces:
         inner = EDGE * (piece.right - piece.left)
         on_peak = any(piece.left + inner <= m < piece.right - inner for m in read)
@@ -102,32 +95,30 @@ def _unread_ink(line: InkLine, text: str) -> list[_Gap]:
         at = sum(m < piece.centre for m in middles)
         gaps[at] = gaps.get(at, 0.0) + piece.right - piece.left
     return [
-        _Gap(len(_CLUSTER.findall(text[:at])), max(1, round(width / max(pitch, height / 2))), "unread_ink")
-        for at, width in gaps.items()
+        _Gap(len(_CLUSTER.findall(text[:at])), max(1, round(extent / pitch)), "unread_ink")
+        for at, extent in gaps.items()
     ]
 
 
 def _character_width(pieces: Sequence[_Piece], read: Sequence[float]) -> float:
-    """Usual width of a character with all its pieces, px: upper quartile, so that digits don't make it small."""
+    """Width of a character with all its pieces, px: the upper quartile, since digits are narrow."""
     extents: dict[float, tuple[float, float]] = {}
     for piece in pieces:
         own = min(read, key=lambda m: abs(m - piece.centre))
         left, right = extents.get(own, (piece.left, piece.right))
         extents[own] = (min(left, piece.left), max(right, piece.right))
-    return float(np.percentile([right - left for left, right in extents.values()], 75)) if extents else 0.0
+    return float(np.percentile([right - left for left, right in extents.values()], 75))
 
 
 def _uncovered(piece: _Piece, read: Sequence[float], size: float) -> float:
-    """Share of a piece's width that lies under no read character of the usual width."""
+    """Share of a piece's width that no read character of width `size` covers."""
     columns = np.arange(round(piece.left), round(piece.right)) + 0.5
-    covered = np.zeros(len(columns), dtype=np.bool_)
-    for middle in read:
-        covered |= np.abs(columns - middle) < size / 2
+    covered = (np.abs(columns[:, None] - np.array(read)) < size / 2).any(axis=1)
     return 1.0 - float(covered.mean()) if len(columns) else 0.0
 
 
 def _pieces(crop: NDArray[np.uint8]) -> list[_Piece]:
-    """Connected pieces of ink as large as a character."""
+    """Connected components as large as a character."""
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     height = grey.shape[0]
     if grey.std() < 4:  # blank paper: Otsu would split its noise
@@ -143,7 +134,7 @@ def _pieces(crop: NDArray[np.uint8]) -> list[_Piece]:
 
 
 def _marked_illegible(line: InkLine, text: str, readings: Sequence[Reading]) -> list[_Gap]:
-    """Places where a second reader puts `□` and the OCR has nothing, or characters it does not believe in."""
+    """Places where the second reader has `□` and the OCR nothing, or nothing probable."""
     own = _CLUSTER.findall(text)
     believed = _believed(line, text)
     gaps = []
@@ -155,7 +146,9 @@ def _marked_illegible(line: InkLine, text: str, readings: Sequence[Reading]) -> 
         for op in Levenshtein.opcodes(own, theirs):
             if op.tag == "equal":
                 same |= {op.dest_start + n: op.src_start + n for n in range(op.src_end - op.src_start)}
-        for first, count in _marks(theirs):
+        marks = "".join(GAP if cluster == GAP else "." for cluster in theirs)  # one code point per cluster
+        for match in regex.finditer(f"{GAP}+", marks):
+            first, count = match.start(), len(match[0])
             if first - 1 not in same or first + count not in same:
                 continue
             start, end = same[first - 1] + 1, same[first + count]
@@ -164,19 +157,8 @@ def _marked_illegible(line: InkLine, text: str, readings: Sequence[Reading]) -> 
     return gaps
 
 
-def _marks(clusters: Sequence[str]) -> list[tuple[int, int]]:
-    """Runs of `□`: (first, count)."""
-    runs, first = [], 0
-    for mark, run in itertools.groupby(cluster == GAP for cluster in clusters):
-        count = len(list(run))
-        if mark:
-            runs.append((first, count))
-        first += count
-    return runs
-
-
 def _believed(line: InkLine, text: str) -> set[int]:
-    """Clusters of the text that stand where the OCR is sure of what it reads."""
+    """Clusters of the text where the OCR's best candidate is at least `BELIEVED`."""
     if line.reading is None or line.ink is None or not text:
         return set()
     sure = [p for p in line.reading.positions if not p.optional and p.candidates[0].probability >= BELIEVED]
@@ -186,7 +168,7 @@ def _believed(line: InkLine, text: str) -> set[int]:
 
 
 def _insert(spans: Sequence[Span], gap: _Gap) -> tuple[Span, ...]:
-    """Cut the spans at the gap's two ends and put the gap between; what it replaces stays in the readings."""
+    """Cut the spans at both ends of the gap and put the gap between."""
     head: list[Span] = []
     tail: list[Span] = []
     position = 0

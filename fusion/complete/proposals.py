@@ -1,7 +1,6 @@
-"""Proposals for gaps: asked for, scored against the ink that is left, and marked as supplied when they enter the text.
+"""Proposals for gaps: asked of the second reader, scored by reader and OCR, and inserted as supplied text or only listed.
 
-Knows a line with gaps and two functions of the second reader; knows no model. What a profile forbids is listed as an
-alternative and never inserted: a dose is never guessed.
+Text that the profile forbids (a dose, say) is never inserted.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ _LEAD = regex.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.、)）:：](?=\s|\D))\s*")
 
 
 class Answered(Protocol):
-    """The part of an answer that is needed here."""
+    """An answer of the second reader."""
 
     @property
     def text(self) -> str:
-        """The answer as it came."""
+        """Verbatim."""
         ...
 
 
@@ -50,56 +49,52 @@ Score = Callable[[Sequence[str]], "list[float] | None"]
 
 
 class Completer:
-    """Fills gaps as far as the configuration allows."""
+    """Fills gaps as far as configuration and profile allow."""
 
     def __init__(self, config: CompleteConfig, forbids: Callable[[str, str, str], bool] | None = None) -> None:
-        """Compile the forbidden patterns.
+        """Compile the forbidden patterns; a broken one is a ConfigError.
 
         Args:
             config: what may be proposed.
-            forbids: the profile's word on a proposal between the text before and after it.
-
-        Raises:
-            ConfigError: a pattern is not a regular expression.
+            forbids: whether the profile forbids a proposal, given the text before it, the proposal and the text after it.
         """
         self._config = config
         self._forbids = forbids or (lambda before, text, after: False)
         try:
             self._never = [regex.compile(pattern) for pattern in config.never]
         except regex.error as error:
-            raise ConfigError("complete.never", f"holds a broken pattern ({error})", "Mend the expression.") from error
+            raise ConfigError("complete.never", f"holds a broken pattern ({error})", "Fix the expression.") from error
 
     def complete(
         self, line: InkLine, spans: Sequence[Span], before: str, after: str, ask: Ask, score: Score
     ) -> tuple[tuple[Span, ...], tuple[Failure, ...]]:
-        """Spans with gaps turned into supplied spans where a proposal is allowed; failures for those without any.
+        """Spans with gaps turned into supplied spans where a proposal is allowed; failures for gaps without a proposal.
 
         Args:
-            line: crop and ink.
+            line: crop and OCR posterior.
             spans: decisions with gaps.
             before: text of the line before.
             after: text of the line after.
-            ask: a question about an image, answered by the second reader.
-            score: log-probability of whole-line texts under the second reader, or None when it can't say.
+            ask: the second reader's answer to a question about an image.
+            score: natural log-probabilities of whole-line texts under the second reader, or None without scores.
         """
         result, failures = list(spans), []
+        text = "".join(span.text for span in spans)
         gaps = [number for number, span in enumerate(spans) if span.source == "gap"]
         for place, number in enumerate(gaps, 1):
-            question = self._question("".join(span.text for span in spans), before, after, place, spans[number].extent)
-            answer = ask(line.crop, question)
+            gap = spans[number]
+            answer = ask(line.crop, self._question(text, before, after, place, gap.extent))
             if isinstance(answer, Failure):
                 failures.append(replace(answer, stage="complete"))
                 continue
-            texts = self._parse(answer.text, spans[number].extent)
+            texts = self._parse(answer.text, gap.extent)
             if not texts:
-                failures.append(
-                    Failure("complete", "no_proposal", "the second reader proposed nothing usable for a gap")
-                )
+                problem = "the second reader proposed nothing usable for a gap"
+                failures.append(Failure("complete", "no_proposal", problem))
                 continue
-            around = ("".join(s.text for s in result[:number]), "".join(s.text for s in result[number + 1 :]))
-            decided = self._decide(spans[number], texts, self._confidences(line, result, number, texts, score), around)
-            whole = "".join(s.text for s in [*result[:number], decided, *result[number + 1 :]])
-            if unicodedata.is_normalized("NFC", whole):  # else it would merge with a neighbour: the gap stays
+            head, tail = ("".join(s.text for s in part) for part in (result[:number], result[number + 1 :]))
+            decided = self._decide(gap, texts, self._confidences(line, result, number, texts, score), head, tail)
+            if unicodedata.is_normalized("NFC", head + decided.text + tail):  # else it would merge with a neighbour
                 result[number] = decided
         return tuple(result), tuple(failures)
 
@@ -114,15 +109,15 @@ class Completer:
             "extent": str(extent),
             "count": str(self._config.proposals),
         }
-        # One pass over the template: braces in the page's text are text.
+        # One pass, since the page's text may hold braces.
         return str(regex.sub(r"\{(\w+)\}", lambda match: values[match[1]], PROMPTS["zh" if han else "en"]))
 
     def _parse(self, answer: str, extent: int) -> list[str]:
-        """Proposals, one a line, without list marks and quotes; what can't fit the gap is left out."""
+        """Proposals, one per row, without list marks and quotes; without those that can't fit the gap."""
         found: dict[str, None] = {}
         for row in answer.splitlines():
             text = unicodedata.normalize("NFC", _LEAD.sub("", row)).strip().strip("“”\"'「」").strip()
-            # A combining mark first would change the letter before it; a control character could hide or turn text.
+            # A leading combining mark would change the letter before it; a control character could hide or reverse text.
             plain = text.isprintable() and not unicodedata.combining(text[:1] or " ")
             if text and plain and GAP not in text and len(regex.findall(r"\X", text)) <= 2 * extent + 2:
                 found[text] = None
@@ -131,10 +126,10 @@ class Completer:
     def _confidences(
         self, line: InkLine, spans: Sequence[Span], number: int, texts: list[str], score: Score
     ) -> list[float] | None:
-        """Probability of each proposal under reader and ink together; None when the reader gives no scores.
+        """Probability of each proposal under second reader and OCR; None without scores.
 
-        It is the share among the proposals, times the reader's probability per character of the line with the best of
-        them: what was proposed alone, or beside worse, is not sure for that.
+        The share among the proposals, times the reader's probability per character of the line with the best one: a
+        single proposal is not certain.
         """
         whole = ["".join(t if n == number else s.text.replace(GAP, "") for n, s in enumerate(spans)) for t in texts]
         said = score(whole)
@@ -148,15 +143,15 @@ class Completer:
         mass = [math.exp(value - scores[best]) for value in scores]
         return [likely * value / sum(mass) for value in mass]
 
-    def _decide(self, gap: Span, texts: list[str], confidences: list[float] | None, around: tuple[str, str]) -> Span:
-        """A supplied span, or the gap again with the proposals as its alternatives."""
+    def _decide(self, gap: Span, texts: list[str], confidences: list[float] | None, head: str, tail: str) -> Span:
+        """A supplied span, or the gap with the proposals as its alternatives."""
         ranks = [1 / (n + 1) for n in range(len(texts))]  # without scores only the order is known
         weights = confidences if confidences is not None else [rank / sum(ranks) for rank in ranks]
-        listed = sorted(zip(texts, weights, strict=True), key=lambda item: -item[1])
-        alternatives = tuple(Candidate(text, min(1.0, weight)) for text, weight in listed)
+        ranked = sorted(zip(texts, weights, strict=True), key=lambda item: -item[1])
+        alternatives = tuple(Candidate(text, min(1.0, weight)) for text, weight in ranked)
         best = alternatives[0]
         forbidden = any(pattern.search(best.text) for pattern in self._never)
-        if forbidden or self._forbids(around[0], best.text, around[1]):
+        if forbidden or self._forbids(head, best.text, tail):
             return replace(gap, because="completion_forbidden", alternatives=alternatives)
         if confidences is not None and best.probability < self._config.min_confidence:
             return replace(gap, because="completion_uncertain", alternatives=alternatives)

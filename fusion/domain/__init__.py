@@ -1,19 +1,22 @@
-"""The domain room: what a page is about, as data and a few functions.
+"""Domains: what a page is about, as data and a few functions.
 
-A profile meets the engine at three doors and at no other: evidence (what is expected, what the prompt adds, which ink is
-the writer's and which strokes are struck out), the completion policy (what may never be supplied), and fields (what is
-understood of the finished page, and what is remarked beside it). `general` opens none of them and costs nothing.
+A profile supplies evidence (a prior, instructions for the prompt, which ink is the writer's and what is struck out), a
+completion policy (what may never be supplied), and fields and checks of the finished page. `general` supplies nothing.
 
-    lexicon, ngram   names to expect and their character model
-    lists/           names that ship, with their sources and licences
-    sig, prescription, arithmetic, homework, strokes, sums   what the profiles know
+    lexicon, ngram, sums   priors: lists of names, a character model, sums
+    lists/                 names that ship, with their sources and licences
+    sig, prescription      directions for use; medications
+    arithmetic, homework   sums; questions and answers
+    strokes                struck-out words, insertions, a teacher's marks
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
+
+import regex
 
 from fusion.config import PROFILES, DomainConfig
 
@@ -23,16 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Profile", "open_profile"]
 
+_HAN = regex.compile(r"\p{Han}")
+
 
 class Profile:
-    """The general profile: nothing is known. The others are this one with some doors open."""
+    """The general profile; others override its methods.
+
+    Attributes:
+        prior: names to expect, or None.
+        prompts: what the prompt for a line adds, by language (`en`, `zh`).
+    """
+
+    prompts: Mapping[str, str] = {}
 
     def __init__(self, config: DomainConfig) -> None:
-        """Read the formulary, if one is given.
-
-        Raises:
-            InputError: it can't be read.
-        """
+        """Read the formulary, if one is given; an InputError if it can't be read."""
         self.prior: Prior | None = None
         if config.formulary is not None:
             from fusion.domain.lexicon import Lexicon
@@ -46,10 +54,10 @@ class Profile:
 
     def instructions(self, text: str) -> str:
         """What the prompt for a line adds, in the language of the OCR's reading of it."""
-        return ""
+        return self.prompts.get("zh" if _HAN.search(text) else "en", "")
 
     def prepare(self, image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
-        """The page with the writer's ink alone, and remarks about other ink."""
+        """The page with the writer's ink alone, and checks about other ink."""
         return image, ()
 
     def mark(self, line: InkLine, spans: Sequence[Span]) -> tuple[Span, ...]:
@@ -66,11 +74,7 @@ class Profile:
 
 
 def open_profile(config: DomainConfig) -> Profile:
-    """The profile that a configuration names.
-
-    Raises:
-        InputError: a file that it names can't be read.
-    """
+    """The profile that a configuration names; an InputError if a file that it names can't be read."""
     if config.profile == "general":
         return Profile(config)
     if config.profile not in PROFILES:

@@ -1,28 +1,42 @@
-"""Sums as pupils write them: found in a line, worked out exactly, and compared with what the pupil says.
-
-Knows strings and fractions; knows no page, and corrects nothing. The parser is precedence climbing (Richards 1979) over
-`fractions.Fraction`; lengths and depths are bounded.
-"""
+"""Sums as pupils write them: found in a line, evaluated exactly, and checked; nothing is corrected."""
 
 from __future__ import annotations
 
+import ast
 import itertools
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 import regex
 
 MOST, DEEPEST = 200, 30
-"""Longest statement, characters, and deepest brackets."""
+"""Longest text, characters, and deepest brackets."""
 _LEAD = regex.compile(
     r"^\s*(?:[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?)\s*"
 )
-_TOKEN = regex.compile(r"(?P<number>\d+(?:\.\d+)?|[½¼¾⅓⅔])|(?P<sign>[-+×xX*·÷/:()（）%−–])|(?P<space>\s+)")
+_NUMBER = regex.compile(r"\d+(?:\.\d+)?|[½¼¾⅓⅔]")
 _RELATION = regex.compile(r"[=＝<>≤≥≠≈]")
 _REST = regex.compile(r"^(?P<whole>\s*\d+)\s*(?:…+|⋯+|\.{3,6}|余)\s*(?P<rest>\d+)\s*$")
 _STATEMENT = regex.compile(r"(?:[\d½¼¾⅓⅔.\s+×xX*·÷/:()（）%−–…⋯余=＝<>≤≥≠≈-])+")
 _VULGAR = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4), "⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
-_BINDING = {"+": 1, "-": 1, "−": 1, "–": 1, "×": 2, "x": 2, "X": 2, "*": 2, "·": 2, "÷": 2, "/": 2, ":": 2}
+_SIGNS = str.maketrans("−–×xX·÷:（）", "--****//()")
+_OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_RELATIONS: dict[str, Callable[[Fraction, Fraction], bool]] = {
+    "=": operator.eq,
+    "＝": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+    "≤": operator.le,
+    "≥": operator.ge,
+    "≠": operator.ne,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +44,9 @@ class Sum:
     """A statement of arithmetic.
 
     Attributes:
-        start: code points of the text, half-open.
-        end: see `start`.
-        holds: whether it is true; None when that can't be said (≈, division by zero).
-        left: value of the first side, or None.
-        right: value of the second side, or None.
+        start, end: code points of the text, half-open.
+        holds: whether it is true; None for ≈ and division by zero.
+        left, right: values of the first two sides, or None.
     """
 
     start: int
@@ -49,9 +61,9 @@ class _NoSum(Exception):
 
 
 def check(text: str, start: int = 0) -> Sum | None:
-    """The statement in a line, if it holds one: at least one operation and one relation, and nothing but arithmetic.
+    """The first statement in a line from `start` on, if any: at least one operation, one relation, and arithmetic alone.
 
-    It begins at `start` or later, and behind a number that can only be that of an exercise.
+    The number of an exercise at the start of the line is skipped.
 
     >>> check("(1) 7+5=13").holds, check("7÷2=3…1").holds, check("x+1=2"), check("7+5=")
     (False, True, None, None)
@@ -70,10 +82,10 @@ def check(text: str, start: int = 0) -> Sum | None:
 
 
 def _statement(text: str, start: int) -> Sum | None:
-    """A stretch with relations as a sum; None when it is none."""
-    lead = len(text) - len(text.lstrip())
-    text, start = text[lead:], start + lead
+    """A stretch with relations as a sum, or None."""
     end = start + len(text)
+    text = text.lstrip()
+    start = end - len(text)
     signs, sides = _RELATION.findall(text), _RELATION.split(text)
     if not any(regex.search(r"[+×xX*·÷/:−–-]|%", side.strip().lstrip("-")) for side in sides):
         return None
@@ -86,8 +98,9 @@ def _statement(text: str, start: int) -> Sum | None:
         return None
     except ZeroDivisionError:
         return Sum(start, end, None)
-    verdicts = [_compare(a, sign, b) for (a, b), sign in zip(itertools.pairwise(values), signs, strict=True)]
-    holds = None if None in verdicts else all(verdicts)
+    holds = None
+    if all(sign in _RELATIONS for sign in signs):
+        holds = all(_RELATIONS[sign](a, b) for sign, (a, b) in zip(signs, itertools.pairwise(values), strict=True))
     return Sum(start, end, holds, values[0], values[1])
 
 
@@ -102,63 +115,33 @@ def _with_rest(left: str, rest: regex.Match[str], start: int, end: int) -> Sum:
     return Sum(start, end, holds, dividend, quotient * divisor + remainder)
 
 
-def _compare(a: Fraction, sign: str, b: Fraction) -> bool | None:
-    results = {"=": a == b, "＝": a == b, "<": a < b, ">": a > b, "≤": a <= b, "≥": a >= b, "≠": a != b}
-    return results.get(sign)
-
-
 def _value(text: str) -> Fraction:
-    """Value of an expression; _NoSum when it is none."""
-    tokens: list[str] = []
-    place = 0
-    while place < len(text):
-        match = _TOKEN.match(text, place)
-        if match is None:
-            raise _NoSum
-        if match["space"] is None:
-            tokens.append(match[0].replace("（", "(").replace("）", ")"))
-        elif tokens and tokens[-1][-1].isdigit() and text[match.end() : match.end() + 1].isdigit():
-            raise _NoSum  # two numbers side by side
-        place = match.end()
-    value, used = _climb(tokens, 0, 1, 0)
-    if used != len(tokens):
+    """Value of an expression, read by Python's parser with names for numbers; raises _NoSum if it is none."""
+    numbers: dict[str, Fraction] = {}
+
+    def named(match: regex.Match[str]) -> str:
+        name = f"n{len(numbers)}"
+        numbers[name] = _VULGAR.get(match[0]) or Fraction(match[0])
+        return f" {name} "
+
+    def value(node: ast.expr) -> Fraction:
+        match node:
+            case ast.Name(id=name) if name in numbers:
+                return numbers[name]
+            case ast.Attribute(value=inner, attr="percent"):
+                return value(inner) / 100
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return -value(inner)
+            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATIONS:
+                return _OPERATIONS[type(sign)](value(left), value(right))
         raise _NoSum
-    return value
 
-
-def _climb(tokens: list[str], place: int, least: int, depth: int) -> tuple[Fraction, int]:
-    """Value of the longest expression from a place whose operators bind at least so tightly, and where it ends."""
-    value, place = _atom(tokens, place, depth)
-    while place < len(tokens) and _BINDING.get(tokens[place], 0) >= least:
-        sign = tokens[place]
-        right, place = _climb(tokens, place + 1, _BINDING[sign] + 1, depth)
-        if sign == "+":
-            value += right
-        elif sign in "-−–":
-            value -= right
-        elif sign in "÷/:":
-            value /= right
-        else:
-            value *= right
-    return value, place
-
-
-def _atom(tokens: list[str], place: int, depth: int) -> tuple[Fraction, int]:
-    if place >= len(tokens) or depth > DEEPEST:
+    plain = " ".join(text.translate(_SIGNS).split())
+    depths = itertools.accumulate((character == "(") - (character == ")") for character in plain)
+    if max(depths, default=0) > DEEPEST:
         raise _NoSum
-    token = tokens[place]
-    if token in "-−–":
-        value, place = _atom(tokens, place + 1, depth + 1)
-        return -value, place
-    if token == "(":
-        value, place = _climb(tokens, place + 1, 1, depth + 1)
-        if place >= len(tokens) or tokens[place] != ")":
-            raise _NoSum
-        place += 1
-    elif token in _VULGAR or token[0].isdigit():
-        value, place = _VULGAR.get(token) or Fraction(token), place + 1
-    else:
-        raise _NoSum
-    while place < len(tokens) and tokens[place] == "%":
-        value, place = value / 100, place + 1
-    return value, place
+    plain = _NUMBER.sub(named, plain).replace("%", ".percent ")
+    try:
+        return value(ast.parse(plain.strip(), mode="eval").body)
+    except SyntaxError as error:
+        raise _NoSum from error

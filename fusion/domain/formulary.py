@@ -1,7 +1,4 @@
-"""Lists of names as files.
-
-Knows files and their errors; knows nothing of what the names are for.
-"""
+"""Lists of names as files."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from fusion.errors import InputError
 
 
 def read_names(path: Path) -> list[str]:
-    """Names of a formulary, UTF-8: one a line, lines that start with # are comments; or CSV with a column `name`.
+    """Names of a formulary, UTF-8: one per line, # begins a comment line; or CSV with a column `name`.
 
     Raises:
         InputError: the file can't be read, is not UTF-8, is broken CSV, or holds no name.
@@ -31,12 +28,12 @@ def read_names(path: Path) -> list[str]:
 
 
 def packaged(name: str) -> list[str]:
-    """Names of a list that ships, e.g. `drugs_en`; `lists/SOURCE.md` says where they are from."""
+    """Names of a list that ships, e.g. `drugs_en`; sources are in `lists/SOURCE.md`."""
     return _lines((files("fusion.domain") / "lists" / f"{name}.txt").read_text(encoding="utf-8"))
 
 
 def drug_names() -> list[str]:
-    """All drug names in Latin script that ship."""
+    """All packaged drug names in Latin script."""
     return packaged("drugs_rx") + packaged("drugs_en")
 
 
@@ -49,9 +46,8 @@ def _column(text: str, path: Path) -> list[str]:
     try:
         header, *rows = [row for row in csv.reader(text.splitlines(), strict=True) if row] or [[]]
     except csv.Error as error:
-        raise InputError(
-            path, f"is not valid CSV ({error})", "Mend the file, or give one name a line as .txt."
-        ) from error
+        way = "Fix the file, or give one name a line as .txt."
+        raise InputError(path, f"is not valid CSV ({error})", way) from error
     titles = [title.strip().casefold() for title in header]
     if "name" not in titles and len(titles) != 1:
         raise InputError(path, "has no column `name`", "Name the column in the first row.")

@@ -1,25 +1,25 @@
-"""Questions with their answers, and sums with what they come to.
+"""Questions with their answers, and sums with their values.
 
-Knows decided lines and `arithmetic`; changes no text. A wrong sum stays as the pupil wrote it and is marked beside it; that
-another reading would make it right is shown to a person and decides nothing.
+A wrong sum stays as the pupil wrote it, with a check beside it; a reading that would make it right is only shown.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import regex
 
 from fusion.domain import arithmetic
 from fusion.domain.places import field_at
-from fusion.page import Check, Line, Page, Place, Record
+from fusion.page import Check, Line, Page, Place, Record, Value
 
 _NUMBER = regex.compile(
     r"^\s*(?P<number>[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?(?!\w)"
     r"|[一二三四五六七八九十]{1,3}[、．.])\s*"
 )
 _MAYBE = regex.compile(r"^\s*(?P<number>(?P<value>\d{1,3})\.)(?=\d)")
-"""`1.12+30=42`: a number and its point, if the lines around go on counting; else a decimal."""
+"""`1.12+30=42`: a number with its point if the lines around continue the count, else a decimal."""
 _ANSWER = regex.compile(r"(?:^|(?<=\s))(?P<mark>答案?\s*[:：]?|解\s*[:：]|[Aa]ns(?:wer)?\s*[.:：]|A\s*[:：])\s*")
 _LATEX = regex.compile(r"\\[a-zA-Z]{2,}|\^\{|_\{|\$[^$]+\$")
 _LINEAR = regex.compile(r"[\d\p{Latin})）]\s*[=＝≤≥≠±×÷]|[≤≥≠±×÷]\s*[\d\p{Latin}(（]")
@@ -29,49 +29,42 @@ _HAN = regex.compile(r"\p{Han}")
 def exercises(page: Page) -> tuple[Record, ...]:
     """Questions, sums and formulas, in reading order.
 
-    A numbered line begins a question, which goes on to the next number; what follows 答, 解 or Ans. is its answer, and so
-    is everything below where a line with such a mark stands. Lines before the first number belong to no question.
+    A numbered line begins a question, which extends to the next one; from 答, 解 or Ans. on it is the answer. Lines before
+    the first number belong to no question.
     """
     leads = _numbering(page.lines)
-    starts = sorted(leads)
-    questions = [
-        _question(page.lines[start:end], leads[start])
-        for start, end in zip(starts, [*starts[1:], len(page.lines)], strict=False)
-    ]
+    borders = itertools.pairwise([*sorted(leads), len(page.lines)])
+    questions = [_question(page.lines[start:end], leads[start]) for start, end in borders]
     return (*questions, *(record for n, line in enumerate(page.lines) for record in _of_line(line, leads.get(n))))
 
 
 def _numbering(lines: Sequence[Line]) -> dict[int, regex.Match[str]]:
-    """Which lines begin with a number of their own, and the match.
+    """Index of each line that begins with a number of its own → the match.
 
-    What may also be a decimal counts if the numbered line before is one less or the one after one more, unless the line
-    is a true sum as a whole and none without its number.
+    A possible decimal is such a number if the numbered line before or after it continues the count, unless the line is a
+    correct sum only as a whole.
     """
     sure = {n: match for n, line in enumerate(lines) if (match := _NUMBER.match(line.text))}
     maybe = {n: match for n, line in enumerate(lines) if n not in sure and (match := _MAYBE.match(line.text))}
     values = {n: _count(match["number"]) for n, match in (sure | maybe).items()}
     order = sorted(values)
-    for place, n in enumerate(order):
-        if n in sure:
-            continue
-        before = values[order[place - 1]] if place else None
-        after = values[order[place + 1]] if place + 1 < len(order) else None
+    for before, n, after in zip([-1, *order], order, [*order[1:], -1], strict=False):
         own = values[n]
-        counts = own is not None and (before == own - 1 or after == own + 1)
+        if n in sure or own is None or (values.get(before) != own - 1 and values.get(after) != own + 1):
+            continue
         whole, rest = arithmetic.check(lines[n].text), arithmetic.check(lines[n].text, maybe[n].end())
-        decimal = whole is not None and whole.holds is True and not (rest is not None and rest.holds is True)
-        if counts and not decimal:
+        if whole is None or not whole.holds or (rest is not None and rest.holds):
             sure[n] = maybe[n]
     return sure
 
 
 def _count(text: str) -> int | None:
-    """The value of a number that is written in digits."""
     digits = regex.search(r"\d+", text)
     return int(digits[0]) if digits else None
 
 
 def _question(lines: Sequence[Line], first: regex.Match[str]) -> Record:
+    """The record of a question's lines; `first` is the match of its number."""
     asked: list[tuple[Line, int, int]] = []
     answered: list[tuple[Line, int, int]] = []
     into = asked
@@ -79,54 +72,38 @@ def _question(lines: Sequence[Line], first: regex.Match[str]) -> Record:
         start = first.end() if number == 0 else 0
         mark = _ANSWER.search(line.text, start) if into is asked else None
         if mark is not None:
-            into = _put(asked, answered, line, start, mark)
-        elif line.text[start:].strip():
+            if line.text[start : mark.start()].strip():
+                asked.append((line, start, mark.start()))
+            into, start = answered, mark.end()
+        if line.text[start:].strip():
             into.append((line, start, len(line.text)))
     fields = [field_at("number", [(lines[0], first.start("number"), first.end("number"))])]
     fields += [field_at(name, places) for name, places in (("question", asked), ("answer", answered)) if places]
     return Record("question", tuple(fields))
 
 
-def _put(
-    asked: list[tuple[Line, int, int]],
-    answered: list[tuple[Line, int, int]],
-    line: Line,
-    start: int,
-    mark: regex.Match[str],
-) -> list[tuple[Line, int, int]]:
-    """Share a line with an answer mark out; what follows goes to the answer."""
-    if line.text[start : mark.start()].strip():
-        asked.append((line, start, mark.start()))
-    if line.text[mark.end() :].strip():
-        answered.append((line, mark.end(), len(line.text)))
-    return answered
-
-
 def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
+    """The sum and the formula of a line; `lead` is the match of its number."""
     found = []
     start = lead.end() if lead is not None else 0
     answer = _ANSWER.search(line.text, start)
     done = arithmetic.check(line.text, answer.end() if answer is not None else start)
     if done is not None:
-        value: dict[str, float | str | bool] = {} if done.holds is None else {"holds": done.holds}
+        value: Value = {} if done.holds is None else {"holds": done.holds}
         value |= {name: str(side) for name, side in (("left", done.left), ("right", done.right)) if side is not None}
         found.append(Record("sum", (field_at("sum", [(line, done.start, done.end)], value),)))
     written = next((r for r in line.readings if r.source == "vlm" and _LATEX.search(r.text)), None)
-    if line.text.strip() and (
-        written is not None or (done is None and _LINEAR.search(line.text) and not _HAN.search(line.text))
-    ):
-        latex = {"latex": written.text, "source": f"{written.recipe.engine} {written.recipe.model}"} if written else {}
-        found.append(Record("formula", (field_at("formula", [(line, start, len(line.text))], dict(latex)),)))
+    linear = done is None and _LINEAR.search(line.text) and not _HAN.search(line.text)
+    if line.text.strip() and (written is not None or linear):
+        latex: Value = {}
+        if written is not None:
+            latex = {"latex": written.text, "source": f"{written.recipe.engine} {written.recipe.model}"}
+        found.append(Record("formula", (field_at("formula", [(line, start, len(line.text))], latex),)))
     return found
 
 
 def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
-    """Sums that do not come out, and readings that a person should compare.
-
-    Args:
-        page: decided lines.
-        records: its sums.
-    """
+    """Wrong sums of a page, and readings under which a sum would be judged otherwise."""
     lines = {line.id: line for line in page.lines}
     found = []
     for record in records:
@@ -142,7 +119,7 @@ def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
 
 
 def _hints(line: Line, place: Place, holds: object) -> list[Check]:
-    """Other readings of a digit under which the verdict on the sum would be another one."""
+    """Alternatives of a digit under which the sum would be judged otherwise."""
     found, left = [], 0
     for span in line.spans:
         right = left + len(span.text)

@@ -1,7 +1,6 @@
-"""Names to expect: membership, neighbours, and a character model made from them.
+"""Lists of names as a prior: membership, neighbours, and a character model made from them.
 
-Knows a list of names; knows nothing of ink, readers or decisions. Names are compared by their letters and digits alone,
-lower-case: "Napa-Extra" and "napa extra" are one name.
+Names are compared by letters and digits alone, lower-case: "Napa-Extra" and "napa extra" are one name.
 """
 
 from __future__ import annotations
@@ -21,43 +20,34 @@ from fusion.domain.formulary import read_names
 from fusion.domain.ngram import SYMBOLS, NGram, count
 
 COVERAGE: dict[str, float] = {"formulary": 0.98, "names": 0.5}
-"""Probability that a single word is on a list, a user's own and the packaged one; of a line one word is expected to be."""
+"""Probability that a word is on the list, a user's own or the packaged one; of a line, that one of its words is."""
 SPELT_ALIKE = 0.5
-"""Share of the words on no list that are spelt like those on it; the rest may be any string."""
+"""Share of the other words that are spelt like those on the list; the rest is any string."""
 RIVAL = 2
-"""Edits within which one name may be taken for another (two thirds of brand names have such a neighbour)."""
+"""Most edits between names that are easily confused."""
 _HAN = regex.compile(r"\p{Han}")
-_STROKES = (
-    ("rn", "m"),
-    ("cl", "d"),
-    ("vv", "w"),
-    ("li", "h"),
-    ("0", "o"),
-    ("1", "l"),
-    ("i", "l"),
-    ("5", "s"),
-    ("u", "n"),
-)
+_STROKES = {"rn": "m", "cl": "d", "vv": "w", "li": "h", "0": "o", "1": "l", "i": "l", "5": "s", "u": "n"}
+"""Letters that look like others in hasty writing."""
 
 
 def hasty(name: str) -> str:
-    """A name as a hasty pen leaves it: letters that are easily one stroke for another are one.
+    """A name with letters that look alike in hasty writing made one.
 
     >>> hasty("clonex") == hasty("donex")
     True
     """
-    for drawn, seen in _STROKES:
+    for drawn, seen in _STROKES.items():
         name = name.replace(drawn, seen)
     return name
 
 
 def letters(text: str) -> str:
-    """Letters and digits of a text, case-folded: what two spellings of a name share."""
+    """Letters and digits of a text, case-folded."""
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
 class Lexicon:
-    """A list of names as evidence: a `Prior`."""
+    """A list of names as a `Prior`."""
 
     def __init__(
         self,
@@ -69,17 +59,16 @@ class Lexicon:
         """Build the model; a few thousand names take some tens of milliseconds.
 
         Args:
-            names: one name each; empty ones are skipped, the first spelling of a name is kept.
+            names: empty ones are skipped, the first spelling of a name is kept.
             kind: the user's own list, or the packaged one.
-            words: held like names, but never proposed for something else: `tab` and `daily` are no drugs.
-            known: more names, not expected here, that an expected one may be mistaken for.
+            words: held like names, but never proposed: `tab` and `daily` are no drugs.
+            known: more names that one of `names` may be mistaken for.
         """
         self.kind: Literal["formulary", "names", "sums"] = kind
         self._names: dict[str, str] = {}
         for name in names:
-            stripped = name.strip()
-            if letters(stripped):
-                self._names.setdefault(letters(stripped), stripped)
+            if letters(name):
+                self._names.setdefault(letters(name), name.strip())
         self._keys = list(self._names)
         self._words = {letters(word) for word in words} - {""}
         self._known = {**{letters(name): name for name in known if letters(name)}, **self._names}
@@ -87,9 +76,9 @@ class Lexicon:
         self._model = NGram(count(self._keys))
 
     @classmethod
-    def read(cls, path: Path, known: Iterable[str] = ()) -> Lexicon:
-        """A formulary; see `read_names` for its form, `Lexicon` for `known`."""
-        return cls(read_names(path), known=known)
+    def read(cls, path: Path) -> Lexicon:
+        """A formulary; see `read_names`."""
+        return cls(read_names(path))
 
     @cached_property
     def identity(self) -> str:
@@ -104,7 +93,7 @@ class Lexicon:
 
     @property
     def coverage(self) -> float:
-        """Probability, before any ink is seen, that a word is one of the names; see `COVERAGE`."""
+        """Prior probability that a word is one of the names; see `COVERAGE`."""
         return COVERAGE[self.kind]
 
     @cached_property
@@ -112,7 +101,7 @@ class Lexicon:
         return {name: hasty(name) for name in self._known}
 
     def concerns(self, text: str) -> bool:
-        """Whether the line is in a script that the names are in: a list of English names has no say about Chinese."""
+        """Whether the names may be in the script of the line: English names say nothing about Chinese."""
         return self._han or not _HAN.search(text)
 
     def holds(self, word: str) -> bool:
@@ -129,25 +118,18 @@ class Lexicon:
         return [self._names[name] for name, _, _ in found]
 
     def rivals(self, name: str) -> list[str]:
-        """Other names within `RIVAL` edits, or one edit once look-alike strokes are one, nearest first."""
+        """Other names within `RIVAL` edits, or one edit of the `hasty` forms, nearest first."""
         own = letters(name)
-        found = {
-            other: distance
-            for other, distance, _ in process.extract(
-                own, list(self._known), scorer=Levenshtein.distance, limit=None, score_cutoff=RIVAL
-            )
-        }
         alike = process.extract(hasty(own), self._hasty, scorer=Levenshtein.distance, limit=None, score_cutoff=1)
-        for _, _, other in alike:
-            found.setdefault(other, RIVAL + 1)
+        near = process.extract(own, list(self._known), scorer=Levenshtein.distance, limit=None, score_cutoff=RIVAL)
+        found = {other: RIVAL + 1 for _, _, other in alike} | {other: distance for other, distance, _ in near}
         found.pop(own, None)
         return [self._known[other] for other in sorted(found, key=lambda other: (found[other], other))]
 
     def log_probability(self, text: str) -> float:
-        """Natural log-probability of a text against that of any string: of its words, or of the whole as one name.
+        """Natural log-probability of a text, less that of any string of `ngram.SYMBOLS` letters.
 
-        A word is one of the list, each as probable as any other, or spelt like them, or any string (`ngram.SYMBOLS`
-        letters, all alike). Against any string numbers and signs weigh nothing: of them a list says nothing.
+        A word is on the list (uniform), or spelt like those on it, or any string. Numbers and signs count 0.
         """
         words = [text] if self.holds(text) else text.split()
         coverage = self.coverage / max(1, sum(any(c.isalpha() for c in word) for word in words))
@@ -160,11 +142,11 @@ class Lexicon:
         own = self._names if word in self._names else self._words
         if word not in own:
             return other
-        # A listed word is a name as often as another word of the trade, whatever the length of the two lists.
+        # Names and other words share the probability equally, whatever the length of the two lists.
         kinds = bool(self._names) + bool(self._words)
         return _log_sum(other, math.log(coverage / kinds / len(own)) - anything)
 
 
 def _log_sum(a: float, b: float) -> float:
-    """Logarithm of the sum of two numbers given as logarithms."""
+    """log(exp a + exp b)."""
     return max(a, b) + math.log1p(math.exp(-abs(a - b)))

@@ -1,7 +1,6 @@
-"""A character model: how probable a string is, given strings like it.
+"""A character model: an interpolated n-gram with Witten-Bell smoothing.
 
-Knows symbols and counts; knows nothing of names or sums. An interpolated n-gram with Witten-Bell smoothing (Witten and
-Bell, "The zero-frequency problem", IEEE Trans. Inf. Theory 37(4), 1991, method C).
+Witten and Bell, "The zero-frequency problem", IEEE Trans. Inf. Theory 37(4), 1991, method C.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 ORDER = 5
-"""Characters that the model looks at, the predicted one included."""
+"""Order of the n-gram: the predicted character and up to four before it."""
 SYMBOLS = 40
-"""Least size of the alphabet behind the uniform floor: letters, digits, end and a little more."""
+"""Least alphabet size for the uniform floor: letters, digits, end and a few more."""
 _START, _END = "\x02", "\x03"
 
 Counts = dict[str, dict[str, int]]
-"""Context of up to `ORDER` - 1 characters → what followed it, and how often."""
+"""Context of up to `ORDER` - 1 characters → next character → count."""
 
 
 def count(texts: Iterable[str]) -> Counts:
-    """Counts of all contexts of some texts; each text starts and ends."""
+    """Counts of all contexts of some texts."""
     counts: Counts = {}
     for text in texts:
         padded = _START * (ORDER - 1) + text + _END
@@ -34,7 +33,7 @@ def count(texts: Iterable[str]) -> Counts:
 
 
 class NGram:
-    """The model of some counts."""
+    """The model with given counts."""
 
     def __init__(self, counts: Counts) -> None:
         """Take over counts; nothing is copied."""
@@ -43,11 +42,6 @@ class NGram:
         self._floor = 1 / max(SYMBOLS, len(alphabet) + 4)
         self._totals = {context: sum(after.values()) for context, after in counts.items()}
         self.log_probability = lru_cache(maxsize=4096)(self._log_probability)
-
-    @classmethod
-    def loads(cls, text: str) -> NGram:
-        """The model that `dumps` wrote."""
-        return cls(json.loads(text))
 
     @staticmethod
     def dumps(counts: Counts) -> str:

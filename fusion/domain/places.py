@@ -1,41 +1,26 @@
-"""From stretches of a line's text to fields that point at it.
-
-Knows lines and spans; knows no domain.
-"""
+"""From stretches of a line's text to fields that point at it."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from fusion.page import Field, Line, Place, Span, Value, lowest
 
 
-def spans_at(line: Line, start: int, end: int) -> list[Span]:
-    """Spans that a stretch of the line's text touches.
-
-    Args:
-        line: a decided line.
-        start: first code point of `line.text`.
-        end: the one after the last.
-    """
-    found, left = [], 0
+def _confidences(line: Line, start: int, end: int) -> Iterator[float | None]:
+    """Confidences of the spans that a stretch of code points touches; None where it is unknown or a gap."""
+    left = 0
     for span in line.spans:
         right = left + len(span.text)
         if left < end and right > start:
-            found.append(span)
+            yield None if span.source == "gap" else span.confidence
         left = right
-    return found
-
-
-def confidence_at(line: Line, start: int, end: int) -> float | None:
-    """Lowest confidence of the spans that a stretch touches; None when one is unknown or a gap."""
-    return lowest(None if span.source == "gap" else span.confidence for span in spans_at(line, start, end))
 
 
 def field_at(name: str, stretches: Sequence[tuple[Line, int, int]], value: Value | None = None) -> Field:
-    """A field over stretches of lines; it is as sure as the least sure of its spans.
+    """A field over stretches (line, start, end) of text; its confidence is the lowest of its spans.
 
     >>> from fusion.page import Span
     >>> line = Line("l1", ((0.0, 0.0),), 0, spans=(Span("Napa ", "agreed", 0.9, "agreed"), Span("5 ml", "ocr", 0.4, "x")))
@@ -46,7 +31,7 @@ def field_at(name: str, stretches: Sequence[tuple[Line, int, int]], value: Value
         name,
         " ".join(line.text[start:end] for line, start, end in stretches),
         tuple(Place(line.id, start, end) for line, start, end in stretches),
-        lowest(confidence_at(*stretch) for stretch in stretches),
+        lowest(lowest(_confidences(*stretch)) for stretch in stretches),
         dict(value or {}),
     )
 
@@ -54,19 +39,13 @@ def field_at(name: str, stretches: Sequence[tuple[Line, int, int]], value: Value
 def pieces(
     spans: Sequence[Span], stretches: Sequence[tuple[int, int]], change: Callable[[Span], Span]
 ) -> tuple[Span, ...]:
-    """Spans with a change made to some stretches of their text; a span that is cut in two loses its alternatives.
-
-    Args:
-        spans: of one line.
-        stretches: code points of the line's text, half-open, none over another.
-        change: made to every span or part of one inside a stretch; it keeps the text.
-    """
+    """Spans of a line with a change to disjoint ranges of code points; a span that is cut loses its alternatives."""
     result: list[Span] = []
     left = 0
     for span in spans:
         right = left + len(span.text)
         borders = sorted({left, right, *(b for stretch in stretches for b in stretch if left < b < right)})
-        whole = len(borders) == 2 or span.extent > 0  # what nobody read has no characters to cut between
+        whole = len(borders) == 2 or span.extent > 0  # a gap is not cut
         for a, b in [(left, right)] if whole else itertools.pairwise(borders):
             piece = span if whole else replace(span, text=span.text[a - left : b - left], alternatives=())
             inside = any(start <= a and b <= end for start, end in stretches)

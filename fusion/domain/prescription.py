@@ -1,7 +1,7 @@
-"""Medications of a prescription, and what a pharmacist should notice about them.
+"""Medications of a prescription, and checks for a pharmacist.
 
-Knows decided lines and `sig`; changes no text. Patient data are not looked for. The checks follow the list of error-prone
-abbreviations of the Institute for Safe Medication Practices (ISMP) and stand beside the text, never in it.
+The checks follow the list of error-prone abbreviations of the Institute for Safe Medication Practices (ISMP); the text is
+never changed. Patient data are not looked for.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MASS = {"mcg": 1e-3, "mg": 1.0, "g": 1e3}
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Single doses of a drug that the user takes to be usual, in `unit`."""
+    """Usual single doses of a drug, in `unit`."""
 
     drug: str
     low: float
@@ -45,7 +45,7 @@ def read_ranges(path: Path) -> tuple[Range, ...]:
     """Ranges from a CSV with the columns drug, low, high, unit.
 
     Raises:
-        InputError: the file can't be read, a column is missing, or a row is no range; names the row.
+        InputError: the file can't be read, a column is missing, or a row (named) is no range.
     """
     way = "Write CSV with the columns drug, low, high, unit; e.g. amoxicillin,250,1000,mg."
     try:
@@ -66,14 +66,10 @@ def read_ranges(path: Path) -> tuple[Range, ...]:
 
 
 def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
-    """Drugs with what the page says about each, in reading order.
+    """Drugs with strength, dose and directions, in reading order; `known` says whether a word is a listed name.
 
-    A numbered line, a line that begins with a form, and a line with a listed name or a strength behind a word begin one;
-    directions on the lines below belong to it.
-
-    Args:
-        page: decided lines.
-        known: whether a word is a listed name.
+    A medication begins with a numbered line, a form, a listed name, or a word with a strength; directions on the lines
+    below belong to it.
     """
     records: list[list[Field]] = []
     for line in page.lines:
@@ -92,11 +88,11 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
 
 
 def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) -> tuple[int, int] | None:
-    """Where the drug of a line stands; None when the line begins no medication."""
-    numbered, prefixed = _NUMBERING.match(text), None
+    """Code points of the drug's name; None when the line begins no medication."""
+    numbered = _NUMBERING.match(text)
     start = numbered.end() if numbered else 0
-    if prefix := _PREFIX.match(text[start:]):
-        prefixed, start = prefix, start + prefix.end()
+    prefixed = _PREFIX.match(text[start:])
+    start += prefixed.end() if prefixed else 0
     end = next((part.start for part in parts if part.start >= start and part.name != "form"), len(text))
     if parts and parts[0].start <= start < parts[0].end and parts[0].name != "form":
         return None  # directions come first: no drug
@@ -104,7 +100,7 @@ def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) ->
     if match is None:
         return None
     left, right = start, start + match.end()
-    for part in parts:  # 阿莫西林胶囊: the form is a field of its own, and not of the name
+    for part in parts:  # 阿莫西林胶囊: the form is a field of its own
         if part.name == "form" and left < part.start < right:
             right = part.start
     right = left + len(text[left:right].rstrip())
@@ -116,18 +112,19 @@ def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) ->
 
 
 def _fields(line: Line, parts: Sequence[sig.Part], name: tuple[int, int] | None, *, begun: bool) -> list[Field]:
-    """What a line says of the drug; words that nobody understood are kept as `text`."""
+    """The fields of a line; words that were not understood are kept as `text`."""
     text = line.text
     directions = any(part.name in ("frequency", "when", "as_needed") for part in parts)
-    found, rest = [], [True] * len(text)
-    lead = _NUMBERING.match(text)
-    for start, end in [(0, lead.end() if lead else 0), *([name] if name else []), *((p.start, p.end) for p in parts)]:
-        rest[start:end] = [False] * (end - start)
+    found = []
     for part in parts:
         kind = "dose" if part.name == "strength" and not begun and directions else part.name
         found.append(field_at(kind, [(line, part.start, part.end)], part.value))
-    left_over = "".join(c if keep else " " for c, keep in zip(text, rest, strict=True))
-    for match in regex.finditer(r"\S*[\p{L}\p{N}]\S*(?:\s\S+)*?(?=\s{2,}|\s*$)", left_over):
+    lead = _NUMBERING.match(text)
+    understood = [(0, lead.end() if lead else 0), *([name] if name else []), *((p.start, p.end) for p in parts)]
+    rest = text
+    for start, end in understood:
+        rest = rest[:start] + " " * (end - start) + rest[end:]
+    for match in regex.finditer(r"\S*[\p{L}\p{N}]\S*(?:\s\S+)*?(?=\s{2,}|\s*$)", rest):
         if match[0].strip().casefold() not in sig.terms():
             found.append(field_at("text", [(line, match.start(), match.end())]))
     return found
@@ -135,21 +132,27 @@ def _fields(line: Line, parts: Sequence[sig.Part], name: tuple[int, int] | None,
 
 # --- checks ---------------------------------------------------------------------------------------------------------
 
-_ABBREVIATIONS = (
-    ("unit", r"(?<=\d\s?)(?:IU|U|u)(?![A-Za-z])", "is taken for 0, 4 or cc: write “units”"),
-    ("daily", r"(?i)(?<![A-Za-z.])(?:Q\.?D|O\.?D)(?![A-Za-z])\.?", "is taken for QID or the right eye: write “daily”"),
-    ("other_day", r"(?i)(?<![A-Za-z.])Q\.?O\.?D(?![A-Za-z])\.?", "is taken for daily: write “every other day”"),
-    ("microgram", r"(?<=\d\s?)(?:[μµ]g|ug)(?![A-Za-z])", "is taken for mg: write “mcg”"),
-    ("cc", r"(?<=\d\s?)cc(?![A-Za-z])", "is taken for units: write “mL”"),
+_PATTERNS = (
+    ("abbreviation_unit", r"(?<=\d\s?)(?:IU|U|u)(?![A-Za-z])", "is taken for 0, 4 or cc: write “units”"),
     (
-        "morphine",
+        "abbreviation_daily",
+        r"(?i)(?<![A-Za-z.])(?:Q\.?D|O\.?D)(?![A-Za-z])\.?",
+        "is taken for QID or the right eye: write “daily”",
+    ),
+    (
+        "abbreviation_other_day",
+        r"(?i)(?<![A-Za-z.])Q\.?O\.?D(?![A-Za-z])\.?",
+        "is taken for daily: write “every other day”",
+    ),
+    ("abbreviation_microgram", r"(?<=\d\s?)(?:[μµ]g|ug)(?![A-Za-z])", "is taken for mg: write “mcg”"),
+    ("abbreviation_cc", r"(?<=\d\s?)cc(?![A-Za-z])", "is taken for units: write “mL”"),
+    (
+        "abbreviation_morphine",
         r"(?<![A-Za-z])(?:MSO4|MgSO4|MS)(?![A-Za-z])",
         "morphine and magnesium sulfate are taken for each other",
     ),
-    ("half_strength", r"(?<![A-Za-z])HS(?![A-Za-z])", "means half-strength and bedtime"),
-    ("subcutaneous", r"(?<![A-Za-z])SC(?![A-Za-z])", "is taken for SL: write “subcut”"),
-)
-_POINTS = (
+    ("abbreviation_half_strength", r"(?<![A-Za-z])HS(?![A-Za-z])", "means half-strength and bedtime"),
+    ("abbreviation_subcutaneous", r"(?<![A-Za-z])SC(?![A-Za-z])", "is taken for SL: write “subcut”"),
     ("trailing_zero", r"(?<![\d.])\d+\.0+(?!\d)", "the point is overlooked and the dose is tenfold"),
     ("naked_decimal", r"(?<![\d.])\.\d+", "the point is overlooked: write a zero before it"),
     (
@@ -163,30 +166,19 @@ _POINTS = (
         "is a letter and may be a number",
     ),
 )
+"""Kind of check, pattern, and what the message says of the match."""
 
 
 def checks(
     page: Page, records: Sequence[Record], known: Callable[[str], bool], *, ranges: Sequence[Range], most_drugs: int
 ) -> tuple[Check, ...]:
-    """Remarks about a prescription.
-
-    Args:
-        page: decided lines.
-        records: its medications.
-        known: whether a word is a listed name.
-        ranges: usual single doses; empty: not checked.
-        most_drugs: more drugs than this are remarked.
-    """
+    """Checks of a page with its medications; `known` says whether a word is a listed name."""
     found: list[Check] = []
     for line in page.lines:
-        for kind, pattern, why in (*_ABBREVIATIONS, *_POINTS):
+        for kind, pattern, why in _PATTERNS:
             for match in regex.finditer(pattern, line.text):
-                message = f"“{match[0].strip()}” {why}"
-                point = kind in {name for name, _, _ in _POINTS}
-                found.append(
-                    Check(kind if point else f"abbreviation_{kind}", message, (Place(line.id, *match.span()),))
-                )
-    word = [len(line.text.split()) for line in page.lines] == [1]  # a word that was cut out has no dose beside it
+                found.append(Check(kind, f"“{match[0].strip()}” {why}", (Place(line.id, *match.span()),)))
+    word = [len(line.text.split()) for line in page.lines] == [1]  # a word that was cut out has no dose
     for record in records:
         found += ([] if word else _incomplete(record)) + _unlisted(record, known) + _out_of_range(record, ranges)
     if len(records) > most_drugs:
@@ -195,13 +187,15 @@ def checks(
 
 
 def _incomplete(record: Record) -> list[Check]:
+    """Missing and unparsed doses and frequencies."""
     drug = record.get("drug")
     assert drug is not None
+    directions = {
+        "dose": record.get("dose"),
+        "frequency": record.get("frequency") or record.get("when") or record.get("as_needed"),
+    }
     found = []
-    for name in ("dose", "frequency"):
-        field = record.get(name)
-        if name == "frequency" and field is None:
-            field = record.get("when") or record.get("as_needed")
+    for name, field in directions.items():
         if field is None:
             found.append(Check(f"missing_{name}", f"no {name} is written for {drug.text}", drug.places, review=False))
         elif not field.value:
@@ -210,7 +204,7 @@ def _incomplete(record: Record) -> list[Check]:
 
 
 def _unlisted(record: Record, known: Callable[[str], bool]) -> list[Check]:
-    """Drugs that no list has: a remark, since no list is complete; how surely the name is read is another matter."""
+    """Drugs that no list has: not for review, since no list is complete."""
     return [
         Check("unlisted_drug", f"“{field.text}” is in no list of drugs", field.places, review=False)
         for field in record.fields
@@ -219,14 +213,14 @@ def _unlisted(record: Record, known: Callable[[str], bool]) -> list[Check]:
 
 
 def _out_of_range(record: Record, ranges: Sequence[Range]) -> list[Check]:
-    """Strength times number of units against the range of the drug, where both are known."""
+    """Single doses outside the range of the drug, where both are known."""
     drug, strength, dose = record.get("drug"), record.get("strength"), record.get("dose")
-    found = []
+    taken = _milligrams(strength, dose)
+    found: list[Check] = []
+    if drug is None or taken is None:
+        return found
     for one in ranges:
-        if drug is None or one.drug.casefold() != drug.text.casefold():
-            continue
-        taken = _milligrams(strength, dose)
-        if taken is None or one.unit not in _MASS:
+        if one.drug.casefold() != drug.text.casefold() or one.unit not in _MASS:
             continue
         low, high = one.low * _MASS[one.unit], one.high * _MASS[one.unit]
         if not low <= taken <= high:
@@ -237,7 +231,7 @@ def _out_of_range(record: Record, ranges: Sequence[Range]) -> list[Check]:
 
 
 def _milligrams(strength: Field | None, dose: Field | None) -> float | None:
-    """Mass of a single dose: as written, or strength per unit times units, or per volume times volume."""
+    """Mass of a single dose: as written, or strength times number of units, or strength per volume times volume."""
     given = dose.value if dose is not None else {}
     if given.get("unit") in _MASS:
         return float(given["value"]) * _MASS[str(given["unit"])]

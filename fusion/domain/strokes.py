@@ -1,14 +1,10 @@
-"""What the strokes themselves say: words struck out, words put in between, and a teacher's marks.
-
-Knows pixels (OpenCV), lines and spans; knows no reader. Everything here only marks: no text is changed by it.
-"""
+"""Struck-out words, insertions and a teacher's marks. Everything here only marks; no text is changed."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +12,7 @@ from numpy.typing import NDArray
 
 from fusion.domain.places import pieces
 from fusion.ink import InkLine, PageImage
-from fusion.page import Check, Line, Mark, Page, Polygon, Span
+from fusion.page import Check, Line, Page, Polygon, Span
 
 FLAT = set("-–—_=一二三≡÷+~→…·. ")
 """Characters that are themselves level strokes."""
@@ -25,49 +21,45 @@ LETTERS = 2
 COVERED = 0.6
 """Share of a character's width that must be crossed."""
 THROUGH = 0.35
-"""Share of the crossing's columns that must have ink above it, and below it."""
+"""Share of the stroke's columns that must have ink above it, and below it."""
 SOLID = 0.95
-"""Share of its columns that must have ink on the stroke itself: letters in a row line up, but with paper between them."""
+"""Share of the stroke's columns that must have ink on it: a row of letters has paper between them."""
 SLOPE = 0.3
 """Steepest strike-out, rise over run."""
 SIDE = 1200
-"""Longest side at which a page is searched for coloured ink, px."""
+"""Longest side of the page when searched for red ink, px."""
 RED, DARK = 2e-4, 0.5
-"""A page has a teacher's ink from this share of red pixels on, if there is at least this much other ink per red."""
+"""Least share of red pixels, and least other ink per red, of a page with a teacher's marks."""
 SMALL = 0.75
-"""An inserted line is lower than this share of the line below it."""
+"""Greatest height of an inserted line, in heights of the line below it."""
 
 
 # --- struck out -----------------------------------------------------------------------------------------------------
 
 
 def struck(line: InkLine, spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Spans with what is crossed out marked `deleted`; a span is cut where the stroke begins or ends.
-
-    Args:
-        line: crop, uint8 (h, w, 3) RGB, and its ink.
-        spans: of the line; they stay as they are where nothing is crossed out.
-    """
+    """Spans of a line with what is crossed out marked `deleted`; a span is cut where the stroke begins or ends."""
     text = "".join(span.text for span in spans)
     if line.ink is None or len(text) < LETTERS or min(line.crop.shape[:2]) < 8:
         return tuple(spans)
     strokes = _crossings(_inked(line.crop))
     if not strokes:
         return tuple(spans)
-    crossed = [False] * len(text)
-    for (left, right), number in zip(_extents(line.ink.place(text), line.crop.shape[1]), range(len(text)), strict=True):
-        shared = max((min(right, b) - max(left, a) for a, b in strokes), default=0.0)
-        crossed[number] = right > left and shared >= COVERED * (right - left)
-    stretches = [
-        (start, end)
-        for start, end in _runs(crossed)
-        if sum(not c.isspace() for c in text[start:end]) >= LETTERS and set(text[start:end]) - FLAT
-    ]
+    crossed = []
+    for left, right in _extents(line.ink.place(text), line.crop.shape[1]):
+        shared = max(min(right, b) - max(left, a) for a, b in strokes)
+        crossed.append(right > left and shared >= COVERED * (right - left))
+    stretches, end = [], 0
+    for hit, run in itertools.groupby(crossed):
+        start, end = end, end + len(list(run))
+        letters = [character for character in text[start:end] if not character.isspace()]
+        if hit and len(letters) >= LETTERS and set(text[start:end]) - FLAT:
+            stretches.append((start, end))
     return pieces(spans, stretches, lambda span: replace(span, mark="deleted")) if stretches else tuple(spans)
 
 
 def _inked(crop: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where there is ink: Otsu's threshold on grey; nothing on paper without contrast."""
+    """Ink by Otsu's threshold, bool (h, w); none on paper without contrast."""
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     if float(np.percentile(grey, 95)) - float(grey.min()) < 40:
         return np.zeros(grey.shape, dtype=np.bool_)
@@ -78,8 +70,7 @@ def _inked(crop: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def _crossings(ink: NDArray[np.bool_]) -> list[tuple[float, float]]:
     """Level strokes through the middle of writing: (left, right) px.
 
-    A ruled line runs on over blank paper from edge to edge, an underline has nothing below it, and the bar of a letter
-    is shorter than the writing is high.
+    Not ruled lines (from edge to edge), underlines (no ink below) or bars of letters (shorter than the writing is high).
     """
     rows = np.flatnonzero(ink.any(axis=1))
     if not len(rows):
@@ -90,18 +81,14 @@ def _crossings(ink: NDArray[np.bool_]) -> list[tuple[float, float]]:
     )
     kept = []
     for x1, y1, x2, y2 in [] if found is None else found.reshape(-1, 4).tolist():
-        if abs(y2 - y1) <= SLOPE * abs(x2 - x1) and not _ruled(ink, x1, x2) and _through(ink, (x1, y1, x2, y2), tall):
+        ruled = min(x1, x2) <= 0.02 * ink.shape[1] and max(x1, x2) >= 0.98 * ink.shape[1]
+        if abs(y2 - y1) <= SLOPE * abs(x2 - x1) and not ruled and _through(ink, (x1, y1, x2, y2), tall):
             kept.append((float(min(x1, x2)), float(max(x1, x2))))
     return _joined(kept, tall / 4)
 
 
-def _ruled(ink: NDArray[np.bool_], x1: float, x2: float) -> bool:
-    width = ink.shape[1]
-    return bool(min(x1, x2) <= 0.02 * width and max(x1, x2) >= 0.98 * width)
-
-
 def _through(ink: NDArray[np.bool_], stroke: tuple[float, float, float, float], tall: int) -> bool:
-    """Whether a stroke is one, and a good part of its columns has ink clearly above and clearly below it."""
+    """Whether a stroke is inked throughout, with ink clearly above and clearly below it."""
     x1, y1, x2, y2 = stroke
     columns = np.arange(int(min(x1, x2)), int(max(x1, x2)) + 1)
     middle = y1 + (columns - x1) * (y2 - y1) / (x2 - x1)
@@ -117,7 +104,7 @@ def _through(ink: NDArray[np.bool_], stroke: tuple[float, float, float, float], 
 
 
 def _joined(strokes: list[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
-    """Overlapping or nearly touching stretches as one."""
+    """Overlapping or nearly touching strokes as one."""
     result: list[tuple[float, float]] = []
     for left, right in sorted(strokes):
         if result and left <= result[-1][1] + gap:
@@ -128,7 +115,7 @@ def _joined(strokes: list[tuple[float, float]], gap: float) -> list[tuple[float,
 
 
 def _extents(places: Sequence[tuple[float, float]], width: float) -> list[tuple[float, float]]:
-    """Where each character begins and ends: half-way to its neighbours, since a CTC peak is narrower than a letter."""
+    """Left and right border of each character, half-way to its neighbours: a CTC peak is narrower than a letter."""
     centres = [(left + right) / 2 for left, right in places]
     borders = [(a + b) / 2 for a, b in itertools.pairwise(centres)]
     half = (borders[0] - centres[0]) if borders else width / 2
@@ -137,31 +124,18 @@ def _extents(places: Sequence[tuple[float, float]], width: float) -> list[tuple[
     return list(itertools.pairwise(edges))
 
 
-def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff([0, *map(int, flags), 0]))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-
-
-# --- put in between -------------------------------------------------------------------------------------------------
+# --- insertions -----------------------------------------------------------------------------------------------------
 
 
 def inserted(page: Page) -> Page:
-    """The page with small lines that sit on the upper edge of a larger one marked `added`, each behind that one."""
+    """The page with small lines on the upper edge of a larger one marked `added`, each after that one."""
     boxes = [_box(line.polygon) for line in page.lines]
-    hosts = {
-        number: host
-        for number, box in enumerate(boxes)
-        for host, other in enumerate(boxes)
-        if host != number and _sits_on(box, other)
-    }
-    if not hosts:
-        return page
-    order = sorted(range(len(boxes)), key=lambda number: (hosts.get(number, number), number in hosts, number))
-    return replace(page, lines=tuple(_marked(page.lines[n], "added") if n in hosts else page.lines[n] for n in order))
-
-
-def _marked(line: Line, mark: Mark) -> Line:
-    return replace(line, spans=tuple(replace(span, mark=mark) for span in line.spans))
+    hosts = {n: host for n, box in enumerate(boxes) for host, other in enumerate(boxes) if _sits_on(box, other)}
+    lines = list(page.lines)
+    for n in hosts:
+        lines[n] = replace(lines[n], spans=tuple(replace(span, mark="added") for span in lines[n].spans))
+    order = sorted(range(len(lines)), key=lambda n: (hosts.get(n, n), n in hosts, n))
+    return replace(page, lines=tuple(lines[n] for n in order)) if hosts else page
 
 
 def _box(polygon: Polygon) -> tuple[float, float, float, float]:
@@ -170,6 +144,7 @@ def _box(polygon: Polygon) -> tuple[float, float, float, float]:
 
 
 def _sits_on(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    """Whether a box is lower and narrower than another one and on its upper edge."""
     height, below = box[3] - box[1], other[3] - other[1]
     inside = other[0] - height < box[0] and box[2] < other[2] + height
     narrow = box[2] - box[0] < 0.6 * (other[2] - other[0])
@@ -181,14 +156,13 @@ def _sits_on(box: tuple[float, float, float, float], other: tuple[float, float, 
 
 
 def teacher(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
-    """The page without red ticks and crosses, and what is red on it, if the rest is written in another colour.
+    """The page without red ticks and crosses, and checks with the place of all red ink on the photograph.
 
-    A page written wholly in red is the pupil's and stays. Ticks and crosses are painted over, since they run through the
-    pupil's writing; red writing stays to be read. `teacher_tick`, `teacher_cross` and `teacher_writing` have their place on
-    the photograph.
+    Checks are `teacher_tick`, `teacher_cross` and `teacher_writing`; red writing stays to be read. A page wholly in red is
+    the pupil's.
     """
     factor = min(1.0, SIDE / max(image.pixels.shape[:2]))
-    small = cv2.resize(image.pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image.pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA).astype(np.uint8)
     red, other = _inks(small)
     if red.sum() < RED * red.size or other.sum() < DARK * red.sum():
         return image, ()
@@ -199,16 +173,16 @@ def teacher(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
         if kind != "writing":
             erased[mask] = 1
     if erased.any():
-        wide = np.asarray(cv2.dilate(erased, np.ones((5, 5), np.uint8)), dtype=np.uint8)
-        height, width = image.pixels.shape[:2]
-        mask_full = cv2.resize(wide, (width, height), interpolation=cv2.INTER_NEAREST)
-        paper = cv2.resize(_without(small, wide), (width, height), interpolation=cv2.INTER_LINEAR)
-        image = replace(image, pixels=np.where(mask_full[..., None] > 0, paper, image.pixels).astype(np.uint8))
+        erased = cv2.dilate(erased, np.ones((5, 5), np.uint8)).astype(np.uint8)
+        size = image.pixels.shape[1::-1]
+        paper = cv2.resize(cv2.inpaint(small, erased, 3, cv2.INPAINT_TELEA), size, interpolation=cv2.INTER_LINEAR)
+        covered = cv2.resize(erased, size, interpolation=cv2.INTER_NEAREST)
+        image = replace(image, pixels=np.where(covered[..., None] > 0, paper, image.pixels).astype(np.uint8))
     return image, tuple(checks)
 
 
 def is_teachers(line: Line, checks: Sequence[Check]) -> bool:
-    """Whether a line is one that stands in red ink."""
+    """Whether a line is the teacher's writing: more than half of it is inside one."""
     left, top, right, bottom = _box(line.polygon)
     for check in checks:
         if check.kind == "teacher_writing" and check.polygon is not None:
@@ -219,22 +193,17 @@ def is_teachers(line: Line, checks: Sequence[Check]) -> bool:
     return False
 
 
-def _inks(pixels: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _inks(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Masks of red ink and of other ink, bool (H, W)."""
-    hue, saturation, value = cv2.split(cv2.cvtColor(np.asarray(pixels, dtype=np.uint8), cv2.COLOR_RGB2HSV))
-    grey = cv2.cvtColor(np.asarray(pixels, dtype=np.uint8), cv2.COLOR_RGB2GRAY)
+    hue, saturation, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     paper = float(np.percentile(grey, 80))
     red = ((hue < 9) | (hue > 168)) & (saturation > 90) & (value > 70)
     return np.asarray(red), np.asarray((grey < paper - 60) & ~red)
 
 
-def _without(pixels: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture with the masked pixels filled from around them."""
-    return np.asarray(cv2.inpaint(np.asarray(pixels, dtype=np.uint8), mask, 3, cv2.INPAINT_TELEA), dtype=np.uint8)
-
-
 def _marks(red: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Red ink that stands together: a tick or a cross by itself, or else writing; each with its mask, bool (H, W)."""
+    """Groups of red ink: kind (`tick`, `cross` or `writing`) and mask, bool (H, W)."""
     strokes = cv2.morphologyEx(red.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     reach = max(9, max(red.shape) // 35)
     groups, labels = cv2.connectedComponents(cv2.dilate(strokes, np.ones((reach // 2, reach), np.uint8)))
@@ -260,7 +229,7 @@ def _on_photo(mask: NDArray[np.bool_], factor: float, image: PageImage) -> Polyg
 
 
 def _shape(mark: NDArray[np.bool_]) -> str:
-    """`cross` where ink fills all four corners and the middle, `tick` where it goes down to the left and up to the right."""
+    """`cross`: ink in the four corners and the middle; `tick`: down on the left, up to the right; else `writing`."""
     square = cv2.resize(mark.astype(np.uint8), (30, 30), interpolation=cv2.INTER_AREA)
     height, width = mark.shape
     if not 0.3 < width / height < 4:

@@ -1,11 +1,11 @@
-"""What sums and school algebra look like, as a prior: a character model of lines that a grammar wrote.
+"""Sums and school algebra as a prior: a character model of lines that a grammar wrote.
 
-Knows signs, numbers and letters; knows no arithmetic: results are drawn at random, so that a wrong sum is as probable as a
-right one and the model can never correct a pupil.
+Results in these lines are random, so a wrong sum is as probable as a right one and the model can't correct a pupil.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import string
 from importlib.resources import files
@@ -16,69 +16,62 @@ import regex
 from fusion.domain.ngram import SYMBOLS, NGram
 
 UNBALANCED = 7.0
-"""Nats that a bracket without its other half costs: a model of five characters can't see so far."""
+"""Nats that an unbalanced bracket costs: it is out of reach of a model of five characters."""
 _DIGITS, _LETTERS = frozenset(string.digits), frozenset(string.ascii_letters)
 _WORD = regex.compile(r"\p{Latin}{3,}|[\p{Han}--[一二三〇十人八大工口丁卜]]", regex.V1)
-"""Words, and Chinese characters but for those that an OCR sees in signs: 二 for =, 〇 for 0."""
+"""Words, and Chinese characters except those that an OCR sees in signs: 二 for =, 〇 for 0."""
 _MATHS = regex.compile(r"\p{Nd}|[=<>≤≥≠±×÷]")
 _LEAD = regex.compile(r"^\s*(?:[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、)）])(?!\s*[-+×*·÷/=<>≤≥≠)])")
-"""The number of an exercise, (3), 3) or 3、, and no factor: (3)×4 is a sum as a whole."""
+"""The number of an exercise, (3), 3) or 3、, unless it is a factor: (3)×4."""
 _FUNCTIONS = ("sin", "cos", "tan", "log", "lim", "mod", "max", "min")
 
 
 class SumModel:
-    """The model as a `Prior` of the whole line."""
+    """The model as a `Prior` of whole lines; it holds no names."""
 
     kind: Literal["formulary", "names", "sums"] = "sums"
+    coverage = 0.0
 
     def __init__(self, model: NGram) -> None:
-        """Take over a model of characters."""
+        """Take over a character model of shapes."""
         self._model = model
 
     @classmethod
     def load(cls) -> SumModel:
         """The packaged model, made by `python -m fusion.train.lists`."""
-        return cls(NGram.loads((files("fusion.domain") / "lists" / "sums.json").read_text(encoding="utf-8")))
-
-    @property
-    def coverage(self) -> float:
-        """0: there are no names here."""
-        return 0.0
+        return cls(NGram(json.loads((files("fusion.domain") / "lists" / "sums.json").read_text(encoding="utf-8"))))
 
     def concerns(self, text: str) -> bool:
-        """Whether a line is one of maths: digits or relations and no words."""
+        """Whether a line is maths: digits or relations, and no words."""
         words = [word for word in _WORD.findall(text) if word.casefold() not in _FUNCTIONS]
         return not words and bool(_MATHS.search(text))
 
     def log_probability(self, text: str) -> float:
-        """Natural log-probability of the signs of a text against that of any signs, less what its brackets cost.
+        """Natural log-probability of a text less that of any signs and the cost of its unbalanced brackets.
 
-        No digit is more probable than another, nor a letter than another of its case: which it is, only the ink can say.
-        White space and the number of an exercise are no part of the sum.
+        All digits are equally probable, and all letters of a case. White space and the number of an exercise don't count.
         """
         looks, hidden = shape(_LEAD.sub("", text))
         anything = -(len(looks) + 1) * math.log(SYMBOLS)
         return self._model.log_probability(looks) + hidden - anything - UNBALANCED * _unbalanced(looks)
 
     def holds(self, word: str) -> bool:
-        """No: there are no names here."""
+        """False."""
         return False
 
     def near(self, word: str, count: int) -> list[str]:
-        """None: there are no names here."""
+        """None."""
         return []
 
     def rivals(self, name: str) -> list[str]:
-        """None: there are no names here."""
+        """None."""
         return []
 
 
 def shape(text: str) -> tuple[str, float]:
-    """A text without white space in which all digits are one sign, and all small and all capital letters, and what that hides.
+    """The shape of a text, and the natural log-probability of the text given its shape.
 
-    Returns:
-        The shape, and the natural log-probability of the text given its shape: each digit and each letter is as probable
-        as any other.
+    The shape has no white space, 0 for every digit, a and A for every letter.
 
     >>> shape("17 + x")[0], shape("f(A)")[0]
     ('00+a', 'a(A)')
@@ -98,12 +91,11 @@ def shape(text: str) -> tuple[str, float]:
 
 
 def _unbalanced(text: str) -> int:
-    """Brackets that have no other half."""
-    opened = lonely = 0
+    """Number of unbalanced brackets."""
+    opened = unopened = 0
     for character in text:
-        if character == "(":
-            opened += 1
-        elif character == ")":
-            lonely += opened == 0
+        opened += character == "("
+        if character == ")":
+            unopened += opened == 0
             opened -= opened > 0
-    return lonely + opened
+    return unopened + opened

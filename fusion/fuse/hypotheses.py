@@ -1,42 +1,30 @@
-"""Which strings are weighed for a line.
-
-Knows readings, ink and prior; decides nothing. The truth is usually among the candidates: n-best lists, readings, mixes
-of them segment by segment, single other candidates, and names from a formulary that are near.
-"""
+"""The hypotheses of a line: n-best lists, readings, mixes of two readings, single other candidates, and near names."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from fusion.fuse.align import align, clusters, keys
 from fusion.ink import Ink, Prior
 from fusion.page import Reading
 
 MIXED = 6
-"""Up to this many disagreements are mixed in every way (2⁶ strings); beyond it one by one and in order of the ink."""
+"""Up to this many disagreements are mixed in every way (2⁶ strings); more one by one and cumulatively, best first."""
 LIKELY = 0.02
-"""Least probability of a single candidate worth a hypothesis of its own."""
+"""Least probability of a single candidate that makes a hypothesis."""
 BEAM, FAINT = 60, 0.003
-"""Prefixes kept while readings are put together under a model of sums, and the least probable candidate for them."""
+"""Beam width and least candidate probability of the search under a model of sums."""
 LONGER = 4
-"""A reading so many times longer than the OCR's can't stand on the line: it is kept, and no hypothesis."""
+"""A reading so many times longer than the OCR's can't be the line's text and is no hypothesis."""
 NEAR = 30
 """Names of a formulary tried per word."""
 
 
 def gather(ocr: Reading, others: Sequence[Reading], ink: Ink, prior: Prior | None, limit: int) -> list[str]:
-    """Strings to weigh, the OCR's own reading first, no two with the same comparison keys.
-
-    Args:
-        ocr: the OCR's reading with positions and n-best list.
-        others: accepted readings of the second reader.
-        ink: answers about any string.
-        prior: names to expect, or None.
-        limit: most strings returned.
-    """
+    """At most `limit` hypotheses (NFC), the OCR's own reading first, no two with the same comparison keys."""
     seen: dict[tuple[str, ...], str] = {}
     near = [reading for reading in others if len(reading.text) <= LONGER * (len(ocr.text) + 10)]
     sources = (
@@ -60,44 +48,34 @@ def gather(ocr: Reading, others: Sequence[Reading], ink: Ink, prior: Prior | Non
 
 
 def mixes(ocr: str, vlm: str, ink: Ink) -> list[str]:
-    """Strings that take some disagreeing segments from one reading and the rest from the other."""
+    """Strings that take some disagreeing segments from the second reading and all else from the first."""
     left, right = clusters(ocr), clusters(vlm)
-    pieces = [
-        ("".join(left[slice(*s.ocr_range)]), "".join(right[slice(*s.vlm_range)]) if s.kind != "equal" else None)
-        for s in _fine(align(keys(ocr), keys(vlm)))
-    ]
-    places = [number for number, (_, other) in enumerate(pieces) if other is not None]
-    if len(places) <= MIXED:
-        return [
-            _mixed(pieces, chosen)
-            for size in range(1, len(places) + 1)
-            for chosen in itertools.combinations(places, size)
-        ]
-    single = [_mixed(pieces, [place]) for place in places]
-    ranked = [place for _, place in sorted(zip(ink.score(single), places, strict=True), reverse=True)]
-    return single + [_mixed(pieces, ranked[:size]) for size in range(2, len(ranked) + 1)]
-
-
-def _fine(segments: Iterable) -> Iterator:  # type: ignore[type-arg]
-    """Substitutions of equal length fall into single characters: each is a disagreement of its own."""
-    for segment in segments:
+    pieces: list[tuple[str, str]] = []
+    places: list[int] = []  # of the disagreements
+    for segment in align(keys(ocr), keys(vlm)):
         (a, b), (c, d) = segment.ocr_range, segment.vlm_range
-        if segment.kind == "substitute" and b - a == d - c > 1:
-            for n in range(b - a):
-                yield type(segment)("substitute", (a + n, a + n + 1), (c + n, c + n + 1))
-        else:
-            yield segment
+        if segment.kind == "equal":
+            pieces.append(("".join(left[a:b]), ""))
+            continue
+        single = segment.kind == "replace" and b - a == d - c  # each character is a disagreement of its own
+        new = list(zip(left[a:b], right[c:d], strict=True)) if single else [("".join(left[a:b]), "".join(right[c:d]))]
+        places += range(len(pieces), len(pieces) + len(new))
+        pieces += new
 
+    def mixed(chosen: Sequence[int]) -> str:
+        wanted = set(chosen)
+        return "".join(other if number in wanted else own for number, (own, other) in enumerate(pieces))
 
-def _mixed(pieces: Sequence[tuple[str, str | None]], chosen: Iterable[int]) -> str:
-    wanted = set(chosen)
-    return "".join(
-        other if number in wanted and other is not None else own for number, (own, other) in enumerate(pieces)
-    )
+    if len(places) <= MIXED:
+        sizes = range(1, len(places) + 1)
+        return [mixed(chosen) for size in sizes for chosen in itertools.combinations(places, size)]
+    one_each = [mixed([place]) for place in places]
+    ranked = [place for _, place in sorted(zip(ink.score(one_each), places, strict=True), reverse=True)]
+    return one_each + [mixed(ranked[:size]) for size in range(2, len(ranked) + 1)]
 
 
 def _swaps(reading: Reading) -> Iterator[str]:
-    """A reading that has positions with one position read otherwise, dropped, or one hidden character added; likely ones first."""
+    """A reading with one position read otherwise, dropped, or one optional character added; likely ones first."""
     texts = ["" if position.optional else position.candidates[0].text for position in reading.positions]
     changes = [
         (candidate.probability, number, candidate.text)
@@ -110,10 +88,7 @@ def _swaps(reading: Reading) -> Iterator[str]:
 
 
 def _likely(reading: Reading, prior: Prior) -> Iterator[str]:
-    """Readings position by position that ink and prior like together, best first: a beam over the candidates.
-
-    A sum may be misread at several places at once, each of them seldom enough to be in no n-best list.
-    """
+    """Beam search over the candidates under OCR and prior, best first: a sum may be misread at several places at once."""
     beam = [("", 0.0)]
     for position in reading.positions:
         choices = [(c.text, math.log(max(c.probability, FAINT))) for c in position.candidates if c.probability >= FAINT]

@@ -1,8 +1,4 @@
-"""Words that stand in the transcript because a list has them, and names that are easily taken for each other.
-
-Knows decided spans, a prior and the ink; weighs nothing. Two thirds of brand names have another within two letters, so a
-word that no reader has but the list does is either unmistakable among the names, or a person decides.
-"""
+"""Words that come from a list, and names that are easily confused: two thirds of brand names have another within two letters."""
 
 from __future__ import annotations
 
@@ -16,16 +12,14 @@ from fusion.ink import Ink, Prior
 from fusion.page import Candidate, Reading, Span, lowest
 
 SHOWN = 3
-"""Rivals listed beside a name."""
+"""Most rivals listed as alternatives of a name."""
 _WORD = re.compile(r"\S+")
 
 
 def listed(text: str, prior: Prior | None) -> list[bool]:
-    """Whether a list holds the word of each cluster; white space belongs to what is before it."""
-    if prior is None:
-        return [False] * len(clusters(text))
-    if prior.holds(text):
-        return [True] * len(clusters(text))
+    """For each cluster, whether the list holds its word, or the whole text; white space counts as held."""
+    if prior is None or prior.holds(text):
+        return [prior is not None] * len(clusters(text))
     found: list[bool] = []
     for word in re.findall(r"\s+|\S+", text):
         found += [word.isspace() or prior.holds(word)] * len(clusters(word))
@@ -33,15 +27,9 @@ def listed(text: str, prior: Prior | None) -> list[bool]:
 
 
 def mark_names(spans: Sequence[Span], readings: Sequence[Reading], prior: Prior, ink: Ink) -> tuple[Span, ...]:
-    """Say of every listed word that no reader has as it stands that it comes from the list.
+    """Attribute to the list every listed word of a line that no reader has as it stands.
 
-    A name with rivals becomes one span with them as alternatives, each with its log-probability given the ink.
-
-    Args:
-        spans: of one line; together they are its text.
-        readings: of that line, the OCR's first.
-        prior: the names.
-        ink: answers about any string.
+    A name with rivals becomes one span with them as alternatives, each with its log-probability under the OCR's `ink`.
     """
     text = "".join(span.text for span in spans)
     read = {tuple(keys(word)) for reading in readings for word in [reading.text, *reading.text.split()]}
@@ -52,12 +40,11 @@ def mark_names(spans: Sequence[Span], readings: Sequence[Reading], prior: Prior,
         word = text[start:end]
         if not prior.holds(word) or tuple(keys(word)) in read:
             continue
-        rivals = prior.rivals(word)
         own = _cut(spans, start, end)
         if any(span.because == "quantity_changed" for span in own):
-            continue  # that a number became another matters more than where the word is from
+            continue  # that is the more important remark
         result += _cut(spans, done, start)
-        if rivals:
+        if rivals := prior.rivals(word):
             result.append(_beside(own, rivals, (text[:start], text[end:]), ink))
         else:
             result += [
@@ -69,34 +56,29 @@ def mark_names(spans: Sequence[Span], readings: Sequence[Reading], prior: Prior,
 
 
 def _cut(spans: Sequence[Span], start: int, end: int) -> list[Span]:
-    """The spans of a range of code points; one that is cut in two keeps its confidence and loses its alternatives."""
+    """The spans of a range of code points; a cut span keeps its confidence and loses its alternatives."""
     found, left = [], 0
     for span in spans:
         right = left + len(span.text)
         if left < end and right > start:
-            inside = start <= left and right <= end
             piece = span.text[max(start - left, 0) : end - left]
-            found.append(span if inside else replace(span, text=piece, alternatives=()))
+            found.append(span if piece == span.text else replace(span, text=piece, alternatives=()))
         left = right
     return found
 
 
 def _beside(own: Sequence[Span], rivals: Sequence[str], around: tuple[str, str], ink: Ink) -> Span:
-    """A name as one span, as sure as its least sure part, with the names that it may be taken for."""
+    """A name as one span with the confidence of its least certain part and its rivals as alternatives."""
     word = "".join(span.text for span in own)
     names = [unicodedata.normalize("NFC", name) for name in rivals[:SHOWN]]
     scores = ink.score([around[0] + name + around[1] for name in names])
     others = own[0].alternatives if len(own) == 1 else ()
     chance = {tuple(keys(other.text)): other.probability for other in others}
-    listed = [
+    ranked = [
         Candidate(name, chance.pop(tuple(keys(name)), 0.0), min(score, 0.0))
         for name, score in zip(names, scores, strict=True)
     ]
-    rest = [other for other in others if tuple(keys(other.text)) in chance]
-    return Span(
-        word,
-        "lexicon",
-        lowest(span.confidence for span in own),
-        "lexicon_lookalike",
-        tuple(sorted([*listed, *rest], key=lambda other: -other.probability)),
-    )
+    ranked += [other for other in others if tuple(keys(other.text)) in chance]
+    ranked.sort(key=lambda other: -other.probability)
+    confidence = lowest(span.confidence for span in own)
+    return Span(word, "lexicon", confidence, "lexicon_lookalike", tuple(ranked))
