@@ -171,6 +171,11 @@ def distribution(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(mass / mass.sum())
 
 
+LOST = 1.0
+"""Natural log-probability that the OCR may set against a text with fewer digits than its own: readers overlook digits that
+touch a sign, and seldom invent one."""
+
+
 def choose(
     texts: Sequence[str], table: NDArray[np.float64], others: Sequence[str], prior: Prior | None, weights: Weights
 ) -> tuple[int, bool]:
@@ -202,7 +207,9 @@ def choose(
     read = np.array([any(alike(one, other) for other in said) for one in found])
     seen = scores - table[:, PRIORS] @ weights.vector[PRIORS]
     preferred = seen > seen[same].max() + math.log(weights.quantity)
-    allowed = same | (possible & (read | preferred))
+    digits = np.array([sum(map(str.isdigit, text)) for text in texts])
+    shorter = (digits < digits[0]) & (ocr < ocr[same].max() - LOST)
+    allowed = same | (possible & ~shorter & (read | preferred))
 
     own, agreed = _agreed(texts[0], others)
     refused = False

@@ -76,7 +76,8 @@ def _page(subject: str, stream: IO[bytes], config: IntakeConfig) -> NDArray[np.u
         return None
     if "refused" in row:
         try:
-            check_pixels(subject, *row["refused"], config, "Lower intake.pdf_dpi or raise intake.max_megapixels")
+            width, height = row["refused"]
+            check_pixels(subject, width, height, config, "Lower intake.pdf_dpi or raise intake.max_megapixels")
         except InputError as error:
             return error
     if "width" not in row:
