@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from fusion.config import DomainConfig
 from fusion.domain import open_profile, prescription, sig
 from fusion.errors import InputError
 from fusion.page import Page, Span
-from tests.made_pages import page
+from tests.made_pages import line, page
 
 DAY = {"period": 1, "periodUnit": "d"}
 
@@ -91,8 +92,10 @@ def test_a_drug_gathers_the_directions_below_it() -> None:
         )
     )
     assert found == [
-        {"drug": "Amoxicillin", "strength": "500 mg", "dose": "1 cap", "frequency": "tid", "duration": "x 7 days"},
-        {"drug": "Napa", "strength": "120 mg/5 ml", "dose": "5 ml", "frequency": "q8h", "as_needed": "prn"},
+        {"drug": "Amoxicillin", "item": "1.", "strength": "500 mg"}
+        | {"dose": "1 cap", "frequency": "tid", "duration": "x 7 days"},
+        {"drug": "Napa", "item": "2.", "strength": "120 mg/5 ml"}
+        | {"dose": "5 ml", "frequency": "q8h", "as_needed": "prn"},
     ]
 
 
@@ -300,3 +303,41 @@ def test_a_formulary_takes_the_place_of_the_packaged_names(tmp_path: Path) -> No
     assert own.prior.holds("tab")
     assert not own.prior.holds("paracetamol")
     assert own.prior.kind == "formulary"
+
+
+def test_vitals_complaints_and_dates_beside_the_drugs_are_part_of_none() -> None:
+    found = meds(
+        page(
+            "BP 130/85 mmHg", "Wt 58 kg", "FBS 110 mg/dl", "Hb 10.4 g/dl", "Tab Losartan 50 mg OD",
+            "c/o cough 4 days", "Review after 10 days", "allergic to penicillin 500 mg",
+        )
+    )  # fmt: skip
+    assert found == [{"drug": "Losartan", "form": "Tab", "strength": "50 mg", "frequency": "OD"}]
+
+
+def test_what_is_printed_under_the_list_is_no_part_of_the_last_drug() -> None:
+    texts = ("Napa 500 mg", "1 tab tid", "LABEL", "REFILL 0 1 2 3 PRN", "signature", "1-800-555-0123", "PRN")
+    assert meds(page(*texts)) == [{"drug": "Napa", "strength": "500 mg", "dose": "1 tab", "frequency": "tid"}]
+
+
+def test_directions_far_below_belong_to_no_drug() -> None:
+    near, far = (0.0, 40.0, 300.0, 70.0), (0.0, 400.0, 300.0, 430.0)
+    for box, count in ((near, 1), (far, 0)):
+        lines = (line("Napa 500 mg", 0), line("1 tab tid", 1, box))
+        (found,) = meds(replace(page(), lines=lines))
+        assert ("frequency" in found) == bool(count)
+
+
+def test_letters_with_a_point_before_a_name_are_its_form() -> None:
+    assert [(one["form"], one["drug"]) for one in meds(page("T. Pan 40 mg 1-0-0 x 5 d", "C. Becosules 0-1-0", "T. Dolo 650 mg SOS"))] == [
+        ("T.", "Pan"), ("C.", "Becosules"), ("T.", "Dolo"),
+    ]  # fmt: skip
+
+
+def test_a_missing_item_is_flagged() -> None:
+    for numbers, missing in (("123", 0), ("124", 1), ("13", 1)):
+        texts = [f"{number}. Napa {number}00 mg" for number in numbers]
+        kinds = [
+            check.kind for check in open_profile(DomainConfig(profile="prescription")).understand(page(*texts)).checks
+        ]
+        assert kinds.count("missing_item") == missing

@@ -7,6 +7,8 @@ never changed. Patient data are not looked for.
 from __future__ import annotations
 
 import csv
+import itertools
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +20,31 @@ from fusion.domain.places import field_at
 from fusion.errors import InputError
 from fusion.page import Check, Field, Line, Page, Place, Record
 
-_NUMBERING = regex.compile(r"^\s*(?:\(?\d{1,2}\s*[.、)）:]|[①-⑳])(?!\d)\s*")
+_NUMBERING = regex.compile(r"^\s*(?P<item>\(?\d{1,2}\s*[.、)）:]|[①-⑳])(?!\d)\s*")
 _HEADER = regex.compile(
     r"^\s*(?:dr\b|mbbs|rx\b|r/|℞|name|age|sex|date|address|tel|phone|reg\b|patient|clinic|hospital|diagnosis|dx\b|"
     r"姓名|性别|年龄|科别|科室|日期|医院|诊断|医师|电话|住址|处方|门诊)",
     regex.IGNORECASE,
 )
-_PREFIX = regex.compile(r"^\s*(?:tab|cap|inj|syp|syr|susp|oint|drop|cream|gel|supp)s?\b\.?\s*", regex.IGNORECASE)
+_PREFIX = regex.compile(
+    r"^\s*(?:(?:tab|cap|inj|syp|syr|susp|oint|drop|cream|gel|supp)s?\b\.?|[TC]\.)\s*", regex.IGNORECASE
+)
+_SHORT = regex.compile(r"[TC]\.", regex.IGNORECASE)
+"""A form as one letter before the name: tablet, capsule."""
+_ASIDE = regex.compile(
+    r"^\s*(?:"
+    r"(?:bp|wt|ht|pulse|temp|pr|hr|rr|spo2|bmi|hb|hba1c|fbs|rbs|ppbs|tsh|wbc|esr|crp|hct|plt|bun|s\.?\s?cr|t|p)\b\.?\s*[:=]?\s*\d"
+    r"|(?:c[/l]?o|k/c/o|h/o|o/e|s/p|complain\w*|history)\b"
+    r"|(?:review|follow.?up|f/u|next visit|see (?:me|again)|come back|r/v)\b"
+    r"|(?:refills?|label|signature|substitut\w*|dispense as written|daw|generic|void|allerg\w*)\b"
+    r"|体温|血压|脉搏|呼吸|主诉|复诊|复查|过敏|身高|体重)",
+    regex.IGNORECASE,
+)
+"""Vitals, lab values, complaints, review dates, and what is printed on a pad: text beside the drugs, part of none."""
+_CONCENTRATION = regex.compile(r"\d\s*(?:[mµμ]?(?:g|mol)|m?eq|iu|u)\s*/\s*(?:dl|l)\b|\d\s*mmhg\b", regex.IGNORECASE)
+"""Units in which laboratories measure and nobody doses."""
+BELONGS = 2.0
+"""Greatest white space between a line of directions and its drug's last line, in heights of the line."""
 _DRUG = regex.compile(r"\p{L}[\p{L}\p{Pd}']*(?:[ ]\p{L}[\p{L}\p{Pd}']{2,})*(?:\s?\d{1,4}(?=\s*$))?")
 _HAN_DRUG = regex.compile(r"\p{Han}{2,}")
 _MASS = {"mcg": 1e-3, "mg": 1.0, "g": 1e3}
@@ -68,23 +88,40 @@ def read_ranges(path: Path) -> tuple[Range, ...]:
 def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
     """Drugs with strength, dose and directions, in reading order; `known` says whether a word is a listed name.
 
-    A medication begins with a numbered line, a form, a listed name, or a word with a strength; directions on the lines
-    below belong to it.
+    A medication begins with a numbered line, a form, a listed name, or a word with a strength. A line below belongs to it
+    if it holds directions and stands close to it; vitals, complaints, review dates and what is printed on the pad don't.
     """
     records: list[list[Field]] = []
+    last: Line | None = None
     for line in page.lines:
         text = line.text
-        if not text.strip() or _HEADER.search(text):
+        if not text.strip():
+            continue
+        if _HEADER.search(text) or _ASIDE.search(text) or _CONCENTRATION.search(text):
+            last = None
             continue
         parts = sig.parse(text)
         name = _drug(text, parts, known)
         if name is None and len(page.lines) == 1 and len(text.split()) == 1 and text.isalpha():
             name = (0, len(text))  # a word that was cut out
         if name is not None:
-            records.append([field_at("drug", [(line, *name)])])
-        if records:
-            records[-1] += _fields(line, parts, name, begun=name is not None)
+            number = _NUMBERING.match(text)
+            item = [field_at("item", [(line, number.start("item"), number.end("item"))])] if number else []
+            records.append([field_at("drug", [(line, *name)]), *item])
+        elif last is None or not parts or _gap(last, line) > BELONGS:
+            last = None if parts else last
+            continue
+        records[-1] += _fields(line, parts, name, begun=name is not None)
+        last = line
     return tuple(Record("medication", tuple(fields)) for fields in records)
+
+
+def _gap(above: Line, below: Line) -> float:
+    """White space between two lines, in heights of the lower one; 0 for a line beside or without a place."""
+    if not above.polygon or not below.polygon:
+        return 0.0
+    bottom, top = max(y for _, y in above.polygon), min(y for _, y in below.polygon)
+    return (top - bottom) / max(max(y for _, y in below.polygon) - top, 1.0)
 
 
 def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) -> tuple[int, int] | None:
@@ -120,7 +157,12 @@ def _fields(line: Line, parts: Sequence[sig.Part], name: tuple[int, int] | None,
         kind = "dose" if part.name == "strength" and not begun and directions else part.name
         found.append(field_at(kind, [(line, part.start, part.end)], part.value))
     lead = _NUMBERING.match(text)
-    understood = [(0, lead.end() if lead else 0), *([name] if name else []), *((p.start, p.end) for p in parts)]
+    start = lead.end() if lead else 0
+    short = _SHORT.match(text, start) if begun else None
+    if short is not None:
+        unit = {"T": "tablet", "C": "capsule"}[short[0][0].upper()]
+        found.append(field_at("form", [(line, *short.span())], {"unit": unit}))
+    understood = [(0, short.end() if short else start), *([name] if name else []), *((p.start, p.end) for p in parts)]
     rest = text
     for start, end in understood:
         rest = rest[:start] + " " * (end - start) + rest[end:]
@@ -181,9 +223,21 @@ def checks(
     word = [len(line.text.split()) for line in page.lines] == [1]  # a word that was cut out has no dose
     for record in records:
         found += ([] if word else _incomplete(record)) + _unlisted(record, known) + _out_of_range(record, ranges)
+    found += _missing_items(records)
     if len(records) > most_drugs:
         found.append(Check("many_drugs", f"{len(records)} drugs, more than {most_drugs}", review=False))
     return tuple(found)
+
+
+def _missing_items(records: Sequence[Record]) -> list[Check]:
+    """Numbers that the written count of items leaves out: a drug that was not read, or read as part of another."""
+    numbered = [(field, unicodedata.normalize("NFKC", field.text)) for r in records if (field := r.get("item"))]
+    values = [(field, int(digits[0])) for field, text in numbered if (digits := regex.search(r"\d+", text))]
+    return [
+        Check("missing_item", f"after item {own} comes item {after}", field.places)
+        for (_, own), (field, after) in itertools.pairwise(values)
+        if own + 1 < after <= own + 5
+    ]
 
 
 def _incomplete(record: Record) -> list[Check]:
