@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,7 +27,7 @@ from fusion.fuse import Fuser
 from fusion.ink import Evidence, InkLine, PageImage, Seen, image_sha256
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
 from fusion.ocr import OcrReader
-from fusion.page import UNASKED, Check, Failure, Line, Page, Reading, Span, Stage
+from fusion.page import UNASKED, Check, Failure, Finding, Line, Page, Reading, Span, Stage
 from fusion.placement import place_spans, to_photo
 from fusion.store import Store, dump_lines, key_of, load_lines
 from fusion.vlm import Answers, Look, Looks, Query, Reader, Writes, open_reader
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SMALL_WRITING = 20.0
+"""Height of a line under which its writing is too small to be read well, px."""
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -125,7 +128,7 @@ class Engine:
             height=image.height,
             angle=image.angle,
             transform=image.transform,
-            findings=image.findings,
+            findings=(*image.findings, *_small_writing(found)),
             checks=checks,
             lines=tuple(lines),
             failures=tuple(failures),
@@ -342,7 +345,7 @@ class Engine:
         def decided() -> Line:
             spans = self._spans(seen, around, failures)
             placed = place_spans(line, spans, transform)
-            return Line(line.id, polygon, order, readings, placed, tuple(failures), line.region)
+            return Line(line.id, polygon, order, readings, placed, tuple(failures), line.region, line.printed)
 
         # Built behind the stage door: a decision that breaks, or a line that its own invariants refuse, loses no page.
         made = self._stage("fuse", decided, failures)
@@ -396,6 +399,15 @@ def require_answers(config: Config, reader: Reader | None = None) -> None:
     small = isinstance(config.vlm, LocalVlm) and config.vlm.model == "small"
     if kind in ("none", "replay") or small or (reader is not None and not isinstance(reader, Answers)):
         raise ConfigError("ask", "needs a vision-language model that writes and none is configured", WRITES)
+
+
+def _small_writing(found: Sequence[Seen]) -> tuple[Finding, ...]:
+    """A finding where the median line is so low that letters run together."""
+    heights = [seen.line.crop.shape[0] for seen in found if seen.line.reading is not None]
+    if not heights or (height := float(median(heights))) >= SMALL_WRITING:
+        return ()
+    message = f"the writing is only {height:.0f} px high; hold the camera closer or scan at a higher resolution"
+    return (Finding("small_writing", height, SMALL_WRITING, message),)
 
 
 def _lasts(seen: Seen) -> bool:

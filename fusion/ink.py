@@ -129,6 +129,8 @@ class InkLine:
         hand: what a recogniser of Latin hands reads, or None where the line is in another script.
         hand_ink: its answers about any string.
         region: name of the part of the page that it belongs to, unique on the page.
+        printed: probability that it is print and not handwriting, or None when unknown.
+        struck: stretches that are crossed out, (left, right) px on the crop.
     """
 
     id: str
@@ -140,6 +142,8 @@ class InkLine:
     hand: Reading | None = None
     hand_ink: Ink | None = None
     region: str = ""
+    printed: float | None = None
+    struck: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,7 @@ class Failure:
 class Finding:
     """A remark about the photograph, with the measured value and the limit it crossed."""
 
-    kind: Literal["small", "blur", "glare", "low_contrast", "skew", "perspective", "turned"]
+    kind: Literal["small", "blur", "glare", "low_contrast", "skew", "perspective", "turned", "stamp", "small_writing"]
     value: float
     limit: float
     message: str
@@ -239,6 +239,7 @@ class Line:
         spans: the decisions; their texts in order are the line's text.
         failures: what did not deliver for this line.
         region: name of the part of the page that it belongs to: lines below each other, a column, a row of a table.
+        printed: probability that it is print and not handwriting, or None when unknown.
     """
 
     id: str
@@ -248,6 +249,7 @@ class Line:
     spans: tuple[Span, ...] = ()
     failures: tuple[Failure, ...] = ()
     region: str = ""
+    printed: float | None = None
 
     def __post_init__(self) -> None:
         _require(bool(self.spans) or bool(self.failures), f"line {self.id} has neither spans nor a failure")

@@ -53,6 +53,8 @@ _LINE = {
     "failures": tuple[Failure, ...],
     "hand": Reading | None,
     "region": str,
+    "printed": FiniteFloat | None,
+    "struck": tuple[tuple[FiniteFloat, FiniteFloat], ...],
 }
 """Fields of `InkLine` that are JSON values, with their types."""
 _UNPACKING = (EOFError, NotImplementedError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)

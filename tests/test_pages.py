@@ -215,3 +215,38 @@ def test_what_a_brace_embraces_follows_its_label(engine: Engine) -> None:
     assert texts(read(engine, page)) == [
         "Forces", "direction", "size", "point of action", "unit", "Effects", "motion", "shape", "The end of it",
     ]  # fmt: skip
+
+
+# --- what lies over writing ---------------------------------------------------------------------------------------
+
+
+def stamped(size: tuple[int, int], *words: tuple[float, float, str]) -> Pixels:
+    """Words with a round red stamp over them; where both meet, both inks absorb."""
+    page, stamp = drawn(size, *words), np.full((size[1], size[0], 3), 255, np.uint8)
+    cv2.circle(stamp, (size[0] - 300, 190), 140, (215, 40, 40), 8, cv2.LINE_AA)
+    cv2.putText(
+        stamp, "CITY CLINIC", (size[0] - 410, 200), cv2.FONT_HERSHEY_SIMPLEX, 1.1, (215, 40, 40), 4, cv2.LINE_AA
+    )
+    return (page.astype(np.uint16) * stamp // 255).astype(np.uint8)
+
+
+def test_writing_under_a_red_stamp_is_read(engine: Engine) -> None:
+    words = [(80, 80, "Amoxicillin 500 mg three times daily"), (80, 170, "for seven days after every meal")]
+    page = read(engine, stamped((1000, 420), *words))
+    assert texts(page) == [text for _, _, text in words]
+    assert "stamp" in [finding.kind for finding in page.findings]
+
+
+def test_small_writing_is_read_larger_and_a_finding_says_so(engine: Engine) -> None:
+    words = [(20.0, 12.0 + 18 * n, f"line {n} of small writing") for n in range(6)]
+    page = read(engine, drawn((320, 130), *words, height=12))
+    assert [text.split()[1] for text in texts(page)] == [str(n) for n in range(6)]
+    assert "small_writing" in [finding.kind for finding in page.findings]
+
+
+def test_print_is_told_from_handwriting(engine: Engine) -> None:
+    printed = read(engine, drawn((900, 260), (60, 60, "Department of Medicine"), (60, 150, "Telephone and address")))
+    assert all(line.printed > 0.8 for line in printed.lines)
+    (image,) = open_pages(SAMPLES / "word_squashed.png", load_config().intake, crop=True)
+    (hand,) = engine.look(image, crop=True).lines
+    assert hand.line.printed < 0.5

@@ -16,16 +16,8 @@ from fusion.page import Check, Line, Page, Polygon, Span
 
 FLAT = set("-–—_=一二三≡÷+~→…·. ")
 """Characters that are themselves level strokes."""
-LETTERS = 2
-"""Fewest characters that a stroke must cross: one may be the bar of a t."""
 COVERED = 0.6
-"""Share of a character's width that must be crossed."""
-THROUGH = 0.35
-"""Share of the stroke's columns that must have ink above it, and below it."""
-SOLID = 0.95
-"""Share of the stroke's columns that must have ink on it: a row of letters has paper between them."""
-SLOPE = 0.3
-"""Steepest strike-out, rise over run."""
+"""Share of a character's width that must be struck out."""
 SIDE = 1200
 """Longest side of the page when searched for red ink, px."""
 RED, DARK = 2e-4, 0.5
@@ -40,78 +32,19 @@ SMALL = 0.75
 def struck(line: InkLine, spans: Sequence[Span]) -> tuple[Span, ...]:
     """Spans of a line with what is crossed out marked `deleted`; a span is cut where the stroke begins or ends."""
     text = "".join(span.text for span in spans)
-    if line.ink is None or len(text) < LETTERS or min(line.crop.shape[:2]) < 8:
-        return tuple(spans)
-    strokes = _crossings(_inked(line.crop))
-    if not strokes:
+    if line.ink is None or not line.struck or not text:
         return tuple(spans)
     crossed = []
     for left, right in _extents(line.ink.place(text), line.crop.shape[1]):
-        shared = max(min(right, b) - max(left, a) for a, b in strokes)
+        shared = max(min(right, b) - max(left, a) for a, b in line.struck)
         crossed.append(right > left and shared >= COVERED * (right - left))
     stretches, end = [], 0
     for hit, run in itertools.groupby(crossed):
         start, end = end, end + len(list(run))
         letters = [character for character in text[start:end] if not character.isspace()]
-        if hit and len(letters) >= LETTERS and set(text[start:end]) - FLAT:
+        if hit and letters and set(letters) - FLAT:
             stretches.append((start, end))
     return pieces(spans, stretches, lambda span: replace(span, mark="deleted")) if stretches else tuple(spans)
-
-
-def _inked(crop: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Ink by Otsu's threshold, bool (h, w); none on paper without contrast."""
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    if float(np.percentile(grey, 95)) - float(grey.min()) < 40:
-        return np.zeros(grey.shape, dtype=np.bool_)
-    _, mask = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    return np.asarray(mask > 0)
-
-
-def _crossings(ink: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """Level strokes through the middle of writing: (left, right) px.
-
-    Not ruled lines (from edge to edge), underlines (no ink below) or bars of letters (shorter than the writing is high).
-    """
-    rows = np.flatnonzero(ink.any(axis=1))
-    if not len(rows):
-        return []
-    tall = max(8, int(rows[-1] - rows[0]))
-    found = cv2.HoughLinesP(
-        ink.astype(np.uint8) * 255, 1, np.pi / 360, max(12, tall // 3), minLineLength=0.8 * tall, maxLineGap=tall // 8
-    )
-    kept = []
-    for x1, y1, x2, y2 in [] if found is None else found.reshape(-1, 4).tolist():
-        ruled = min(x1, x2) <= 0.02 * ink.shape[1] and max(x1, x2) >= 0.98 * ink.shape[1]
-        if abs(y2 - y1) <= SLOPE * abs(x2 - x1) and not ruled and _through(ink, (x1, y1, x2, y2), tall):
-            kept.append((float(min(x1, x2)), float(max(x1, x2))))
-    return _joined(kept, tall / 4)
-
-
-def _through(ink: NDArray[np.bool_], stroke: tuple[float, float, float, float], tall: int) -> bool:
-    """Whether a stroke is inked throughout, with ink clearly above and clearly below it."""
-    x1, y1, x2, y2 = stroke
-    columns = np.arange(int(min(x1, x2)), int(max(x1, x2)) + 1)
-    middle = y1 + (columns - x1) * (y2 - y1) / (x2 - x1)
-    near, far = max(3.0, 0.12 * tall), 0.6 * tall
-    beside = max(1, round(0.02 * tall))
-    on = above = below = 0
-    for column, y in zip(columns, middle, strict=True):
-        strip = ink[:, min(column, ink.shape[1] - 1)]
-        on += bool(strip[max(0, round(y) - beside) : round(y) + beside + 1].any())
-        above += bool(strip[max(0, int(y - far)) : max(0, int(y - near))].any())
-        below += bool(strip[int(y + near) + 1 : int(y + far) + 1].any())
-    return on >= SOLID * len(columns) and min(above, below) >= THROUGH * len(columns)
-
-
-def _joined(strokes: list[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
-    """Overlapping or nearly touching strokes as one."""
-    result: list[tuple[float, float]] = []
-    for left, right in sorted(strokes):
-        if result and left <= result[-1][1] + gap:
-            result[-1] = (result[-1][0], max(result[-1][1], right))
-        else:
-            result.append((left, right))
-    return result
 
 
 def _extents(places: Sequence[tuple[float, float]], width: float) -> list[tuple[float, float]]:

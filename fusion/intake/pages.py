@@ -22,6 +22,7 @@ from fusion.intake import geometry, quality
 from fusion.intake.files import check_file, check_pixels, first_bytes, hash_file
 from fusion.intake.pdf import open_pdf
 from fusion.intake.raster import open_images
+from fusion.intake.stamps import fade_stamps
 from fusion.page import Finding
 from fusion.view import look, shrink
 
@@ -149,6 +150,8 @@ def _upright(page_id: str, sha256: str, photo: NDArray[np.uint8], config: Intake
         if geometry.can_warp((width, height), wider):
             transform, size = turned, wider
     pixels = photo if np.array_equal(transform, np.eye(3)) else geometry.warp(photo, transform, size)
+    pixels, stamps = fade_stamps(pixels)
+    findings += stamps
     angle = geometry.turned_by(transform, size)
     return PageImage(page_id, sha256, pixels, photo, transform, angle, tuple(findings))
 

@@ -21,6 +21,7 @@ from fusion.ctc import Posterior, Views
 from fusion.ink import InkLine, PageImage, image_sha256
 from fusion.ocr import layout, search
 from fusion.ocr.layout import Region
+from fusion.ocr.marks import Marker
 from fusion.ocr.onnx import OnnxModels, Recognizer, column_px
 from fusion.ocr.order import reading_order
 from fusion.onnx import runtime_version
@@ -108,6 +109,7 @@ class OcrReader:
         self._config = config
         self._engine = open_models(config)
         self._latin = Recognizer(LATIN, "latin hands", config.threads)
+        self._marker = Marker(config.threads)
         self._spells = frozenset(self._latin.characters[1:])
 
     def read(self, page: PageImage, *, crop: bool = False) -> tuple[InkLine, ...]:
@@ -206,12 +208,12 @@ class OcrReader:
     def identity(self) -> str:
         """What its readings depend on beside the settings: models and runtime."""
         engine = self._engine
-        return f"{engine.detection_model} {engine.model} {self._latin.model} {engine.engine} {engine.version}"
+        return f"{engine.detection_model} {engine.model} {self._latin.model} {self._marker.model} {engine.engine} {engine.version}"
 
     def close(self) -> None:
         """Give the models' memory back."""
         self._engine.close()
-        self._latin = None  # type: ignore[assignment]
+        self._latin = self._marker = None  # type: ignore[assignment]
 
     def _view(self, crop: NDArray[np.uint8]) -> _View:
         """The crop as it is; where that is poor or cramped also stretched; where it is tall also turned both ways."""
@@ -263,7 +265,20 @@ class OcrReader:
         reading = self._reading("ocr", ink, recipe, float(crop.shape[1]))
         failures = () if ink.best.greedy else (Failure("ocr", "empty", "the OCR reads nothing on this line"),)
         hand, hand_ink = self._hand(crop, ink.best.greedy)
-        return InkLine(name, _polygon(quad, view), crop, reading, ink, failures, hand, hand_ink, region)
+        seen = self._marker.look(crop)
+        return InkLine(
+            name,
+            _polygon(quad, view),
+            crop,
+            reading,
+            ink,
+            failures,
+            hand,
+            hand_ink,
+            region,
+            seen.printed,
+            seen.stretches,
+        )
 
     def _reading(self, source: Literal["ocr", "hand"], looks: Views, recipe: Recipe, width: float) -> Reading:
         best = looks.best

@@ -136,9 +136,10 @@ class OnnxModels:
             chances = self._searched(image, scale)
             found = _regions(chances, self._threshold)
             sizes = [height_of(corners.astype(np.float64)) for corners, _ in found]
-            if scale == 1 or (sizes and np.median(sizes) >= SMALL):
+            if sizes and np.median(sizes) >= SMALL:
                 break
-            larger = min(1.0, 2 * scale, math.sqrt(MOST_SEARCHED / (height * width)))
+            # A page without writing is not enlarged; one with tiny writing is, to twice its size.
+            larger = min(2.0 if sizes else 1.0, 2 * scale, math.sqrt(MOST_SEARCHED / (height * width)))
             if larger <= scale:
                 break
             scale = larger

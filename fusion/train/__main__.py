@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fusion.errors import ConfigError, FusionError
-from fusion.train.recipe import load_recipe, load_recogniser_recipe
+from fusion.train.recipe import load_part, load_recipe, load_recogniser_recipe
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -36,6 +36,14 @@ def reader(
             file.flush()
 
         train(recipe, log)
+
+
+@app.command()
+def marks(config: Annotated[Path, typer.Option(help="Recipe, a YAML file.")]) -> None:
+    """Train the network that tells print from hand and sees what is struck out."""
+    from fusion.train import marks as training
+
+    training.train(load_part(config, training.Recipe), typer.echo)
 
 
 @app.command()

@@ -71,6 +71,7 @@ class _Package:
     licence: str
     held_out: bool = False
     capitals: bool = False
+    subset: str = "latin"
 
     @property
     def spec(self) -> str:
@@ -175,7 +176,7 @@ def _unpack(package: _Package, archive: Path, target: Path, *, font: bool) -> No
                 problem = f"the package says its licence is {said}, the listing says {package.licence}"
                 raise DependencyError(package.spec, problem, "Look at the package and mend or drop the entry")
             if font:
-                content = _member(tar, f"package/files/{package.family}-latin-400-normal.woff2")
+                content = _member(tar, f"package/files/{package.family}-{package.subset}-400-normal.woff2")
             else:
                 content = json.dumps([_tier(tar, sizes) for sizes in TIERS]).encode()
     except (KeyError, tarfile.TarError, json.JSONDecodeError) as error:

@@ -6,7 +6,7 @@ Knows the keys and their ranges; trains nothing.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,6 +21,9 @@ class Part(BaseModel):
     """Base of every section: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+P = TypeVar("P", bound=Part)
 
 
 class Size(Part):
@@ -192,8 +195,15 @@ def load_recogniser_recipe(path: Path, overrides: dict[str, object] | None = Non
 
 
 def load_recipe(path: Path, overrides: dict[str, object] | None = None) -> Recipe:
-    """Load a recipe; ConfigError names what is wrong."""
+    """Load the small reader's recipe; ConfigError names what is wrong."""
+    return load_part(path, Recipe, overrides)
+
+
+def load_part(path: Path, kind: type[P], overrides: dict[str, object] | None = None) -> P:
+    """Load a recipe of a kind; ConfigError names what is wrong."""
     try:
-        return Recipe.model_validate({**yaml.safe_load(path.read_text(encoding="utf-8")), **(overrides or {})})
+        return kind.model_validate({**yaml.safe_load(path.read_text(encoding="utf-8")), **(overrides or {})})
     except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
-        raise ConfigError(path, f"is no training recipe ({error})", "See configs/train/small_reader.yaml.") from error
+        raise ConfigError(
+            path, f"is no training recipe ({error})", "The recipes that ship are in configs/train."
+        ) from error

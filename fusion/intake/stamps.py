@@ -1,0 +1,55 @@
+"""Red stamps over writing: in the red channel they fade, and what is written under them in blue or black stays.
+
+Knows colours and round shapes; reads nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.page import Finding
+
+LARGE = 0.08
+"""Least diameter of a stamp, in short sides of the page."""
+ROUND = 0.8
+"""Least roundness, 4πA/P², of its outline; a square has 0.79, an ellipse of 2 : 1 0.84."""
+_SIDE = 800  # px; stamps are looked for on a small copy
+
+
+def fade_stamps(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Finding]]:
+    """The page with round red stamps faded, and a finding if there are any.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB.
+    """
+    factor = min(1.0, _SIDE / max(pixels.shape[:2]))
+    small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    red, green, blue = cv2.split(small.astype(np.int16))
+    inked = ((red - np.maximum(green, blue)) > 60).astype(np.uint8)
+    closed = cv2.morphologyEx(inked, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    area = np.zeros(closed.shape, np.uint8)
+    contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    for contour in contours:
+        hull = cv2.convexHull(contour)
+        size, around = cv2.contourArea(hull), cv2.arcLength(hull, closed=True)
+        if min(cv2.boundingRect(hull)[2:]) < LARGE * min(closed.shape):
+            continue
+        if 4 * math.pi * size >= ROUND * around**2 and cv2.contourArea(contour) > 0.7 * size:
+            cv2.drawContours(area, [hull], -1, (1,), cv2.FILLED)
+    if not area.any():
+        return pixels, []
+    inside = cv2.resize(
+        cv2.dilate(area, np.ones((7, 7), np.uint8)), pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST
+    )
+    # The stamp's own red becomes as light as paper, and what is darker than it keeps its contrast.
+    level = max(1.0, float(np.percentile(small[..., 0][(area & inked) > 0], 10)))
+    light = np.minimum(255.0, pixels[..., :1] * (255.0 / level))
+    faded = np.where(inside[..., None] > 0, light, pixels).astype(np.uint8)
+    share = float(area.mean())
+    return faded, [
+        Finding("stamp", share, 0.0, f"a red stamp covers {share:.0%} of the page; it was faded to be read through")
+    ]

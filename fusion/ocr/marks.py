@@ -1,0 +1,74 @@
+"""What the ink of a line is, beside its text: print or hand, and which stretches are struck out.
+
+Knows crops and the small network of `python -m fusion.train marks`; knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.onnx import file_sha256, open_session, run
+
+HEIGHT = 32
+"""Height at which lines are looked at, px."""
+COLUMN = 4
+"""Width of a column of the answer at that height, px."""
+WIDEST = 2400
+"""A longer line is squeezed to this width, px at that height."""
+STRUCK = 0.5
+"""Probability from which a column is struck out."""
+MODEL = Path(str(files("fusion.ocr") / "nets" / "marks.onnx"))
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What the network sees on a line.
+
+    Attributes:
+        printed: probability that the line is print, in [0, 1].
+        stretches: what is struck out, (left, right) px on the crop.
+    """
+
+    printed: float
+    stretches: tuple[tuple[float, float], ...]
+
+
+class Marker:
+    """The network. May be used from several threads at once."""
+
+    def __init__(self, threads: int) -> None:
+        """Load it."""
+        self._session = open_session(MODEL, threads)
+        self.model = f"marks@{file_sha256(MODEL)[:12]}"
+
+    def look(self, crop: NDArray[np.uint8]) -> Marked:
+        """See `Marked`; `crop` is uint8 (h, w, 3), RGB."""
+        line = fitted(np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), dtype=np.uint8))
+        (logits,) = run(self._session, {"lines": line[None, None]})[0]
+        struck, printed = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+        ink = line.reshape(HEIGHT, -1, COLUMN).max(axis=(0, 2))[: len(printed)] > 0.4
+        share = float(printed[ink].mean()) if ink.any() else 0.5
+        edges = np.flatnonzero(np.diff(np.r_[False, struck > STRUCK, False])) * crop.shape[1] / len(struck)
+        return Marked(share, tuple((float(a), float(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)))
+
+
+def fitted(grey: NDArray[np.uint8], stretch: float = 1.0) -> NDArray[np.float32]:
+    """A line as the network takes it: float32 (HEIGHT, W), 0 paper to 1 ink, W a multiple of `COLUMN`.
+
+    Args:
+        grey: uint8 (h, w).
+        stretch: factor of its width.
+    """
+    height, width = grey.shape
+    wide = min(WIDEST, max(4 * COLUMN, width * HEIGHT / height * stretch))
+    size = (round(wide / COLUMN) * COLUMN, HEIGHT)
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if height > HEIGHT else cv2.INTER_LINEAR)
+    paper, ink = np.percentile(small, [80, 1])
+    light = np.clip((paper - small.astype(np.float32)) / max(float(paper - ink), 24.0), 0, 1)
+    return np.asarray(light, dtype=np.float32)
