@@ -63,7 +63,12 @@ def _extents(places: Sequence[tuple[float, float]], width: float) -> list[tuple[
 def inserted(page: Page) -> Page:
     """The page with small lines on the upper edge of a larger one marked `added`, each after that one."""
     boxes = [_box(line.polygon) for line in page.lines]
-    hosts = {n: host for n, box in enumerate(boxes) for host, other in enumerate(boxes) if _sits_on(box, other)}
+    hosts = {
+        n: host
+        for n, box in enumerate(boxes)
+        for host, other in enumerate(boxes)
+        if _sits_on(box, other) and not any(_in_column(box, one) for k, one in enumerate(boxes) if k not in (n, host))
+    }
     lines = list(page.lines)
     for n in hosts:
         lines[n] = replace(lines[n], spans=tuple(replace(span, mark="added") for span in lines[n].spans))
@@ -79,10 +84,19 @@ def _box(polygon: Polygon) -> tuple[float, float, float, float]:
 def _sits_on(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
     """Whether a box is lower and narrower than another one and on its upper edge."""
     height, below = box[3] - box[1], other[3] - other[1]
-    inside = other[0] - height < box[0] and box[2] < other[2] + height
+    inside = other[0] + 0.5 * height < box[0] and box[2] < other[2] + height
     narrow = box[2] - box[0] < 0.6 * (other[2] - other[0])
     touches = other[1] - 0.25 * below < box[3] < other[1] + 0.5 * below
     return 0 < height < SMALL * below and inside and narrow and touches and box[1] < other[1]
+
+
+def _in_column(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    """Whether a box stands right above or below another one, as high and with the same left edge: it is a line of its own."""
+    height, theirs = box[3] - box[1], other[3] - other[1]
+    gap = max(box[1], other[1]) - min(box[3], other[3])
+    return (
+        abs(box[0] - other[0]) < 0.5 * height and 0.7 < height / max(theirs, 1.0) < 1.4 and -0.4 * height < gap < height
+    )
 
 
 # --- a teacher's ink ------------------------------------------------------------------------------------------------

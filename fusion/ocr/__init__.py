@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 import cv2
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
@@ -33,6 +34,8 @@ __all__ = ["OcrReader"]
 
 LATIN = Path(str(files("fusion.ocr") / "latin" / "recogniser.onnx"))
 """PP-OCR's recogniser trained on with real Latin hands; its card stands beside it."""
+_TAUGHT = regex.compile(r"[\p{Latin}\p{Nd}\p{P}\p{Sc}\p{Sk}+=<>|×÷±°½¼¾≤≥√π ]")
+"""Characters in what the recogniser of Latin hands was trained on; its other classes are left from PP-OCR's alphabet."""
 LOOKS = 3
 """Looks kept at a line that was read at several widths."""
 SURE = 0.6
@@ -110,7 +113,7 @@ class OcrReader:
         self._engine = open_models(config)
         self._latin = Recognizer(LATIN, "latin hands", config.threads)
         self._marker = Marker(config.threads)
-        self._spells = frozenset(self._latin.characters[1:])
+        self._spells = frozenset(filter(_TAUGHT.fullmatch, self._latin.characters[1:]))
 
     def read(self, page: PageImage, *, crop: bool = False) -> tuple[InkLine, ...]:
         """Lines of a page in reading order. Writing that nobody can read is a line too, with a failure for a reading.
