@@ -120,7 +120,7 @@ class Engine:
         turns = 0 if crop else self._stage("ocr", lambda: self._turns(image, found), failures)
         if turns:
             image, checks, found = self._searched(turned(image, turns, self.config.intake), crop, failures)
-        lines = self._second_looks(found, name or image.id, failures)
+        lines = self._read_again(found, name or image.id, failures)
         return Evidence(
             id=image.id,
             sha256=image.sha256,
@@ -263,7 +263,7 @@ class Engine:
         settings = self.config.ocr.model_dump(mode="json", exclude={"threads", "device"})
         return {"ocr": self._ocr.identity, "ocr_settings": settings}
 
-    def _second_looks(self, found: Sequence[Seen], name: str, failures: list[Failure]) -> list[Seen]:
+    def _read_again(self, found: Sequence[Seen], name: str, failures: list[Failure]) -> list[Seen]:
         """The lines with what the second reader says of those that it is asked about."""
         if self._reader is None or not found:
             return list(found)
@@ -282,11 +282,11 @@ class Engine:
             written = dict(zip(asked, answers if answers is not None else [lost] * len(asked), strict=True))
         spared = Failure("vlm", "not_needed", "the OCR is sure of this line")
         return [
-            self._second_look(queries[n], written.get(n, ())) if n in again else replace(seen, answers=(spared,))
+            self._read_line(queries[n], written.get(n, ())) if n in again else replace(seen, answers=(spared,))
             for n, seen in enumerate(found)
         ]
 
-    def _second_look(self, query: Query, written: tuple[Reading | Failure, ...]) -> Seen:
+    def _read_line(self, query: Query, written: tuple[Reading | Failure, ...]) -> Seen:
         """One line with what the second reader wrote, its look, and its decoder's scores of the hypotheses."""
         failures: list[Failure] = []
         plain = Seen(query.line, True, written)
