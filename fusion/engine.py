@@ -442,7 +442,7 @@ def photographs(source: Source, config: Config) -> Iterator[NDArray[np.uint8]]:
         uint8 (H, W, 3), RGB.
     """
     as_displayed = config.intake.model_copy(update={"deskew": False, "rectify": False})
-    return (image.pixels for image in open_pages(source, as_displayed))
+    return (image.photo for image in open_pages(source, as_displayed))
 
 
 _kept: dict[str, Engine] = {}

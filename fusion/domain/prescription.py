@@ -22,7 +22,7 @@ from fusion.page import Check, Field, Line, Page, Place, Record
 
 _NUMBERING = regex.compile(r"^\s*(?P<item>\(?\d{1,2}\s*[.、)）:]|[①-⑳])(?!\d)\s*")
 _HEADER = regex.compile(
-    r"^\s*(?:dr\b|mbbs|rx\b|r/|℞|name|age|sex|date|address|tel|phone|reg\b|patient|clinic|hospital|diagnosis|dx\b|"
+    r"^\s*(?:(?:dr|rx|name|age|sex|date|address|tel|phone|reg|patient|clinic|hospital|diagnosis|dx)\b|mbbs|r/|℞|"
     r"姓名|性别|年龄|科别|科室|日期|医院|诊断|医师|电话|住址|处方|门诊)",
     regex.IGNORECASE,
 )
@@ -33,15 +33,16 @@ _SHORT = regex.compile(r"[TC]\.", regex.IGNORECASE)
 """A form as one letter before the name: tablet, capsule."""
 _ASIDE = regex.compile(
     r"^\s*(?:"
-    r"(?:bp|wt|ht|pulse|temp|pr|hr|rr|spo2|bmi|hb|hba1c|fbs|rbs|ppbs|tsh|wbc|esr|crp|hct|plt|bun|s\.?\s?cr|t|p)\b\.?\s*[:=]?\s*\d"
-    r"|(?:c[/l]?o|k/c/o|h/o|o/e|s/p|complain\w*|history)\b"
+    r"(?:bp|wt|ht|pulse|temp|pr|hr|rr|spo2|bmi|hb|hba1c|fbs|rbs|ppbs|tsh|wbc|esr|crp|hct|plt|bun|s\.?\s?cr)\b\.?\s*[:=]?\s*\d"
+    r"|[tp]\s*[:=]\s*\d"
+    r"|(?:c[/l]o|co(?!-)|k/c/o|h/o|o/e|s/p|complain\w*|history)\b"
     r"|(?:review|follow.?up|f/u|next visit|see (?:me|again)|come back|r/v)\b"
-    r"|(?:refills?|label|signature|substitut\w*|dispense as written|daw|generic|void|allerg\w*)\b"
+    r"|(?:refills?|label|signature|substitut\w*|dispense as written|daw|generic|void|allerg(?:y|ies|ic))\b"
     r"|体温|血压|脉搏|呼吸|主诉|复诊|复查|过敏|身高|体重)",
     regex.IGNORECASE,
 )
 """Vitals, lab values, complaints, review dates, and what is printed on a pad: text beside the drugs, part of none."""
-_CONCENTRATION = regex.compile(r"\d\s*(?:[mµμ]?(?:g|mol)|m?eq|iu|u)\s*/\s*(?:dl|l)\b|\d\s*mmhg\b", regex.IGNORECASE)
+_CONCENTRATION = regex.compile(r"\d\s*(?:[mµμ]?(?:g|mol)|iu|u)\s*/\s*(?:dl|l)\b|\d\s*mmhg\b", regex.IGNORECASE)
 """Units in which laboratories measure and nobody doses."""
 BELONGS = 2.0
 """Greatest white space between a line of directions and its drug's last line, in heights of the line."""
@@ -117,11 +118,15 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
 
 
 def _gap(above: Line, below: Line) -> float:
-    """White space between two lines, in heights of the lower one; 0 for a line beside or without a place."""
-    if not above.polygon or not below.polygon:
-        return 0.0
+    """White space between two lines of a column, in heights of the lower one; infinite where they share no column."""
+    left, right = (
+        max(min(x for x, _ in line.polygon) for line in (above, below)),
+        min(max(x for x, _ in line.polygon) for line in (above, below)),
+    )
     bottom, top = max(y for _, y in above.polygon), min(y for _, y in below.polygon)
-    return (top - bottom) / max(max(y for _, y in below.polygon) - top, 1.0)
+    height = max(max(y for _, y in below.polygon) - top, 1.0)
+    beside = top < bottom - height / 2
+    return (top - bottom) / height if left < right or beside else float("inf")
 
 
 def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) -> tuple[int, int] | None:

@@ -73,7 +73,8 @@ def inserted(page: Page) -> Page:
     for n in hosts:
         lines[n] = replace(lines[n], spans=tuple(replace(span, mark="added") for span in lines[n].spans))
     order = sorted(range(len(lines)), key=lambda n: (hosts.get(n, n), n in hosts, n))
-    return replace(page, lines=tuple(lines[n] for n in order)) if hosts else page
+    ordered = tuple(replace(lines[n], order=place) for place, n in enumerate(order))
+    return replace(page, lines=ordered) if hosts else page
 
 
 def _box(polygon: Polygon) -> tuple[float, float, float, float]:
@@ -108,8 +109,10 @@ def teacher(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
     Checks are `teacher_tick`, `teacher_cross` and `teacher_writing`; red writing stays to be read. A page wholly in red is
     the pupil's.
     """
-    factor = min(1.0, SIDE / max(image.pixels.shape[:2]))
-    small = cv2.resize(image.pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    height, width = image.pixels.shape[:2]
+    factor = min(1.0, SIDE / max(height, width))
+    shrunk = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = cv2.resize(image.pixels, shrunk, interpolation=cv2.INTER_AREA).astype(np.uint8)
     red, other = _inks(small)
     if red.sum() < RED * red.size or other.sum() < DARK * red.sum():
         return image, ()

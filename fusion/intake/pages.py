@@ -21,7 +21,7 @@ from fusion.ink import PageImage
 from fusion.intake import geometry, quality
 from fusion.intake.files import check_file, check_pixels, first_bytes, hash_file
 from fusion.intake.pdf import open_pdf
-from fusion.intake.raster import open_images
+from fusion.intake.raster import open_images, to_rgb
 from fusion.intake.stamps import fade_stamps
 from fusion.page import Finding
 from fusion.view import look, shrink
@@ -104,7 +104,7 @@ def as_rgb(image: Image.Image | NDArray[np.uint8], name: str) -> NDArray[np.uint
         InputError: it has another shape or type of numbers, or no pixels.
     """
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+        return to_rgb(ImageOps.exif_transpose(image))
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
         problem = f"is an array of {array.dtype} and shape {array.shape}"

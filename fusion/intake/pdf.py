@@ -20,6 +20,8 @@ from fusion.config import IntakeConfig
 from fusion.errors import InputError
 from fusion.intake.files import check_pixels
 
+MOST_KILLED = 5
+"""Pages that may kill the child before the rest of a file is given up: each costs up to ten seconds."""
 _CHILD = Path(__file__).with_name("pdfium.py")
 
 
@@ -32,9 +34,9 @@ def open_pdf(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray[np
     Raises:
         InputError: encrypted, broken, without pages, too many pages.
     """
-    done, count = 0, 1
-    while done < count:
-        command = [sys.executable, "-I", str(_CHILD), str(path.resolve())]
+    done, count, killed = 0, 1, 0
+    while done < count and killed < MOST_KILLED:
+        command = [sys.executable, "-P", str(_CHILD), str(path.resolve())]
         command += [str(config.pdf_dpi), str(config.max_megapixels), str(done)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
             assert child.stdout is not None
@@ -46,9 +48,12 @@ def open_pdf(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray[np
                     drawn = _page(subject, child.stdout, config)
                     yield subject, drawn if drawn is not None else _killer(subject)
                     if drawn is None:
+                        killed += 1
                         break
             finally:
                 child.kill()
+    for number in range(done, count):
+        yield f"{path.name}#{number + 1}", _killer(f"{path.name}#{number + 1}")
 
 
 def _pages(name: str, row: dict[str, Any] | None, config: IntakeConfig) -> int:

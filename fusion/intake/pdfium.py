@@ -14,6 +14,7 @@ that row names a size, height x width x 3 bytes RGB. A row is one of
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from typing import Any
@@ -55,8 +56,11 @@ def _draw(page: Any, scale: float, megapixels: float) -> None:
         return
     pixels = page.render(scale=scale, rev_byteorder=True).to_numpy()
     _say(width=pixels.shape[1], height=pixels.shape[0])
-    for top in range(0, pixels.shape[0], _ROWS):
-        sys.stdout.buffer.write(pixels[top : top + _ROWS, :, :3].tobytes())
+    try:
+        for top in range(0, pixels.shape[0], _ROWS):
+            sys.stdout.buffer.write(pixels[top : top + _ROWS, :, :3].tobytes())
+    except MemoryError:  # the size is said: nothing but the end of this process tells that its pixels don't come
+        os._exit(1)
     page.close()
 
 
@@ -71,8 +75,10 @@ def _limit() -> None:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for kind, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(kind)[1]
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (limit, limit))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(SECONDS)
 

@@ -17,6 +17,10 @@ LARGE = 0.08
 """Least diameter of a stamp, in short sides of the page."""
 ROUND = 0.8
 """Least roundness, 4πA/P², of its outline; a square has 0.79, an ellipse of 2 : 1 0.84."""
+LETTERED = 0.02
+"""Least share of its inside that is red."""
+COVERS = 0.005
+"""Least share of it under which other ink lies."""
 _SIDE = 800  # px; stamps are looked for on a small copy
 
 
@@ -26,30 +30,40 @@ def fade_stamps(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Find
     Args:
         pixels: uint8 (H, W, 3), RGB.
     """
-    factor = min(1.0, _SIDE / max(pixels.shape[:2]))
-    small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    height, width = pixels.shape[:2]
+    factor = min(1.0, _SIDE / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     red, green, blue = cv2.split(small.astype(np.int16))
     inked = ((red - np.maximum(green, blue)) > 60).astype(np.uint8)
+    dark = ((small.max(axis=2) < 110) & (inked == 0)).astype(np.uint8)
     closed = cv2.morphologyEx(inked, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    area = np.zeros(closed.shape, np.uint8)
+    mask = np.zeros(closed.shape, np.uint8)
     contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     for contour in contours:
         hull = cv2.convexHull(contour)
-        size, around = cv2.contourArea(hull), cv2.arcLength(hull, closed=True)
-        if min(cv2.boundingRect(hull)[2:]) < LARGE * min(closed.shape):
+        area, around = cv2.contourArea(hull), cv2.arcLength(hull, closed=True)
+        diameter = min(cv2.boundingRect(hull)[2:])
+        if diameter < LARGE * min(closed.shape):
             continue
-        if 4 * math.pi * size >= ROUND * around**2 and cv2.contourArea(contour) > 0.7 * size:
-            cv2.drawContours(area, [hull], -1, (1,), cv2.FILLED)
-    if not area.any():
+        if 4 * math.pi * area < ROUND * around**2 or cv2.contourArea(contour) < 0.7 * area:
+            continue
+        inside = cv2.drawContours(np.zeros_like(mask), [hull], -1, (1,), cv2.FILLED)
+        inner = cv2.erode(inside, np.ones((round(diameter / 4) | 1,) * 2, np.uint8))
+        # A teacher's circle and a red 0 have nothing red inside; where nothing dark lies under it, nothing is to be mended.
+        lettered, covers = (inked & inner).sum() > LETTERED * inner.sum(), (dark & inside).sum() > COVERS * inside.sum()
+        if lettered and covers:
+            mask |= inside.astype(np.uint8)
+    if not mask.any():
         return pixels, []
     inside = cv2.resize(
-        cv2.dilate(area, np.ones((7, 7), np.uint8)), pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST
+        cv2.dilate(mask, np.ones((7, 7), np.uint8)), pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST
     )
     # The stamp's own red becomes as light as paper, and what is darker than it keeps its contrast.
-    level = max(1.0, float(np.percentile(small[..., 0][(area & inked) > 0], 10)))
-    light = np.minimum(255.0, pixels[..., :1] * (255.0 / level))
-    faded = np.where(inside[..., None] > 0, light, pixels).astype(np.uint8)
-    share = float(area.mean())
+    level = max(1.0, float(np.percentile(small[..., 0][(mask & inked) > 0], 10)))
+    light = cv2.convertScaleAbs(pixels[..., 0], alpha=255.0 / level)
+    faded = np.where(inside[..., None] > 0, light[..., None], pixels).astype(np.uint8)
+    share = float(mask.mean())
     return faded, [
         Finding("stamp", share, 0.0, f"a red stamp covers {share:.0%} of the page; it was faded to be read through")
     ]

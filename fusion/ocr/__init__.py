@@ -34,6 +34,8 @@ __all__ = ["OcrReader"]
 
 LATIN = Path(str(files("fusion.ocr") / "latin" / "recogniser.onnx"))
 """PP-OCR's recogniser trained on with real Latin hands; its card stands beside it."""
+TWO_WAY = frozenset("0188AHIMOTUVWXYilmnopqvwx|+-=×÷:. ()")
+"""Characters that read as well in the mirror, or as one of each other."""
 _TAUGHT = regex.compile(r"[\p{Latin}\p{Nd}\p{P}\p{Sc}\p{Sk}+=<>|×÷±°½¼¾≤≥√π ]")
 """Characters in what the recogniser of Latin hands was trained on; its other classes are left from PP-OCR's alphabet."""
 LOOKS = 3
@@ -167,7 +169,8 @@ class OcrReader:
         quads = [layout.upright_corners(np.array(line.polygon)) for line in lines]
         lead = sorted(range(len(quads)), key=lambda n: -max(_sides(quads[n])))[:LEAD]
         tall = [n for n in lead if layout.height_of(quads[n]) > layout.TALL * layout.width_of(quads[n])]
-        sideways = 2 * len(tall) > len(lead)
+        all_tall = sum(layout.height_of(quad) > layout.TALL * layout.width_of(quad) for quad in quads)
+        sideways = 2 * len(tall) > len(lead) and 2 * all_tall > len(quads)
         lead = tall if sideways else [n for n in lead if n not in tall]
         inks = [lines[n].ink for n in lead]
         if not lead or (not sideways and _mean([(ink.quality, 1) for ink in inks if ink is not None]) >= UPRIGHT):
@@ -200,7 +203,8 @@ class OcrReader:
     def _is_mirrored(self, view: _View) -> bool:
         """Whether a line reads better in the mirror: it shows through from the other side of the sheet."""
         mirrored = self._plain(np.ascontiguousarray(view.crop[:, ::-1]))
-        return len(mirrored.greedy) > 3 and mirrored.quality > max(view.quality, UPRIGHT)
+        one_way = sum(character not in TWO_WAY for character in mirrored.greedy)
+        return one_way >= ENOUGH and mirrored.quality > max(view.quality, UPRIGHT)
 
     def _plain(self, crop: NDArray[np.uint8]) -> Posterior:
         """One look at a crop as it is."""

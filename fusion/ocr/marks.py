@@ -21,8 +21,10 @@ COLUMN = 4
 """Width of a column of the answer at that height, px."""
 WIDEST = 2400
 """A longer line is squeezed to this width, px at that height."""
-STRUCK = 0.5
+STRUCK = 0.8
 """Probability from which a column is struck out."""
+RULE = 0.95
+"""Share of a crop's width from which a stroke is a rule of the paper."""
 MODEL = Path(str(files("fusion.ocr") / "nets" / "marks.onnx"))
 
 
@@ -52,10 +54,11 @@ class Marker:
         line = fitted(np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), dtype=np.uint8))
         (logits,) = run(self._session, {"lines": line[None, None]})[0]
         struck, printed = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-        ink = line.reshape(HEIGHT, -1, COLUMN).max(axis=(0, 2))[: len(printed)] > 0.4
+        ink = line.reshape(HEIGHT, -1, COLUMN).max(axis=(0, 2)) > 0.4
         share = float(printed[ink].mean()) if ink.any() else 0.5
         edges = np.flatnonzero(np.diff(np.r_[False, struck > STRUCK, False])) * crop.shape[1] / len(struck)
-        return Marked(share, tuple((float(a), float(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)))
+        stretches = [(float(a), float(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        return Marked(share, tuple((a, b) for a, b in stretches if b - a < RULE * crop.shape[1]))
 
 
 def fitted(grey: NDArray[np.uint8], stretch: float = 1.0) -> NDArray[np.float32]:

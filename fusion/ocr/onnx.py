@@ -120,7 +120,7 @@ class OnnxModels:
         """Regions of writing, in no order; corners clockwise from the top left.
 
         A page much longer than wide is searched at the scale that fits its short side, one whose writing turns out to be
-        small once more and larger.
+        small again at up to twice the scale, until it is not.
 
         Args:
             pixels: uint8 (H, W, 3), RGB.
@@ -150,7 +150,7 @@ class OnnxModels:
         ]
 
     def _searched(self, image: NDArray[Any], scale: float) -> NDArray[np.float32]:
-        """Probability of writing, float32 (h, w), of a page, uint8 (H, W, 3) BGR, made smaller; in strips if it is long.
+        """Probability of writing, float32 (h, w), of a page, uint8 (H, W, 3) BGR, resized by `scale`; in strips if it is long.
 
         Strips overlap, and each gives the rows that are nearer to its middle than to its neighbour's.
         """

@@ -24,13 +24,16 @@ import regex
 from numpy.typing import NDArray
 
 from fusion.ocr.layout import TALL, height_of, slant, width_of
+from fusion.page import is_ideograph
 
 GUTTER = 0.7
 """Least width of the white strip between two columns, in heights of a line."""
 CLOSE = 0.6
 """Columns of prose stand closer than this, in widths of the narrower column."""
-LIST, SUMS = 6, 3
-"""Columns of at least so many lines are lists, however far apart; of so many where most lines are sums."""
+LIST, SHORT_LIST = 6, 3
+"""Columns of so many lines are read by columns, however far apart; of so many where most lines are sums or prose."""
+PROSE = 12
+"""Characters from which a line is prose; a Chinese one counts twice."""
 FULL = 0.6
 """A line of prose fills at least this share of its column, but for the last of a paragraph."""
 SPANS = 1.2
@@ -46,7 +49,7 @@ _SUM = regex.compile(r"[\d(（][\d\s.()（）]*[-+−–—×x*÷/:].*=")
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """Extent of one region in turned coordinates; `bare`: an enumerator such as `1.` alone; `total`: a sum, `1+2=3`."""
+    """Extent of one region in turned coordinates; `bare`: an enumerator such as `1.` alone; `total`: a sum, `1+2=3`; `prose`: words."""
 
     number: int
     left: float
@@ -55,6 +58,7 @@ class _Box:
     bottom: float
     bare: bool = False
     total: bool = False
+    prose: bool = False
 
     @property
     def middle(self) -> float:
@@ -75,7 +79,7 @@ def reading_order(
     Args:
         quads: float64 (4, 2) each, px, clockwise from the top left.
         texts: what each reads, if known: an enumerator alone is no label of a group, sums stand each by itself.
-        braces: upper and lower end of strokes that may be braces, float64 (2, 2) each, px.
+        braces: upper and lower end of strokes that may be braces, float64 (2, 2) each, px; not used for vertical writing.
 
     Returns:
         One list per region: a run of lines below each other, a column, a group behind a brace, a row of a grid.
@@ -96,7 +100,8 @@ def reading_order(
             top, bottom = middle - half, middle + half
         text = texts[number] if texts else ""
         bare, total = bool(_ENUMERATOR.fullmatch(text)), bool(_SUM.match(text))
-        boxes.append(_Box(number, float(left), float(top), float(right), float(bottom), bare, total))
+        prose = sum(character.isalpha() + is_ideograph(character) for character in text) >= PROSE
+        boxes.append(_Box(number, float(left), float(top), float(right), float(bottom), bare, total, prose))
     heights = [box.bottom - box.top for box in boxes]
     gutter = GUTTER * float(np.median(heights))
     ends = [brace @ turn.T for brace in braces] if not vertical else []
@@ -132,6 +137,7 @@ def _with(box: _Box, children: dict[int, list[_Box]]) -> _Box:
         max(one.bottom for one in boxes),
         box.bare,
         box.total,
+        box.prose,
     )
 
 
@@ -146,7 +152,7 @@ def _embraced(boxes: list[_Box], braces: Sequence[NDArray[np.float64]], height: 
         if not before:
             continue
         label = min(before, key=lambda b: abs(x - b.right) + abs(b.middle - (top + bottom) / 2))
-        behind = [b for b in behind if b.left >= label.right - SLACK * label.width]
+        behind = [b for b in behind if b is not label and b.left >= label.right - SLACK * label.width]
         for box in behind:
             if box.number not in nearest or abs(box.left - x) < nearest[box.number][0]:
                 nearest[box.number] = (abs(box.left - x), label)
@@ -267,8 +273,9 @@ def _are_columns(columns: list[list[_Box]]) -> bool:
         return False
     gaps = [min(box.left for box in after) - max(box.right for box in before) for before, after in pairwise(columns)]
     close = all(gap <= CLOSE * min(pair) for gap, pair in zip(gaps, pairwise(widths), strict=True))
-    sums = np.mean([box.total for column in columns for box in column]) > 0.5
-    return close or min(map(len, columns)) >= (SUMS if sums else LIST)
+    lines = [box for column in columns for box in column]
+    long = np.mean([box.total or box.prose for box in lines]) > 0.5
+    return close or min(map(len, columns)) >= (SHORT_LIST if long else LIST)
 
 
 def _labelled(left: list[_Box], right: list[_Box]) -> list[tuple[_Box, list[_Box]]]:

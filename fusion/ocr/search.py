@@ -20,17 +20,21 @@ WHITE = 0.7
 """Least width of a white strip inside a line that may be a gutter, in heights of the line: a word's space is narrower."""
 RUN = 3
 """Lines below each other that must share the strip."""
+LOW = 8
+"""Height of a line on the view under which its gaps can't be told from its letters, px."""
 NEAR = 1.2
 """Greatest distance from one of them to the next, in heights of the line."""
 LONGEST = 0.6
 """A stroke over more than this share of the page's height is a rule, no brace."""
+BRACE = 1.2
+"""Least height of a brace, in heights of a line."""
 SOLID = 0.7
 """Share of its box that a dot fills; a letter or digit fills less."""
 DOT, DOTS = 0.4, 5
 """Marks of a dotted rule are lower and narrower than this share of its crop's height, and so many at least."""
 FAINT = 64
 """Grey levels between paper and ink under which a line may show through."""
-_RULE = regex.compile(r"[\p{P}\p{S}\s]{4,}")
+_RULE = regex.compile(r"[.…·․‥_\-–—~。\s]{4,}")
 
 
 def part_columns(quads: Sequence[NDArray[np.float64]], view: View, scale: float) -> list[list[NDArray[np.float64]]]:
@@ -41,7 +45,7 @@ def part_columns(quads: Sequence[NDArray[np.float64]], view: View, scale: float)
         view: small look at the page.
         scale: px of the page per px of the view.
     """
-    strips = [_strips(quad / scale, view.ink) for quad in quads]
+    strips = [_strips(quad / scale, view.ink) if height_of(quad) >= LOW * scale else [] for quad in quads]
     order = sorted(range(len(quads)), key=lambda n: float(quads[n][:, 1].mean()))
     cuts: dict[int, list[tuple[float, float]]] = {}
     for number in order:
@@ -93,37 +97,36 @@ def _parts(quad: NDArray[np.float64], strips: Sequence[tuple[float, float]]) -> 
 
 
 def join_upright(regions: Sequence[Region]) -> list[Region]:
-    """Regions, corners from the top left, with the pieces of writing that runs upwards or downwards put together."""
+    """The regions, with the pieces of one upright line joined; corners clockwise from the top left."""
     found = sorted(regions, key=lambda region: float(region.corners[:, 1].min()))
-    joined = True
-    while joined:
-        joined = False
-        for one, other in itertools.combinations(found, 2):
-            if _continues(one.corners, other.corners):
-                corners = np.concatenate([one.corners, other.corners])
-                box = cv2.boxPoints(cv2.minAreaRect(corners.astype(np.float32)))
-                found = [region for region in found if region is not one and region is not other]
-                whole = Region(
-                    upright_corners(np.asarray(box, dtype=np.float64)), max(one.probability, other.probability)
-                )
-                found, joined = [*found, whole], True
-                break
+    number = 0
+    while number < len(found):
+        one = found[number]
+        below = next((n for n in range(number + 1, len(found)) if _continues(one.corners, found[n].corners)), None)
+        if below is None:
+            number += 1
+            continue
+        other = found.pop(below)
+        corners = np.concatenate([one.corners, other.corners]).astype(np.float32)
+        box = np.asarray(cv2.boxPoints(cv2.minAreaRect(corners)), dtype=np.float64)
+        found[number] = Region(upright_corners(box), max(one.probability, other.probability))
     return found
 
 
 def _continues(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     """Whether the second region goes on below the first, as wide as it, and one of them is tall."""
+    if not any(height_of(quad) > 2 * TALL * width_of(quad) for quad in (one, other)):
+        return False
     width, own = float(np.ptp(one[:, 0])), float(np.ptp(other[:, 0]))
-    tall = any(height_of(quad) > 2 * TALL * width_of(quad) for quad in (one, other))
     beside = abs(one[:, 0].mean() - other[:, 0].mean()) < 0.4 * min(width, own)
     gap = other[:, 1].min() - one[:, 1].max()
-    return bool(tall and beside and 0.6 < own / max(width, 1.0) < 1.6 and -width < gap < 0.8 * width)
+    return bool(beside and 0.6 < own / max(width, 1.0) < 1.6 and -width < gap < 0.8 * width)
 
 
 def braces(quads: Sequence[NDArray[np.float64]], view: View, scale: float) -> list[NDArray[np.float64]]:
     """Upright strokes beside lines that may be braces: float64 (2, 2) each, their upper and lower end, px of the page.
 
-    A brace is higher than a line and a half, thin, no part of a line, and no rule along the page.
+    A brace is taller than a line, thin, no part of a line, and no rule along the page.
 
     Args:
         quads: float64 (4, 2) each, px of the page, clockwise from the top left.
@@ -140,7 +143,7 @@ def braces(quads: Sequence[NDArray[np.float64]], view: View, scale: float) -> li
     closed = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones((max(1, round(height / 6)), 1), np.uint8))
     found = []
     for left, top, width, tall, _ in cv2.connectedComponentsWithStats(closed)[2][1:].tolist():
-        if 1.2 * height < tall < LONGEST * ink.shape[0] and width < min(0.35 * tall, height):
+        if BRACE * height < tall < LONGEST * ink.shape[0] and width < min(0.35 * tall, height):
             middle = left + width / 2
             found.append(scale * np.array([[middle, top], [middle, top + tall]]))
     return found
@@ -157,19 +160,27 @@ def is_no_writing(crop: NDArray[np.uint8], text: str) -> bool:
         return True
     if len(text) > 1:
         return False
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    grey = _dark_on_light(crop)
     _, dark = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     marks = cv2.connectedComponentsWithStats(dark)[2][1:]
     if not len(marks):
         return True
-    dots = (marks[:, cv2.CC_STAT_HEIGHT] < DOT * crop.shape[0]) & (marks[:, cv2.CC_STAT_WIDTH] < DOT * crop.shape[0])
-    if len(marks) >= DOTS and dots.mean() > 0.9:
-        return True
+    largest = marks[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max()
+    if not text.isalnum():
+        return bool(len(marks) >= DOTS and largest < DOT * crop.shape[0])
     _, _, width, height, area = marks[int(np.argmax(marks[:, cv2.CC_STAT_AREA]))].tolist()
     return bool(area > SOLID * width * height and 0.6 < width / height < 1.6)
 
 
 def is_faint(crop: NDArray[np.uint8]) -> bool:
     """Whether a crop, uint8 (h, w, 3), is so pale as writing is that shows through from the other side of a sheet."""
-    low, middle = np.percentile(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), [2, 50])
+    low, middle = np.percentile(_dark_on_light(crop), [2, 50])
     return bool(middle - low < FAINT)
+
+
+def _dark_on_light(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A crop in grey, uint8 (h, w); chalk on a board is inverted: its paper, at the border, is the darker."""
+    grey = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    low, high = np.percentile(grey, [2, 98])
+    return np.asarray(255 - grey, dtype=np.uint8) if float(np.median(border)) < (low + high) / 2 else grey
