@@ -320,6 +320,13 @@ def test_what_is_printed_under_the_list_is_no_part_of_the_last_drug() -> None:
     assert meds(page(*texts)) == [{"drug": "Napa", "strength": "500 mg", "dose": "1 tab", "frequency": "tid"}]
 
 
+@pytest.mark.parametrize(
+    "text", ["Telmisartan 40 mg od", "Namenda 10 mg od", "Co-amoxiclav 625 mg bd", "Allergex 4 mg od"]
+)
+def test_drugs_that_begin_like_a_heading_are_drugs(text: str) -> None:
+    assert [one["drug"] for one in meds(page(text))] == [text.split()[0]]
+
+
 def test_directions_far_below_belong_to_no_drug() -> None:
     near, far = (0.0, 40.0, 300.0, 70.0), (0.0, 400.0, 300.0, 430.0)
     for box, count in ((near, 1), (far, 0)):

@@ -149,6 +149,12 @@ def test_a_brace_gives_what_it_embraces_to_its_label() -> None:
     assert order.reading_order(quads, braces=[brace])[:2] == [[0], [1, 2, 3]]
 
 
+def test_a_label_of_no_width_is_not_its_own_group() -> None:
+    quads = [box(100, 100, 0), box(140, 60, 200), box(140, 140, 200)]
+    brace = np.array([[100.0, 50.0], [100.0, 190.0]])
+    assert sorted(reading_order(quads, braces=[brace])) == [0, 1, 2]
+
+
 def test_no_region_and_one_region() -> None:
     assert reading_order([]) == []
     assert reading_order([box(3, 4, 5)]) == [0]

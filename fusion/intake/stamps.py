@@ -21,6 +21,8 @@ LETTERED = 0.02
 """Least share of its inside that is red."""
 COVERS = 0.005
 """Least share of it under which other ink lies."""
+DARK = 140
+"""Level of the red channel under which a pixel is ink that does not fade with the stamp."""
 _SIDE = 800  # px; stamps are looked for on a small copy
 
 
@@ -36,7 +38,7 @@ def fade_stamps(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Find
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     red, green, blue = cv2.split(small.astype(np.int16))
     inked = ((red - np.maximum(green, blue)) > 60).astype(np.uint8)
-    dark = ((small.max(axis=2) < 110) & (inked == 0)).astype(np.uint8)
+    dark = (red < DARK).astype(np.uint8)
     closed = cv2.morphologyEx(inked, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     mask = np.zeros(closed.shape, np.uint8)
     contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

@@ -34,7 +34,8 @@ DOT, DOTS = 0.4, 5
 """Marks of a dotted rule are lower and narrower than this share of its crop's height, and so many at least."""
 FAINT = 64
 """Grey levels between paper and ink under which a line may show through."""
-_RULE = regex.compile(r"[.…·․‥_\-–—~。\s]{4,}")
+_RULE = regex.compile(r"[.…·․‥_\-–—~。\s]{4,}|\s*([\p{P}\p{S}])(?:\s*\1){7,}\s*")
+"""What the OCR reads on a dotted rule: dots and dashes, or one sign again and again."""
 
 
 def part_columns(quads: Sequence[NDArray[np.float64]], view: View, scale: float) -> list[list[NDArray[np.float64]]]:
