@@ -38,7 +38,7 @@ def fade_stamps(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Find
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     red, green, blue = cv2.split(small.astype(np.int16))
     inked = ((red - np.maximum(green, blue)) > 60).astype(np.uint8)
-    dark = (red < DARK).astype(np.uint8)
+    dark = np.asarray(red < DARK, dtype=np.uint8)
     closed = cv2.morphologyEx(inked, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     mask = np.zeros(closed.shape, np.uint8)
     contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -50,21 +50,24 @@ def fade_stamps(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Find
             continue
         if 4 * math.pi * area < ROUND * around**2 or cv2.contourArea(contour) < 0.7 * area:
             continue
-        inside = cv2.drawContours(np.zeros_like(mask), [hull], -1, (1,), cv2.FILLED)
+        inside = np.asarray(cv2.drawContours(np.zeros_like(mask), [hull], -1, (1,), cv2.FILLED), dtype=np.uint8)
         inner = cv2.erode(inside, np.ones((round(diameter / 4) | 1,) * 2, np.uint8))
         # A teacher's circle and a red 0 have nothing red inside; where nothing dark lies under it, nothing is to be mended.
-        lettered, covers = (inked & inner).sum() > LETTERED * inner.sum(), (dark & inside).sum() > COVERS * inside.sum()
+        lettered, covers = (
+            np.count_nonzero(inked & inner) > LETTERED * inner.sum(),
+            np.count_nonzero(dark & inside) > COVERS * inside.sum(),
+        )
         if lettered and covers:
-            mask |= inside.astype(np.uint8)
+            mask |= inside
     if not mask.any():
         return pixels, []
-    inside = cv2.resize(
+    covered = cv2.resize(
         cv2.dilate(mask, np.ones((7, 7), np.uint8)), pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST
     )
     # The stamp's own red becomes as light as paper, and what is darker than it keeps its contrast.
     level = max(1.0, float(np.percentile(small[..., 0][(mask & inked) > 0], 10)))
     light = cv2.convertScaleAbs(pixels[..., 0], alpha=255.0 / level)
-    faded = np.where(inside[..., None] > 0, light[..., None], pixels).astype(np.uint8)
+    faded = np.where(covered[..., None] > 0, light[..., None], pixels).astype(np.uint8)
     share = float(mask.mean())
     return faded, [
         Finding("stamp", share, 0.0, f"a red stamp covers {share:.0%} of the page; it was faded to be read through")

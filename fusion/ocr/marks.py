@@ -21,8 +21,8 @@ COLUMN = 4
 """Width of a column of the answer at that height, px."""
 WIDEST = 2400
 """A longer line is squeezed to this width, px at that height."""
-STRUCK = 0.8
-"""Probability from which a column is struck out."""
+STRUCK, SURELY = 0.5, 0.88
+"""Probability from which a column may be struck out, and the mean from which a stretch of such columns is."""
 RULE = 0.95
 """Share of a crop's width from which a stroke is a rule of the paper."""
 MODEL = Path(str(files("fusion.ocr") / "nets" / "marks.onnx"))
@@ -56,8 +56,9 @@ class Marker:
         struck, printed = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         ink = line.reshape(HEIGHT, -1, COLUMN).max(axis=(0, 2)) > 0.4
         share = float(printed[ink].mean()) if ink.any() else 0.5
-        edges = np.flatnonzero(np.diff(np.r_[False, struck > STRUCK, False])) * crop.shape[1] / len(struck)
-        stretches = [(float(a), float(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        edges = np.flatnonzero(np.diff(np.r_[False, struck > STRUCK, False])).reshape(-1, 2)
+        column = crop.shape[1] / len(struck)
+        stretches = [(float(a) * column, float(b) * column) for a, b in edges if struck[a:b].mean() >= SURELY]
         return Marked(share, tuple((a, b) for a, b in stretches if b - a < RULE * crop.shape[1]))
 
 
