@@ -1,6 +1,6 @@
 """What is installed, what will be used, what is missing and how to get it; and the configuration in words.
 
-Loads no model, and asks no network but the ports of configured endpoints.
+Loads no model, and asks no network but configured endpoints, and those only for their list of models.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def _vlm(config: Config) -> Rows:
 
 def _served(vlm: ServedVlm) -> Rows:
     from fusion.vlm.endpoints import parse_endpoints, shown
+    from fusion.vlm.served import other_models
 
     yield f"vlm       {vlm.model}, served, {vlm.dialect} dialect", True
     try:
@@ -133,6 +134,9 @@ def _served(vlm: ServedVlm) -> Rows:
         yield f"{_INDENT}{shown(url)} {state}", any(answering)  # one endpoint is enough
     if vlm.api_key_env and vlm.api_key_env not in os.environ:
         yield f"{_INDENT}KEY MISSING: set the environment variable {vlm.api_key_env}", False
+        return
+    for url, models in other_models(vlm).items():
+        yield f"{_INDENT}{shown(url)} LISTS OTHER MODELS: {', '.join(models)}; set vlm.model", False
 
 
 def _local(vlm: LocalVlm) -> Rows:

@@ -487,3 +487,14 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(sets: list[str], words: l
     result = run("doctor", *(part for text in sets for part in ("--set", text)))
     assert result.exit_code == code
     assert all(word in result.stdout for word in words), result.stdout
+
+
+def test_doctor_names_the_models_of_a_server_that_serves_another_one() -> None:
+    with serving(lambda path, body: (200, {"data": [{"id": "another-model"}]}, {})) as server:
+        result = run("doctor", "--set", "vlm.engine=served", "--set", f"vlm.endpoints=['{server.url}/v1']")
+        assert "LISTS OTHER MODELS: another-model" in result.stdout
+        assert result.exit_code == 4
+    with serving(lambda path, body: (404, "", {})) as server:
+        result = run("doctor", "--set", "vlm.engine=served", "--set", f"vlm.endpoints=['{server.url}/v1']")
+        assert "answers" in result.stdout
+        assert result.exit_code == 0
