@@ -186,8 +186,12 @@ class Engine:
         """
         require_answers(self.config, self._reader)
         assert isinstance(self._reader, Answers)
-        image = next(open_pages(path, self.config.intake, name=str(path)))
+        images = open_pages(path, self.config.intake, name=str(path))
+        image = _next(images, str(path))
+        assert image is not None, "a file has a page or is an error"
         page = self.read_page(image, name=str(path))
+        if quarters := round(page.angle / 90) % 4:  # the model sees the page as it was read
+            image = turned(image, quarters, self.config.intake)
         transcript = "\n".join(f"[{line.id}] {line.marked}" for line in page.lines)
         head, _, tail = ASK.partition("{transcript}")  # the page may hold braces of its own
         answer = self._reader.ask(image.pixels, head + transcript + tail.replace("{question}", question))

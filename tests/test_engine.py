@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fusion.config import Config, load_config
 from fusion.engine import Engine, photographs, transcribe
@@ -135,6 +136,18 @@ def test_the_informed_prompt_carries_reading_candidates_and_neighbours() -> None
     changed = next(span for span in first.spans if span.text == "包")
     assert (changed.source, changed.because) == ("vlm", "vlm_supported_by_ink")
     assert page.lines[1].text == "开会时间改到三点半"  # the same answer there has no ink at all
+
+
+def test_a_question_is_asked_about_the_page_as_it_was_read(tmp_path: Path) -> None:
+    photo = Image.open(SAMPLES / "prescription.jpg").convert("RGB")
+    photo.save(tmp_path / "upright.png")
+    photo.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png")
+    seen = []
+    with serving(lambda path, body: completion("It says [l002].")) as server, Engine(served(server.url)) as engine:
+        for name in ("upright.png", "turned.png"):
+            engine.ask(tmp_path / name, "Which drugs?")
+            seen.append(server.requests[-1][2])
+    assert seen[0] == seen[1]
 
 
 def _completing(path: str, body: dict[str, Any]) -> Any:
