@@ -154,7 +154,7 @@ def test_a_page_says_what_made_it(engine: Engine) -> None:
     names = {"ocr", "reader", "looked_for", "fusion", "config", "weights", "lists", "profile"}
     assert set(page.identities) == names
     assert all(page.identities.values())
-    assert page.identities["ocr"].count("@") == 3  # all models by name and hash
+    assert page.identities["ocr"].count("@") == 4  # all models by name and hash
     assert page.identities["config"] == engine.config.hash[:12]
 
 
