@@ -135,7 +135,7 @@ class Reading:
     """What ONE reader saw on ONE line. Immutable and verbatim: decisions point at readings, they never edit them.
 
     Attributes:
-        source: which kind of reader: the OCR; `hand`, its second look, by a recogniser of Latin hands; a
+        source: which kind of reader: the OCR; `hand`, its recogniser of Latin hands; a
             vision-language model.
         text: the reading as plain text, NFC.
         recipe: where it came from.

@@ -112,7 +112,7 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
         elif last is None or not parts or _gap(last, line) > BELONGS:
             last = None if parts else last
             continue
-        records[-1] += _fields(line, parts, name, begun=name is not None)
+        records[-1] += _fields(line, parts, name)
         last = line
     return tuple(Record("medication", tuple(fields)) for fields in records)
 
@@ -153,17 +153,17 @@ def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) ->
     return (left, right) if right > left and (listed or strength or alone or (prefixed and parts)) else None
 
 
-def _fields(line: Line, parts: Sequence[sig.Part], name: tuple[int, int] | None, *, begun: bool) -> list[Field]:
+def _fields(line: Line, parts: Sequence[sig.Part], name: tuple[int, int] | None) -> list[Field]:
     """The fields of a line; words that were not understood are kept as `text`."""
     text = line.text
     directions = any(part.name in ("frequency", "when", "as_needed") for part in parts)
     found = []
     for part in parts:
-        kind = "dose" if part.name == "strength" and not begun and directions else part.name
+        kind = "dose" if part.name == "strength" and name is None and directions else part.name
         found.append(field_at(kind, [(line, part.start, part.end)], part.value))
     lead = _NUMBERING.match(text)
     start = lead.end() if lead else 0
-    short = _SHORT.match(text, start) if begun else None
+    short = _SHORT.match(text, start) if name is not None else None
     if short is not None:
         unit = {"T": "tablet", "C": "capsule"}[short[0][0].upper()]
         found.append(field_at("form", [(line, *short.span())], {"unit": unit}))
