@@ -26,6 +26,7 @@ class Flat:
 
     ink: Ink
     quality: float = 1.0
+    spells: frozenset[str] | None = None
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """The same for all."""

@@ -260,7 +260,8 @@ def _case(
     trusted = 0.0
     if seen is not None:
         asked = shortlist(line.reading, line.ink, others, prior, witness, limit, line.hand, line.hand_ink)
-        trusted = model.add_decoder(table, texts, dict(zip(asked, seen.score(asked), strict=True)))
+        scores = dict(zip(asked, seen.score(asked), strict=True))
+        trusted = model.add_decoder(table, texts, scores, spells=witness.spells if witness is not None else None)
     normal = NORMALISATIONS[source.normalise]
     reference = normal(item.reference)
     return Case(

@@ -61,12 +61,14 @@ class Posterior:
         column_px: width of one column, px on the crop.
         spells: the recogniser's alphabet; None: every character. In `score`, a character outside it counts as the
             recogniser's best guess there.
+        mute: characters of the alphabet that the recogniser hardly ever reads right; they count as outside it.
     """
 
     probabilities: NDArray[np.float64]
     alphabet: tuple[str, ...]
     column_px: float
     spells: frozenset[str] | None = None
+    mute: frozenset[str] = frozenset()
 
     @classmethod
     def compact(
@@ -75,6 +77,7 @@ class Posterior:
         characters: Sequence[str],
         column_px: float,
         spells: frozenset[str] | None = None,
+        mute: frozenset[str] = frozenset(),
     ) -> Posterior:
         """Keep the blank and every character that is alive in some column.
 
@@ -83,13 +86,14 @@ class Posterior:
             characters: C texts; `characters[0]` is ignored.
             column_px: see `Posterior`.
             spells: see `Posterior`.
+            mute: see `Posterior`.
         """
         alive = np.flatnonzero(full.max(axis=0) >= ALIVE)
         alive = np.concatenate(([BLANK], alive[alive != BLANK]))
         texts = ["", *(unicodedata.normalize("NFC", characters[int(index)]) for index in alive[1:])]
         kept = full[:, alive].astype(np.float64)
         kept[kept < FLOOR / 10] = 0.0  # makes the stored table sparse
-        whole = cls(kept, tuple(texts), column_px, spells)._merged(lambda text: text)
+        whole = cls(kept, tuple(texts), column_px, spells, mute)._merged(lambda text: text)
         # Single precision, as the network gave it, so that the store keeps it exactly.
         return replace(whole, probabilities=whole.probabilities.astype(np.float32).astype(np.float64))
 
@@ -97,7 +101,8 @@ class Posterior:
     def letters(self) -> Posterior:
         """The posterior over folded letters: upper and lower case, wide and narrow form share one column."""
         merged = self._merged(fold)
-        return merged if self.spells is None else replace(merged, spells=frozenset(map(fold, self.spells)))
+        spells = None if self.spells is None else frozenset(map(fold, self.spells))
+        return replace(merged, spells=spells, mute=frozenset(map(fold, self.mute)))
 
     def _merged(self, key: Callable[[str], str]) -> Posterior:
         names: dict[str, int] = {"": BLANK}
@@ -106,7 +111,7 @@ class Posterior:
             return self
         merged = np.zeros((self.probabilities.shape[0], len(names)))
         np.add.at(merged.T, target, self.probabilities.T)
-        return Posterior(merged, tuple(names), self.column_px, self.spells)
+        return replace(self, probabilities=merged, alphabet=tuple(names))
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -219,10 +224,8 @@ class Posterior:
 
     def _labels(self, text: str) -> list[int]:
         """Alphabet indices of the code points; a distinct negative label for each that is not alive or not known."""
-        index, spells = self._index, self.spells
-        return [
-            index[c] if c in index else (_UNALIVE if spells is None or c in spells else _UNKNOWN) - ord(c) for c in text
-        ]
+        index = self._index
+        return [_UNKNOWN - ord(c) if not self.knows(c) else index[c] if c in index else _UNALIVE - ord(c) for c in text]
 
     @cached_property
     def _emissions(self) -> NDArray[np.float64]:
@@ -240,16 +243,21 @@ class Posterior:
         """Natural log-probability of the letters of each text, ignoring case and width: the CTC forward variable."""
         return self.letters.score_cased([fold(text) for text in texts])
 
+    def knows(self, text: str) -> bool:
+        """Whether every character of a text is one that the recogniser can read."""
+        return self.mute.isdisjoint(text) and (self.spells is None or self.spells.issuperset(text))
+
     def score_cased(self, texts: Sequence[str]) -> list[float]:
         """Like `score`, but case counts: it decides between Rosu and rosu once the letters are settled.
 
-        No text with a character outside `spells` scores above the recogniser's own best guess.
+        No text with a character that the recogniser does not know scores above its own best guess.
         """
         scores = self._forward(texts)
-        if self.spells is None or all(set(text) <= self.spells for text in texts):
+        known = [self.knows(text) for text in texts]
+        if all(known):
             return scores
         (best,) = self._forward([self.greedy])
-        return [s if set(text) <= self.spells else min(s, best) for s, text in zip(scores, texts, strict=True)]
+        return [s if own else min(s, best) for s, own in zip(scores, known, strict=True)]
 
     def _forward(self, texts: Sequence[str]) -> list[float]:
         if not texts:
@@ -400,6 +408,11 @@ class Views:
     def best(self) -> Posterior:
         """The posterior whose best path is the most probable."""
         return self.posteriors[0]
+
+    @property
+    def spells(self) -> frozenset[str] | None:
+        """See `Posterior`; the same for all."""
+        return self.best.spells
 
     @property
     def quality(self) -> float:

@@ -27,7 +27,7 @@ from fusion.fuse import Fuser
 from fusion.ink import Evidence, InkLine, PageImage, Seen, image_sha256
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
 from fusion.ocr import OcrReader
-from fusion.page import UNASKED, Check, Failure, Finding, Line, Page, Reading, Span, Stage
+from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage
 from fusion.placement import place_spans, to_photo
 from fusion.store import Store, dump_lines, key_of, load_lines
 from fusion.vlm import Answers, Look, Looks, Query, Reader, Writes, open_reader
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SMALL_WRITING = 20.0
 """Height of a line under which its writing is too small to be read well, px."""
+NO_LINE: tuple[FindingKind, ...] = ("not_writing", "uncovered")
+"""Kinds of failure of what the OCR found on a page and is no line."""
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -117,9 +119,11 @@ class Engine:
             raise ValueError("the engine is closed")
         failures: list[Failure] = []
         image, checks, found = self._searched(image, crop, failures)
-        turns = 0 if crop else self._stage("ocr", lambda: self._turns(image, found), failures)
+        written, _ = _lines_and_remarks(found, image.transform)
+        turns = 0 if crop else self._stage("ocr", lambda: self._turns(image, written), failures)
         if turns:
             image, checks, found = self._searched(turned(image, turns, self.config.intake), crop, failures)
+        found, remarks = _lines_and_remarks(found, image.transform)
         lines = self._read_again(found, name or image.id, failures)
         return Evidence(
             id=image.id,
@@ -128,7 +132,7 @@ class Engine:
             height=image.height,
             angle=image.angle,
             transform=image.transform,
-            findings=(*image.findings, *_small_writing(found)),
+            findings=(*image.findings, *_small_writing(found), *remarks),
             checks=checks,
             lines=tuple(lines),
             failures=tuple(failures),
@@ -412,6 +416,21 @@ def _small_writing(found: Sequence[Seen]) -> tuple[Finding, ...]:
         return ()
     message = f"the writing is only {height:.0f} px high; hold the camera closer or scan at a higher resolution"
     return (Finding("small_writing", height, SMALL_WRITING, message),)
+
+
+def _lines_and_remarks(
+    found: Sequence[Seen], transform: NDArray[np.float64]
+) -> tuple[tuple[Seen, ...], tuple[Finding, ...]]:
+    """The lines, and a finding for each place where ink was found that is no line."""
+    lines, remarks = [], []
+    for seen in found:
+        kinds = {failure.kind: failure for failure in seen.line.failures}
+        kind: FindingKind | None = next((one for one in NO_LINE if one in kinds), None)
+        if kind is None:
+            lines.append(seen)
+        else:
+            remarks.append(Finding(kind, 1.0, 0.0, kinds[kind].message, to_photo(seen.line.polygon, transform)))
+    return tuple(lines), tuple(remarks)
 
 
 def _lasts(seen: Seen) -> bool:

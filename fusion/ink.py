@@ -33,6 +33,11 @@ class Ink(Protocol):
         """Probability of the best path, geometric mean per character, in [0, 1]: how sure this look is of the line."""
         ...
 
+    @property
+    def spells(self) -> frozenset[str] | None:
+        """The characters that the reader has evidence about; None: all."""
+        ...
+
     def score(self, texts: Sequence[str]) -> list[float]:
         """Natural log-probability of the letters of each text given the ink, case and width being one."""
         ...
@@ -131,6 +136,7 @@ class InkLine:
         region: name of the part of the page that it belongs to, unique on the page.
         printed: probability that it is print and not handwriting, or None when unknown.
         struck: stretches that are crossed out, (left, right) px on the crop.
+        other_script: stretches in a script that the OCR does not read, likewise.
     """
 
     id: str
@@ -144,6 +150,7 @@ class InkLine:
     region: str = ""
     printed: float | None = None
     struck: tuple[tuple[float, float], ...] = ()
+    other_script: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,14 +217,33 @@ class Failure:
     message: str
 
 
+FindingKind = Literal[
+    "small",
+    "blur",
+    "glare",
+    "low_contrast",
+    "skew",
+    "perspective",
+    "turned",
+    "stamp",
+    "small_writing",
+    "not_writing",
+    "uncovered",
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A remark about the photograph, with the measured value and the limit it crossed."""
+    """A remark about the photograph, with the measured value and the limit it crossed.
 
-    kind: Literal["small", "blur", "glare", "low_contrast", "skew", "perspective", "turned", "stamp", "small_writing"]
+    `polygon`: the place on the photograph, where it is about one.
+    """
+
+    kind: FindingKind
     value: float
     limit: float
     message: str
+    polygon: Polygon | None = None
 
 
 @dataclass(frozen=True, slots=True)

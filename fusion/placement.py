@@ -34,26 +34,25 @@ def place_spans(line: InkLine, spans: Sequence[Span], transform: NDArray[np.floa
     text = "".join(span.text for span in spans)
     if line.ink is None or not text:
         return tuple(spans)
-    edges = _edges(line.ink.place(text), float(line.crop.shape[1]))
+    borders = edges(line.ink.place(text), float(line.crop.shape[1]))
     matrix = transform @ _crop_to_page(line)
     height = float(line.crop.shape[0])
     placed, start = [], 0
     for span in spans:
         end = start + len(span.text)
-        left, right = edges[start], edges[end]
+        left, right = borders[start], borders[end]
         polygon = to_photo([(left, 0), (right, 0), (right, height), (left, height)], matrix)
         placed.append(replace(span, polygon=polygon))
         start = end
     return tuple(placed)
 
 
-def _edges(places: Sequence[tuple[float, float]], width: float) -> list[float]:
+def edges(places: Sequence[tuple[float, float]], width: float) -> list[float]:
     """Borders between characters, px on the crop: CTC peaks are narrow, so a border lies midway between two peaks."""
     middles = [(left + right) / 2 for left, right in places]
     pitch = (middles[-1] - middles[0]) / (len(middles) - 1) if len(middles) > 1 else 2 * min(middles[0], width)
     inner = [(a + b) / 2 for a, b in itertools.pairwise(middles)]
-    edges = [middles[0] - pitch / 2, *inner, middles[-1] + pitch / 2]
-    return [min(max(edge, 0.0), width) for edge in edges]
+    return [min(max(edge, 0.0), width) for edge in (middles[0] - pitch / 2, *inner, middles[-1] + pitch / 2)]
 
 
 def _crop_to_page(line: InkLine) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ from fusion.errors import InputError
 from fusion.ink import Evidence, Ink, InkLine, Seen
 from fusion.page import Check, Failure, Finding, Reading
 
-FORMAT = "fusion.evidence/2"
+FORMAT = "fusion.evidence/3"
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 _Name = Annotated[str, Field(min_length=1)]
@@ -55,6 +55,7 @@ _LINE = {
     "region": str,
     "printed": FiniteFloat | None,
     "struck": tuple[tuple[FiniteFloat, FiniteFloat], ...],
+    "other_script": tuple[tuple[FiniteFloat, FiniteFloat], ...],
 }
 """Fields of `InkLine` that are JSON values, with their types."""
 _UNPACKING = (EOFError, NotImplementedError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
@@ -233,7 +234,8 @@ def _ink_out(ink: Ink | None, name: str, arrays: Arrays) -> dict[str, Any] | Non
         arrays[f"{key}.columns"] = columns.astype(np.uint16)
         arrays[f"{key}.rows"] = np.bincount(rows, minlength=len(table)).astype(np.uint16)
         spells = None if posterior.spells is None else "".join(sorted(posterior.spells))
-        parts.append({"alphabet": list(posterior.alphabet), "column_px": posterior.column_px, "spells": spells})
+        known = {"spells": spells, "mute": "".join(sorted(posterior.mute))}
+        parts.append({"alphabet": list(posterior.alphabet), "column_px": posterior.column_px, **known})
     return {"agree": ink.agree, "posteriors": parts}
 
 
@@ -250,7 +252,8 @@ def _ink_in(stored: Mapping[str, Any] | None, name: str, arrays: Arrays) -> View
         table = np.zeros((len(counts), len(alphabet)))
         table[np.repeat(np.arange(len(counts)), counts), columns] = values
         _require(bool((table >= 0).all() and (table.sum(axis=1) < 1.001).all()), "a probability is not in [0, 1]")
-        posteriors.append(Posterior(table, alphabet, column_px, None if spells is None else frozenset(spells)))
+        known = None if spells is None else frozenset(spells)
+        posteriors.append(Posterior(table, alphabet, column_px, known, frozenset(_typed(str, part["mute"]))))
     return Views(tuple(posteriors), _typed(bool, stored["agree"]))
 
 

@@ -58,6 +58,10 @@ class Judged:
     views: Views
     quality: float
 
+    @property
+    def spells(self) -> frozenset[str] | None:
+        return self.views.spells
+
     def score(self, texts: Sequence[str]) -> list[float]:
         return self.views.score(texts)
 

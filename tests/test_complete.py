@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -67,6 +68,25 @@ def test_a_blot_where_a_letter_would_stand_is_a_gap(at: int) -> None:
     spans = mark_gaps(line("abcdef", blot=at), decided("abcdef"), [])
     assert text_of(spans) == "abcdef"[:at] + "□" + "abcdef"[at:]
     assert [s.because for s in spans if s.source == "gap"] == ["unread_ink"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "shown"),
+    [
+        ("Pazo 20 mr", [(0, 190), (320, 500)], "□□□□ 20 □□"),
+        ("Pazo 20 mr", [(0, 500)], "□□□□ 20 □□"),
+        ("say Pazo now", [(170, 350)], "say Pazo now"),  # a line is in one script
+        ("x", [(0, 100)], "x"),  # a lone character that looks strange is a character
+        ("12 5", [(0, 300)], "12 5"),
+    ],
+)
+def test_what_is_in_another_script_is_a_gap_and_numbers_stay(
+    text: str, where: list[tuple[float, float]], shown: str
+) -> None:
+    made = replace(line(text), other_script=tuple(where))
+    spans = mark_gaps(made, decided(text), [])
+    assert text_of(spans) == shown
+    assert {span.because for span in spans if span.source == "gap"} <= {"other_script"}
 
 
 def test_a_line_that_is_read_has_no_gap() -> None:

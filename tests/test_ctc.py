@@ -331,6 +331,17 @@ def test_an_unknown_letter_counts_as_the_best_guess_in_its_place(posterior: Post
 
 
 @small
+@given(posteriors(columns=5), st.text("ab", min_size=1, max_size=3), st.sampled_from("ab"))
+def test_a_mute_letter_counts_as_an_unknown_one(posterior: Posterior, text: str, silent: str) -> None:
+    known = frozenset("abcdefgh") - {silent}
+    mute, without = replace(posterior, mute=frozenset(silent)), replace(posterior, spells=known)
+    (said,), (other,) = mute.score([text]), without.score([text])
+    assert said == pytest.approx(other)
+    assert not mute.knows(silent)
+    assert mute.greedy == posterior.greedy
+
+
+@small
 @given(posteriors(columns=4, alphabets=[("", "a", "b")]), st.text("abxy", min_size=1, max_size=4))
 def test_an_unknown_letter_is_never_liked_better_than_what_the_reader_sees(posterior: Posterior, text: str) -> None:
     assume(set(text) & set("xy"))

@@ -37,7 +37,7 @@ def drawn(text: str, *lines: tuple[tuple[int, int], tuple[int, int]], height: in
 
 
 def deleted(made: InkLine, *texts: str) -> list[str]:
-    made = replace(made, struck=Marker(1).look(made.crop).stretches)
+    made = replace(made, struck=Marker(1).look(made.crop).struck)
     spans = strokes.struck(made, [Span(text, "ocr", 0.9, "x") for text in texts])
     assert "".join(span.text for span in spans) == "".join(texts)
     return [span.text for span in spans if span.mark == "deleted"]

@@ -507,6 +507,23 @@ def test_a_reader_abstains_on_a_sign_that_it_can_not_spell(sign: str) -> None:
     assert "".join(span.text for span in spans) == f"{sign} tab od"
 
 
+@pytest.mark.parametrize("read", ["14", "½", " ", ""])
+def test_a_fraction_that_the_ocr_can_not_read_is_read_by_the_recogniser_of_hands(read: str) -> None:
+    views = ink(*([{c: 0.9, "": 0.1} for c in read]), " tab od")
+    mute = Views((replace(views.best, mute=frozenset("¼½¾")),))
+    hand = ink({"¼": 0.97, "¾": 0.02}, " tab od")
+    reading = replace(ocr_reading(hand), source="hand")
+    spans, _ = FUSER.fuse(ocr_reading(mute), mute, hand=reading, hand_ink=hand)
+    assert "".join(span.text for span in spans) == "¼ tab od"
+
+
+def test_the_decoder_abstains_on_signs_that_it_can_not_write() -> None:
+    texts = ["¼ tab", "2 tab", "¼ tub", "7 tab"]
+    table = np.zeros((len(texts), len(model.EXPERTS)))
+    model.add_decoder(table, texts, {"2 tab": -1.0, "7 tab": -3.0, "¼ tab": -9.0}, spells=frozenset("27 tabu"))
+    assert table[:, model.EXPERTS.index("decoder")].tolist() == [0.0, 0.0, -2.0, -2.0]
+
+
 # --- confidence ----------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -251,3 +251,35 @@ def test_print_is_told_from_handwriting(engine: Engine) -> None:
     (image,) = open_pages(SAMPLES / "word_squashed.png", load_config().intake, crop=True)
     (hand,) = engine.look(image, crop=True).lines
     assert hand.line.printed < 0.5
+
+
+# --- nothing is lost ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [dotted, shown_through])
+def test_what_is_no_writing_leaves_a_finding_with_its_place(engine: Engine, page: Callable[[], Pixels]) -> None:
+    found = [finding for finding in read(engine, page()).findings if finding.kind == "not_writing"]
+    assert found
+    assert all(finding.polygon is not None for finding in found)
+
+
+def test_ink_that_no_line_covers_is_a_finding_with_its_place(engine: Engine) -> None:
+    page = drawn((900, 600), *((80, 60 + 70 * n, f"the text goes on and on {n}") for n in range(4))).copy()
+    cv2.polylines(
+        page, [np.array([(600, 480), (640, 440), (620, 500), (680, 450), (660, 500)])], False, (20, 20, 20), 4
+    )
+    made = read(engine, page)
+    spots = [*(finding.polygon for finding in made.findings if finding.kind == "uncovered")]
+    spots += [one.polygon for one in made.lines if not one.text.startswith("the")]
+    assert any(cv2.pointPolygonTest(np.array(spot, np.float32), (640, 470), False) >= 0 for spot in spots if spot)
+
+
+def test_boxes_to_tick_are_checks_and_no_text(engine: Engine) -> None:
+    page = drawn((900, 500), (150, 64, "Fever"), (150, 164, "Cough")).copy()
+    for top in (60, 160):
+        cv2.rectangle(page, (60, top), (104, top + 44), (30, 30, 30), 2)
+    cv2.line(page, (66, 166), (98, 198), (30, 30, 30), 3)
+    cv2.line(page, (66, 198), (98, 166), (30, 30, 30), 3)
+    made = read(engine, page)
+    assert texts(made) == ["Fever", "Cough"]
+    assert [check.kind for check in made.checks] == ["box_empty", "box_crossed"]

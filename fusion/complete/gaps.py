@@ -1,8 +1,8 @@
 """Gaps: places where there is ink and no reading.
 
-A false gap spoils a correct line, so both rules are strict. Unread ink must be as large as a character, and either solid
+A false gap spoils a correct line, so the rules are strict. Unread ink must be as large as a character, and either solid
 like a blot or far from every character that was read. An illegible mark of the second reader counts only where the OCR has
-nothing, or nothing probable.
+nothing, or nothing probable. What stands in a script that no reader knows is a gap, whatever look-alikes were read there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from fusion.ink import InkLine
-from fusion.page import GAP, Reading, Span
+from fusion.page import GAP, Reading, Span, stretches
+from fusion.placement import edges
 
 SOLID = 0.5
 """Least share of its box that a blot fills; strokes fill less."""
@@ -35,6 +36,10 @@ CENTRAL = 0.25
 """Least distance of the centre of unread ink from top and bottom, in heights of the crop; excludes other lines' ink."""
 BELIEVED = 0.5
 """From this probability on, an illegible mark does not overrule an OCR character."""
+OTHER = 0.6
+"""Share of a word's width from which a stretch in another script makes a gap of it."""
+MOSTLY = 2 / 3
+"""Share of a line's letters from which they are in another script."""
 _CLUSTER = regex.compile(r"\X")
 
 
@@ -64,6 +69,7 @@ def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading])
     found = {gap.at: gap for gap in _unread_ink(line, text)}
     # Of two gaps at one place the reader's is kept: it counts the characters.
     found |= {gap.at: gap for gap in _marked_illegible(line, text, readings)}
+    found |= {gap.at: gap for gap in _in_another_script(line, text)}
     result = tuple(spans)
     for gap in sorted(found.values(), key=lambda gap: -gap.at):
         result = _insert(result, gap)
@@ -154,6 +160,35 @@ def _marked_illegible(line: InkLine, text: str, readings: Sequence[Reading]) -> 
             start, end = same[first - 1] + 1, same[first + count]
             if end - start <= count and not believed & set(range(start, end)):
                 gaps.append(_Gap(start, count, "marked_illegible", end - start))
+    return gaps
+
+
+def _in_another_script(line: InkLine, text: str) -> list[_Gap]:
+    """Words, but for bare numbers, where the ink is in a script that no reader knows.
+
+    A line is written in one script: where less than `MOSTLY` of its letters look foreign, none are.
+    """
+    if line.ink is None or not line.other_script or not text:
+        return []
+    borders = edges(line.ink.place(text), float(line.crop.shape[1]))
+    words: list[tuple[int, int]] = []
+    for start, end in stretches(text):
+        left, right = borders[start], borders[end]
+        covered = sum(max(0.0, min(right, b) - max(left, a)) for a, b in line.other_script)
+        if covered < OTHER * (right - left) or not any(map(str.isalpha, text[start:end])):
+            continue
+        if words and words[-1][1] == start:
+            words[-1] = (words[-1][0], end)
+        else:
+            words.append((start, end))
+    foreign = sum(character.isalpha() for start, end in words for character in text[start:end])
+    if foreign < MOSTLY * sum(map(str.isalpha, text)):
+        return []
+    gaps = []
+    for start, end in words:
+        count = len(_CLUSTER.findall(text[start:end]))
+        if count > 1:  # a lone character that looks strange is a character
+            gaps.append(_Gap(len(_CLUSTER.findall(text[:start])), count, "other_script", count))
     return gaps
 
 

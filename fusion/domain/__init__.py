@@ -57,8 +57,10 @@ class Profile:
         return self.prompts.get("zh" if _HAN.search(text) else "en", "")
 
     def prepare(self, image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
-        """The page with the writer's ink alone, and checks about other ink."""
-        return image, ()
+        """The page with the writer's ink alone, and checks about other ink: boxes to tick, for one."""
+        from fusion.domain.boxes import boxes
+
+        return boxes(image)
 
     def mark(self, line: InkLine, spans: Sequence[Span]) -> tuple[Span, ...]:
         """Spans with what is struck out marked as such; texts stay."""

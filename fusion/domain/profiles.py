@@ -88,7 +88,9 @@ class Homework(Profile):
         """The page without the teacher's marks, which become checks."""
         from fusion.domain import strokes
 
-        return strokes.teacher(image)
+        image, boxes = super().prepare(image)
+        image, marks = strokes.teacher(image)
+        return image, (*boxes, *marks)
 
     def mark(self, line: InkLine, spans: Sequence[Span]) -> tuple[Span, ...]:
         """Struck-out words stay, marked as deleted."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fusion.domain.places import pieces
 from fusion.ink import InkLine, PageImage
 from fusion.page import Check, Line, Page, Polygon, Span
+from fusion.placement import edges
 
 FLAT = set("-–—_=一二三≡÷+~→…·. ")
 """Characters that are themselves level strokes."""
@@ -35,7 +36,7 @@ def struck(line: InkLine, spans: Sequence[Span]) -> tuple[Span, ...]:
     if line.ink is None or not line.struck or not text:
         return tuple(spans)
     crossed = []
-    for left, right in _extents(line.ink.place(text), line.crop.shape[1]):
+    for left, right in itertools.pairwise(edges(line.ink.place(text), float(line.crop.shape[1]))):
         shared = max(min(right, b) - max(left, a) for a, b in line.struck)
         crossed.append(right > left and shared >= COVERED * (right - left))
     stretches, end = [], 0
@@ -45,16 +46,6 @@ def struck(line: InkLine, spans: Sequence[Span]) -> tuple[Span, ...]:
         if hit and letters and set(letters) - FLAT:
             stretches.append((start, end))
     return pieces(spans, stretches, lambda span: replace(span, mark="deleted")) if stretches else tuple(spans)
-
-
-def _extents(places: Sequence[tuple[float, float]], width: float) -> list[tuple[float, float]]:
-    """Left and right border of each character, half-way to its neighbours: a CTC peak is narrower than a letter."""
-    centres = [(left + right) / 2 for left, right in places]
-    borders = [(a + b) / 2 for a, b in itertools.pairwise(centres)]
-    half = (borders[0] - centres[0]) if borders else width / 2
-    tail = (centres[-1] - borders[-1]) if borders else width / 2
-    edges = [max(0.0, centres[0] - half), *borders, min(width, centres[-1] + tail)]
-    return list(itertools.pairwise(edges))
 
 
 # --- insertions -----------------------------------------------------------------------------------------------------

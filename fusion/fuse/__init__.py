@@ -109,7 +109,8 @@ class Fuser:
         texts = gather(ocr, looked, ink, prior, self._config.hypotheses)
         answers = [other.text for other in others] if reader_posterior is None else []
         table = model.evidence(texts, ink, answers, prior, reader_posterior, trust, hand_ink)
-        model.add_decoder(table, texts, scores or {}, lambda quality: self._weights.trust(quality, ocr.text))
+        spells = reader_posterior.spells if reader_posterior is not None else None
+        model.add_decoder(table, texts, scores or {}, lambda quality: self._weights.trust(quality, ocr.text), spells)
         decision = decide(Decision(tuple(texts), table), [other.text for other in looked], prior, self._weights)
 
         posteriors = [("ocr", ink, 1.0), ("hand", hand_ink, 1.0), ("reader", reader_posterior, trust)]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 from fusion.errors import ConfigError
@@ -138,21 +139,30 @@ def add_decoder(
     texts: Sequence[str],
     scores: Mapping[str, float],
     trust: Callable[[float], float] = lambda quality: 1.0,
+    spells: frozenset[str] | None = None,
 ) -> float:
     """Fill the column `decoder` of a table in place, and return the decoder's quality.
 
-    `scores` has natural log-probabilities of some texts; the others count as the lowest of these. The quality is the
-    probability per token of the best hypothesis (0 without scores), `trust` the factor that it gives.
+    Args:
+        table: see `evidence`.
+        texts: hypotheses, the rows of the table.
+        scores: natural log-probabilities of some texts; the others count as the lowest of these.
+        trust: factor that the quality gives: the probability per token of the best hypothesis (0 without scores).
+        spells: characters that the decoder can write, or None: all. A text with others counts as the best scored text
+            that differs from it in these alone.
     """
-    asked = [n for n, text in enumerate(texts) if text in scores]
-    if not asked:
+    known = {text: scores[text] for text in texts if text in scores and (spells is None or spells.issuperset(text))}
+    if not known:
         return 0.0
-    values = np.array([scores[texts[n]] for n in asked])
-    lengths = np.array([len(texts[n]) + 1 for n in asked])
-    quality = math.exp(min(0.0, float((values / lengths).max())))
+    lowest, highest = min(known.values()), max(known.values())
+    quality = math.exp(min(0.0, max(value / (len(text) + 1) for text, value in known.items())))
     column = table[:, EXPERTS.index("decoder")]
-    column[:] = (values.min() - values.max()) * trust(quality)
-    column[asked] = (values - values.max()) * trust(quality)
+    for n, text in enumerate(texts):
+        value = known.get(text, lowest)
+        if spells is not None and not spells.issuperset(text):
+            pattern = "".join(regex.escape(c) if c in spells else ".{0,2}" for c in text)
+            value = max((own for other, own in known.items() if regex.fullmatch(pattern, other)), default=lowest)
+        column[n] = (value - highest) * trust(quality)
     return quality
 
 
@@ -246,6 +256,7 @@ def _agreed(text: str, others: Sequence[str]) -> tuple[list[str], list[bool]]:
             start, end = segment.ocr_range
             if segment.kind == "insert":  # something more beside it is another reading
                 start = max(0, start - 1)
+                end = max(end, start + 1)
             if segment.kind != "equal":
                 agreed[start:end] = [False] * (end - start)
     start = 0

@@ -36,8 +36,11 @@ LATIN = Path(str(files("fusion.ocr") / "latin" / "recogniser.onnx"))
 """PP-OCR's recogniser trained on with real Latin hands; its card stands beside it."""
 TWO_WAY = frozenset("0188AHIMOTUVWXYilmnopqvwx|+-=×÷:. ()")
 """Characters that read as well in the mirror, or as one of each other."""
-_TAUGHT = regex.compile(r"[\p{Latin}\p{Nd}\p{P}\p{Sc}\p{Sk}+=<>|×÷±°½¼¾≤≥√π ]")
+_TAUGHT = regex.compile(r"[\p{Latin}\p{Nd}\p{P}\p{Sc}\p{Sk}+=<>|×÷±°½¼¾²³µ≤≥√π ]")
 """Characters in what the recogniser of Latin hands was trained on; its other classes are left from PP-OCR's alphabet."""
+MUTE = frozenset("¼½¾µ")
+"""Characters that PP-OCR lists and reads right on fewer than a third of lines drawn with them; so it can't speak against
+one of them either."""
 LOOKS = 3
 """Looks kept at a line that was read at several widths."""
 SURE = 0.6
@@ -48,6 +51,8 @@ LEAD = 6
 """Lines by whose reading the way up is judged."""
 BETTER = 0.15
 """How much better they must read the other way."""
+LEAST = 2
+"""Letters and digits that must be read in ink that the detector passes over."""
 ENOUGH = 4
 """Characters that must be read then."""
 
@@ -67,6 +72,15 @@ class _View:
     @property
     def text(self) -> str:
         return self.looks.best.greedy
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A place on the page: corners, what the OCR sees there, and what that is."""
+
+    quad: NDArray[np.float64]
+    view: _View
+    kind: Literal["line", "unread", "not_writing", "uncovered"]
 
 
 class Models(Protocol):
@@ -118,7 +132,10 @@ class OcrReader:
         self._spells = frozenset(filter(_TAUGHT.fullmatch, self._latin.characters[1:]))
 
     def read(self, page: PageImage, *, crop: bool = False) -> tuple[InkLine, ...]:
-        """Lines of a page in reading order. Writing that nobody can read is a line too, with a failure for a reading.
+        """Lines of a page in reading order.
+
+        Writing that nobody can read is a line too, with a failure for a reading; so is, at the end, what was found and is no
+        line (`not_writing`, `uncovered`).
 
         Args:
             page: upright page.
@@ -127,35 +144,45 @@ class OcrReader:
         height, width = page.pixels.shape[:2]
         if crop:
             whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)
-            return (self._line("l000", whole, self._view(page.pixels), "r000"),)
+            return (self._line("l000", _Region(whole, self._view(page.pixels), "line"), "r000"),)
         small, to_page = shrink(page.pixels)
         seen, scale = look(small), float(to_page[0, 0])
-        found = list(self._found(page.pixels, seen, scale))
-        quads = [quad for quad, _, _ in found]
-        texts = [view.text for _, view, _ in found]
+        regions = list(self._found(page.pixels, seen, scale))
+        regions += self._loose(page.pixels, [one.quad for one in regions], seen, scale)
+        found = [one for one in regions if one.kind in ("line", "unread")]
+        left_out = [one for one in regions if one.kind not in ("line", "unread")]
+        quads = [one.quad for one in found]
+        texts = [one.view.text for one in found]
         lines: list[InkLine] = []
         for number, region in enumerate(reading_order(quads, texts, search.braces(quads, seen, scale))):
             for index in region:
-                quad, view, readable = found[index]
-                name, home = f"l{len(lines):03d}", f"r{number:03d}"
-                lines.append(self._line(name, quad, view, home) if readable else _unread(name, quad, view, home))
-        return tuple(lines)
+                one, name, home = found[index], f"l{len(lines):03d}", f"r{number:03d}"
+                lines.append(self._line(name, one, home) if one.kind == "line" else _unread(name, one, home))
+        return (*lines, *(_unread(f"x{n:03d}", one, "") for n, one in enumerate(left_out)))
 
-    def _found(
-        self, pixels: NDArray[np.uint8], seen: SmallView, scale: float
-    ) -> Iterator[tuple[NDArray[np.float64], _View, bool]]:
-        """Regions of writing: corners, what the OCR sees, and whether that is a reading."""
+    def _found(self, pixels: NDArray[np.uint8], seen: SmallView, scale: float) -> Iterator[_Region]:
+        """What the detector finds, with what the OCR sees there."""
         regions = [Region(layout.upright_corners(corners), sure) for corners, sure in self._engine.regions(pixels)]
         regions = search.join_upright(regions)
         parted = search.part_columns([quad for quad, _ in regions], seen, scale)
         for parts, (_, sure) in zip(parted, regions, strict=True):
             for quad in parts:
                 view = self._view(layout.cut_out(pixels, quad))
-                if search.is_no_writing(view.crop, view.text):
-                    continue
-                if view.quality < UPRIGHT and search.is_faint(view.crop) and self._is_mirrored(view):
-                    continue
-                yield quad, view, sure >= SURE or view.quality >= self._config.poor
+                faint = view.quality < UPRIGHT and search.is_faint(view.crop)
+                if search.is_no_writing(view.crop, view.text) or (faint and self._is_mirrored(view)):
+                    yield _Region(quad, view, "not_writing")
+                else:
+                    readable = sure >= SURE or view.quality >= self._config.poor
+                    yield _Region(quad, view, "line" if readable else "unread")
+
+    def _loose(
+        self, pixels: NDArray[np.uint8], quads: Sequence[NDArray[np.float64]], seen: SmallView, scale: float
+    ) -> Iterator[_Region]:
+        """Ink that the detector passes over: a line where it reads well."""
+        for quad in search.uncovered(quads, seen, scale):
+            view = self._view(layout.cut_out(pixels, quad))
+            reads = view.quality >= self._config.poor and sum(map(str.isalnum, view.text)) >= LEAST
+            yield _Region(quad, view, "line" if reads else "uncovered")
 
     def turns(self, page: PageImage, lines: Sequence[InkLine]) -> int:
         """Quarter turns counter-clockwise after which a page stands upright, judged by how its longest lines read.
@@ -209,7 +236,7 @@ class OcrReader:
     def _plain(self, crop: NDArray[np.uint8]) -> Posterior:
         """One look at a crop as it is."""
         column = column_px(*crop.shape[1::-1])
-        return Posterior.compact(self._engine.posteriors([crop])[0], self._engine.characters, column, None)
+        return Posterior.compact(self._engine.posteriors([crop])[0], self._engine.characters, column)
 
     @property
     def identity(self) -> str:
@@ -234,28 +261,31 @@ class OcrReader:
         return view
 
     def _looks(self, crop: NDArray[np.uint8]) -> Views:
-        return self._at_widths(crop, lambda view: self._engine.posteriors([view])[0], self._engine.characters, None)
+        def read(view: NDArray[np.uint8], column: float) -> Posterior:
+            return Posterior.compact(self._engine.posteriors([view])[0], self._engine.characters, column, mute=MUTE)
+
+        return self._at_widths(crop, read)
 
     def _hand(self, crop: NDArray[np.uint8], text: str) -> tuple[Reading, Views] | tuple[None, None]:
         """The look of the recogniser of Latin hands; none at a line with a character that it can't spell."""
-        if not self._spells.issuperset(text):
+        if not self._spells.issuperset(text.replace("μ", "µ")):  # PP-OCR writes the Greek letter for the sign
             return None, None
-        looks = self._at_widths(crop, self._latin.posterior, self._latin.characters, self._spells)
+
+        def read(view: NDArray[np.uint8], column: float) -> Posterior:
+            return Posterior.compact(self._latin.posterior(view), self._latin.characters, column, self._spells)
+
+        looks = self._at_widths(crop, read)
         recipe = Recipe("pp-ocr/latin hands", runtime_version(), self._latin.model, image_sha256(crop))
         return self._reading("hand", looks, recipe, float(crop.shape[1])), looks
 
-    def _at_widths(
-        self,
-        crop: NDArray[np.uint8],
-        read: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-        characters: Sequence[str],
-        spells: frozenset[str] | None,
-    ) -> Views:
-        """Looks at a crop: as it is; where that is poor or cramped also stretched. Columns are measured on the crop."""
+    def _at_widths(self, crop: NDArray[np.uint8], read: Callable[[NDArray[np.uint8], float], Posterior]) -> Views:
+        """Looks at a crop: as it is; where that is poor or cramped also stretched.
+
+        `read` gets a picture and the width of its columns, which are measured on the crop.
+        """
 
         def look(view: NDArray[np.uint8]) -> Posterior:
-            column = column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1]
-            return Posterior.compact(read(view), characters, column, spells)
+            return read(view, column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1])
 
         plain = look(crop)
         on_ink = crop.shape[1] / column_px(*crop.shape[1::-1])
@@ -266,8 +296,8 @@ class OcrReader:
         ranked = sorted([plain, *stretched], key=lambda posterior: -posterior.quality)
         return Views(tuple(ranked[:LOOKS]))
 
-    def _line(self, name: str, quad: NDArray[np.float64], view: _View, region: str) -> InkLine:
-        crop, ink, engine = view.crop, view.looks, self._engine
+    def _line(self, name: str, place: _Region, region: str) -> InkLine:
+        crop, ink, engine = place.view.crop, place.view.looks, self._engine
         recipe = Recipe(f"pp-ocr/{engine.engine}", engine.version, engine.model, image_sha256(crop))
         reading = self._reading("ocr", ink, recipe, float(crop.shape[1]))
         failures = () if ink.best.greedy else (Failure("ocr", "empty", "the OCR reads nothing on this line"),)
@@ -275,7 +305,7 @@ class OcrReader:
         seen = self._marker.look(crop)
         return InkLine(
             name,
-            _polygon(quad, view),
+            _polygon(place),
             crop,
             reading,
             ink,
@@ -284,7 +314,8 @@ class OcrReader:
             hand_ink,
             region,
             seen.printed,
-            seen.stretches,
+            seen.struck,
+            seen.other_script,
         )
 
     def _reading(self, source: Literal["ocr", "hand"], looks: Views, recipe: Recipe, width: float) -> Reading:
@@ -300,15 +331,23 @@ class OcrReader:
         )
 
 
-def _unread(name: str, quad: NDArray[np.float64], view: _View, region: str) -> InkLine:
-    """A place where the detector sees writing and nobody reads any."""
-    failure = Failure("ocr", "unread", "something that may be writing stands here and can't be read")
-    return InkLine(name, _polygon(quad, view), view.crop, None, None, (failure,), region=region)
+_LEFT = {
+    "unread": "something that may be writing stands here and can't be read",
+    "not_writing": "a dotted rule, a dot, or writing that shows through from the other side",
+    "uncovered": "ink that belongs to no line",
+}
+"""Kind of failure → message. What is left out as no writing is evidence too."""
 
 
-def _polygon(quad: NDArray[np.float64], view: _View) -> Polygon:
+def _unread(name: str, place: _Region, region: str) -> InkLine:
+    """A place that is not read, with the reason."""
+    failure = Failure("ocr", place.kind, _LEFT[place.kind])
+    return InkLine(name, _polygon(place), place.view.crop, None, None, (failure,), region=region)
+
+
+def _polygon(place: _Region) -> Polygon:
     """Corners clockwise from the start of the line: of a turned one that is not the top left."""
-    return tuple((float(x), float(y)) for x, y in np.roll(quad, -view.turns, axis=0))
+    return tuple((float(x), float(y)) for x, y in np.roll(place.quad, -place.view.turns, axis=0))
 
 
 def _turned(crop: NDArray[np.uint8], quarters: int) -> NDArray[np.uint8]:

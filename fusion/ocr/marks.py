@@ -1,4 +1,4 @@
-"""What the ink of a line is, beside its text: print or hand, and which stretches are struck out.
+"""What the ink of a line is, beside its text: print or hand, what is struck out, what is in a script that the OCR can't read.
 
 Knows crops and the small network of `python -m fusion.train marks`; knows nothing of what is written.
 """
@@ -21,8 +21,8 @@ COLUMN = 4
 """Width of a column of the answer at that height, px."""
 WIDEST = 2400
 """A longer line is squeezed to this width, px at that height."""
-STRUCK, SURELY = 0.5, 0.88
-"""Probability from which a column may be struck out, and the mean from which a stretch of such columns is."""
+LIKELY, SURELY = 0.5, 0.88
+"""Probability from which a column may be struck out, or in another script, and the mean from which a stretch of them is."""
 RULE = 0.95
 """Share of a crop's width from which a stroke is a rule of the paper."""
 MODEL = Path(str(files("fusion.ocr") / "nets" / "marks.onnx"))
@@ -34,11 +34,13 @@ class Marked:
 
     Attributes:
         printed: probability that the line is print, in [0, 1].
-        stretches: what is struck out, (left, right) px on the crop.
+        struck: what is struck out, (left, right) px on the crop.
+        other_script: what is in another script than Latin and Chinese, likewise.
     """
 
     printed: float
-    stretches: tuple[tuple[float, float], ...]
+    struck: tuple[tuple[float, float], ...]
+    other_script: tuple[tuple[float, float], ...]
 
 
 class Marker:
@@ -53,13 +55,19 @@ class Marker:
         """See `Marked`; `crop` is uint8 (h, w, 3), RGB."""
         line = fitted(np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), dtype=np.uint8))
         (logits,) = run(self._session, {"lines": line[None, None]})[0]
-        struck, printed = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+        struck, printed, other = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         ink = line.reshape(HEIGHT, -1, COLUMN).max(axis=(0, 2)) > 0.4
         share = float(printed[ink].mean()) if ink.any() else 0.5
-        edges = np.flatnonzero(np.diff(np.r_[False, struck > STRUCK, False])).reshape(-1, 2)
-        column = crop.shape[1] / len(struck)
-        stretches = [(float(a) * column, float(b) * column) for a, b in edges if struck[a:b].mean() >= SURELY]
-        return Marked(share, tuple((a, b) for a, b in stretches if b - a < RULE * crop.shape[1]))
+        width = float(crop.shape[1])
+        crossed = tuple((a, b) for a, b in _stretches(struck, width) if b - a < RULE * width)
+        return Marked(share, crossed, tuple(_stretches(other, width)))
+
+
+def _stretches(chances: NDArray[np.float32], width: float) -> list[tuple[float, float]]:
+    """Stretches of columns that are surely so, (left, right) px on a crop of some width."""
+    edges = np.flatnonzero(np.diff(np.r_[False, chances > LIKELY, False])).reshape(-1, 2)
+    column = width / len(chances)
+    return [(float(a) * column, float(b) * column) for a, b in edges if chances[a:b].mean() >= SURELY]
 
 
 def fitted(grey: NDArray[np.uint8], stretch: float = 1.0) -> NDArray[np.float32]:

@@ -34,6 +34,10 @@ DOT, DOTS = 0.4, 5
 """Marks of a dotted rule are lower and narrower than this share of its crop's height, and so many at least."""
 FAINT = 64
 """Grey levels between paper and ink under which a line may show through."""
+LOOSE = (0.55, 3.0)
+"""Height of ink that no line covers, in heights of the page's lines, from which and up to which it may be writing."""
+MOST = 20
+"""Most such places on a page; a page with more holds pictures or a bad photograph, and is not told by them."""
 _RULE = regex.compile(r"[.…·․‥_\-–—~。\s]{4,}|\s*([\p{P}\p{S}])(?:\s*\1){7,}\s*")
 """What the OCR reads on a dotted rule: dots and dashes, or one sign again and again."""
 
@@ -148,6 +152,36 @@ def braces(quads: Sequence[NDArray[np.float64]], view: View, scale: float) -> li
             middle = left + width / 2
             found.append(scale * np.array([[middle, top], [middle, top + tall]]))
     return found
+
+
+def uncovered(quads: Sequence[NDArray[np.float64]], view: View, scale: float) -> list[NDArray[np.float64]]:
+    """Places as large as writing whose ink no line covers: float64 (4, 2) each, px of the page.
+
+    Args:
+        quads: the lines, float64 (4, 2) each, px of the page.
+        view: small look at the page.
+        scale: px of the page per px of the view.
+    """
+    heights = [height_of(quad) / scale for quad in quads]
+    size = float(np.median(heights)) if heights else 0.0
+    if size < LOW:
+        return []
+    loose = np.asarray(view.ink, dtype=np.uint8)
+    for quad, height in zip(quads, heights, strict=True):
+        cover = np.zeros_like(loose)
+        cv2.fillPoly(cover, [np.round(quad / scale).astype(np.int32)], (1,))
+        reach = max(1, round(height / 3))
+        loose[cv2.dilate(cover, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) > 0] = 0
+    joined = cv2.morphologyEx(loose, cv2.MORPH_CLOSE, np.ones((max(1, round(size / 3)), max(1, round(size))), np.uint8))
+    rows, columns = loose.shape
+    found = []
+    for left, top, width, height, _ in cv2.connectedComponentsWithStats(joined)[2][1:].tolist():
+        share = float(loose[top : top + height, left : left + width].mean())
+        inside = left > 1 and top > 1 and left + width < columns - 1 and top + height < rows - 1
+        if inside and LOOSE[0] * size <= height <= LOOSE[1] * size and width >= height / 2 and 0.06 <= share <= SOLID:
+            corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+            found.append(np.array(corners, dtype=np.float64) * scale)
+    return found if len(found) <= MOST else []
 
 
 def is_no_writing(crop: NDArray[np.uint8], text: str) -> bool:

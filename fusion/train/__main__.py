@@ -60,6 +60,7 @@ def recogniser(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the result, instead of the recipe's.")] = None,
     work: Annotated[Path | None, typer.Option(help="Folder of the material, instead of the recipe's.")] = None,
+    start: Annotated[Path | None, typer.Option(help="ONNX file to go on from, instead of the packaged one.")] = None,
     gather: Annotated[bool, typer.Option("--gather", help="Only fill the folder of the material.")] = False,
 ) -> None:
     """Fine-tune PP-OCR's recogniser on real handwriting; a broken run continues from its saved state."""
@@ -71,6 +72,7 @@ def recogniser(
         "workers": workers,
         "output": output,
         "work": work,
+        "start": start,
     }
     recipe = load_recogniser_recipe(config, {key: value for key, value in given.items() if value is not None})
     from fusion.train.recogniser import prepare, train

@@ -38,6 +38,7 @@ class Font:
         licence: SPDX identifier.
         held_out: for evaluation only, never for training.
         capitals: draws small letters as capitals, so that texts with small letters must not be drawn with it.
+        subset: part of the family's characters that the file holds, as the package names it.
     """
 
     family: str
@@ -45,6 +46,7 @@ class Font:
     licence: str
     held_out: bool = False
     capitals: bool = False
+    subset: str = "latin"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def fetch(listing: Path, folder: Path) -> Materials:
                 _unpack(package, Path(archives) / f"{package.slug}.tgz", target, font=package is not words)
     tiers = json.loads(_target(words, folder, font=False).read_text(encoding="utf-8"))
     return Materials(
-        fonts=tuple(Font(p.family, _target(p, folder, font=True), p.licence, p.held_out, p.capitals) for p in fonts),
+        fonts=tuple(
+            Font(p.family, _target(p, folder, font=True), p.licence, p.held_out, p.capitals, p.subset) for p in fonts
+        ),
         words=tuple(tuple(tier) for tier in tiers),
     )
 
@@ -137,7 +141,8 @@ def _package(entry: dict[str, Any]) -> _Package:
 
 
 def _target(package: _Package, folder: Path, *, font: bool) -> Path:
-    return folder / f"{package.slug}{'.woff2' if font else '.json'}"
+    subset = "" if package.subset == "latin" else f"-{package.subset}"
+    return folder / (f"{package.slug}{subset}.woff2" if font else f"{package.slug}.json")
 
 
 def _pack(packages: Sequence[_Package], folder: Path) -> None:

@@ -39,8 +39,9 @@ KEPT = 1500
 _PROSE = ("english", "letter", "label")
 _KINDS: dict[str, int] = {
     "label": 22, "english": 14, "letter": 6, "name": 8, "pseudo": 10, "strength": 10, "sig": 8, "dose": 4,
-    "sum": 16, "homework": 5, "code": 6,
+    "sum": 16, "homework": 5, "code": 6, "measure": 16, "accented": 8,
 }  # fmt: skip
+_TAUGHT = ("measure", "accented")
 _PATTERNS = (
     "w", "ww", "wd", "wd", "wd", "wdd", "dw", "ndw", "nwd", "nfwd", "fwd", "fwd", "fw", "fwdd", "nfw", "www", "wwd", "d", "dd",
 )  # fmt: skip
@@ -73,7 +74,8 @@ class Piece:
     Attributes:
         pixels: uint8 (h, w), grey, of any height.
         text: its label.
-        source: name of the source of real handwriting, "pad" (real words and rendered doses) or "rendered".
+        source: name of the source of real handwriting, "pad" (real words and rendered doses), "rendered", or "taught":
+            rendered, and nothing that the network knows from its start.
         stretch: least and greatest factor of its width.
     """
 
@@ -111,8 +113,9 @@ class Mix:
         texts: Texts,
         fonts: Sequence[Font],
         prints: Sequence[Font],
+        accented: Sequence[Sequence[Font]] = (),
     ) -> None:
-        """Sort the crops that are not held out.
+        """Sort the crops that are not held out. `accented`: families of fonts that have accented letters.
 
         Kinds of pieces whose material is missing (no lines, no fonts …) are left out of the mixture.
         """
@@ -127,7 +130,7 @@ class Mix:
         self._of_writer: defaultdict[tuple[str, str], list[Crop]] = defaultdict(list)
         for crop in self._cut_lines:
             self._of_writer[crop.source, crop.writer].append(crop)
-        self._texts, self._fonts, self._prints = texts, fonts, prints
+        self._texts, self._fonts, self._prints, self._accented = texts, fonts, prints, accented
         self._rendered: dict[bool, list[Piece]] = {False: [], True: []}
         ways: dict[str, tuple[Callable[[random.Random], Piece], float, Sequence[object]]] = {
             "word": (self._word, shares.word, self._words),
@@ -222,8 +225,8 @@ class Mix:
         kept = self._rendered[prints]
         if len(kept) > 50 and rng.random() < REUSED:
             return rng.choice(kept)
-        fonts = self._prints if prints else self._fonts
         while True:
+            fonts = self._prints if prints else self._fonts
             kind = rng.choices(list(_KINDS), list(_KINDS.values()))[0]
             if kind == "label":
                 if not self._lines:
@@ -231,12 +234,17 @@ class Mix:
                 text = _some_words(rng.choice(self._lines).text, rng)
             else:
                 text = self._texts.line(rng, kind)
+                if kind == "accented":
+                    if not self._accented:
+                        continue
+                    fonts = rng.choice(self._accented)
             if kind in _PROSE and rng.random() < 0.15:
                 text = f"{text} {self._texts.line(rng, 'english')}"
             # Handwriting does not tell straight from curly quotes.
             text = text if prints else text.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
             try:
-                piece = Piece(render(text, fonts, rng), text, "rendered", (0.85, 1.2))
+                source = "taught" if kind in _TAUGHT else "rendered"
+                piece = Piece(render(text, fonts, rng), text, source, (0.85, 1.2))
             except ValueError:  # a character that no font has
                 continue
             if len(kept) < KEPT:

@@ -137,6 +137,7 @@ class Rendered(Part):
 
     fonts: Path = Field(description="Listing of handwriting fonts and of word lists.")
     print_fonts: Path = Field(description="Listing of print fonts.")
+    accent_fonts: Path | None = Field(None, description="Listing of fonts that have accented letters; None: draw none.")
     names: tuple[Path, ...] = Field((), description="Lists of names to draw texts from, one a line.")
     judged: int = Field(200, ge=1, description="Texts of each kind, in held-out fonts and words, to evaluate on.")
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from fusion.onnx import file_sha256, open_session
 from fusion.train import camera, hands, ppocr
-from fusion.train.fonts import Materials, fetch
+from fusion.train.fonts import Font, Materials, fetch
 from fusion.train.hands import Crop, folded
 from fusion.train.mix import Batch, Batches, Mix, Piece, widths
 from fusion.train.recipe import RecogniserRecipe
@@ -49,6 +49,7 @@ JUDGED = {
     "rendered prose": ("english", "letter"),
     "rendered sums": ("sum", "homework"),
     "rendered doses": ("strength", "sig", "dose"),
+    "rendered measures": ("measure",),
 }
 """Kinds of text of each rendered evaluation set, in held-out handwriting fonts."""
 Log = Callable[[str], None]
@@ -84,6 +85,17 @@ def prepare(recipe: RecogniserRecipe, log: Log) -> None:
         log(f"cut {source.name} to {len(ppocr.read(start)[1])} characters")
     hands.gather(recipe.hands, start, recipe.work, recipe.threads, log)
     _materials(recipe)
+    _accented(recipe)
+
+
+def _accented(recipe: RecogniserRecipe) -> list[list[Font]]:
+    """Families of fonts that have accented letters."""
+    if recipe.rendered.accent_fonts is None:
+        return []
+    families: dict[str, list[Font]] = {}
+    for font in fetch(recipe.rendered.accent_fonts, recipe.work / "fonts").fonts:
+        families.setdefault(font.family, []).append(font)
+    return list(families.values())
 
 
 def _materials(recipe: RecogniserRecipe) -> tuple[Materials, Materials]:
@@ -105,7 +117,7 @@ def train(recipe: RecogniserRecipe, log: Log) -> dict[str, dict[str, float]]:
     crops = hands.load(recipe.work)
     written, printed = _materials(recipe)
     texts = Texts(written.words, _names(recipe, crops), recipe.seed)
-    mix = Mix(crops, recipe.hands, recipe.shares, texts, written.side(False), printed.side(False))
+    mix = Mix(crops, recipe.hands, recipe.shares, texts, written.side(False), printed.side(False), _accented(recipe))
     batches = Batches(mix, recipe.batch, recipe.seed, recipe.workers)  # forks: before CUDA is initialised
     try:
         judged = _judged(recipe, crops, texts, written, printed)
@@ -202,6 +214,7 @@ class Learner:
         self.any_case = {source.name for source in recipe.hands if source.any_case}
         self.distrusted = dict(recipe.distrusted)
         self.distrusted["pad"] = max(self.distrusted.values(), default=0.0)
+        self.tethers = {"rendered": recipe.tether, "taught": 0.0}
         self.layout: torch.memory_format = torch.contiguous_format
 
     def run(self, batches: Batches, judged: dict[str, Judged], log: Log) -> dict[str, dict[str, float]]:
@@ -299,7 +312,6 @@ class Learner:
 
     def _losses(self, prepared: _Prepared, believing: bool) -> tuple[Tensor, Tensor]:
         """The loss, and its two parts (labels, divergence) for the log: float32 (2,)."""
-        recipe = self.recipe
         inputs = camera.photograph(prepared.pixels, prepared.widths).contiguous(memory_format=self.layout)
         with self._autocast():
             logits = self.network(inputs)
@@ -315,8 +327,7 @@ class Learner:
                 kept[members] &= nats[members] <= least
         ctc = torch.where(kept, nats, 0.0).sum() / kept.sum().clamp_min(1)
         divergence = (known.exp() * (known - rows)).sum(-1).mean(-1)
-        weights = recipe.tether_real + (recipe.tether - recipe.tether_real) * prepared.rendered
-        tether = (weights * divergence).mean()
+        tether = (prepared.tethers * divergence).mean()
         return ctc + tether, torch.stack([ctc.detach(), tether.detach()])
 
     @staticmethod
@@ -426,7 +437,7 @@ class _Prepared:
     Attributes:
         pixels: uint8 (B, 48, W).
         widths: int64 (B,).
-        rendered: float32 (B,), 1 for rendered crops, 0 for those with real handwriting.
+        tethers: float32 (B,), weight of the divergence from the start.
         targets: int64 (N, L), spellings, padded.
         lengths: int64 (N,), on the CPU, where ctc_loss takes them.
         divisors: float32 (N,), the lengths on the device.
@@ -436,7 +447,7 @@ class _Prepared:
 
     pixels: Tensor
     widths: Tensor
-    rendered: Tensor
+    tethers: Tensor
     targets: Tensor
     lengths: Tensor
     divisors: Tensor
@@ -469,7 +480,7 @@ def _prepared(batch: Batch, learner: Learner) -> _Prepared:
     return _Prepared(
         sent(torch.from_numpy(batch.pixels)),
         sent(torch.from_numpy(batch.widths)),
-        sent(torch.tensor([float(source == "rendered") for source in batch.sources])),
+        sent(torch.tensor([learner.tethers.get(source, learner.recipe.tether_real) for source in batch.sources])),
         sent(torch.from_numpy(padded)),
         lengths,
         sent(lengths.float()),

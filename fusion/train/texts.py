@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from importlib import resources
 
-ALPHABET = "".join(chr(code) for code in range(32, 127)) + "×÷°½≤≥√π£µ–—’“”"
-"""Every character that a text may hold."""
+ALPHABET = "".join(chr(code) for code in range(32, 127)) + "×÷°½¼¾²³≤≥√π£µ–—’“”"
+"""Every character that a text may hold, beside the letters of `ACCENTED`."""
 LONGEST = 40
 """Characters of the longest text."""
 KINDS = {
@@ -36,6 +36,8 @@ _LEARNT = 12_000  # rare words the name model sees beside the names
 _SAY: dict[str, list[str]] = json.loads(
     resources.files("fusion.train").joinpath("vocabulary.json").read_text(encoding="utf-8")
 )
+ACCENTED = frozenset("".join(_SAY["accented"]))
+"""Characters of the words with accents, in several languages."""
 
 
 class Texts:
@@ -69,6 +71,8 @@ class Texts:
             "letter": self._letter,
             "code": _code,
             "dose": _dose,
+            "measure": _measure,
+            "accented": self._accented,
         }
 
     def line(self, rng: random.Random, kind: str | None = None, *, held_out: bool = False) -> str:
@@ -76,7 +80,7 @@ class Texts:
 
         Args:
             rng: source of all chance.
-            kind: one of `KINDS`, or "dose"; None draws one of `KINDS` by its weight.
+            kind: one of `KINDS`, "dose", "measure" or "accented"; None draws one of `KINDS` by its weight.
             held_out: draw from the texts kept for evaluation instead of those for training.
         """
         # Short lists of names may have nothing on the side asked for: then a name is made up.
@@ -189,6 +193,12 @@ class Texts:
         # Every slot gets a word of its own, which str.format could not give.
         return re.sub(r"\{(\w+)\}", lambda slot: self._word(rng, slot[1]), frame)
 
+    def _accented(self, rng: random.Random) -> str:
+        words = rng.choices(_SAY["accented"], k=rng.choice((1, 1, 2, 3)))
+        if rng.random() < 0.3:
+            words.insert(rng.randrange(len(words) + 1), str(rng.randint(1, 500)))
+        return " ".join(words).upper() if rng.random() < 0.05 else " ".join(words)
+
     def _english(self, rng: random.Random) -> str:
         if rng.random() < 0.15:
             return _recase(rng, self._word(rng))
@@ -256,7 +266,7 @@ def _fit(text: str) -> str:
     text = " ".join(text.split())
     if len(text) > LONGEST:
         text = text[: LONGEST + 1].rsplit(" ", 1)[0][:LONGEST]
-    return text if all(character in ALPHABET for character in text) else ""
+    return text if all(character in ALPHABET or character in ACCENTED for character in text) else ""
 
 
 def _sort_words(words: Sequence[str]) -> dict[str, list[str]]:
@@ -304,6 +314,31 @@ def _dose(rng: random.Random) -> str:
             f"{rng.randint(1, 2)} {rng.choice(('tab', 'cap', 'tsf', 'ml', 'puff'))} {rng.choice(_SAY['when'])}",
             f"{rng.randint(1, 90)}",
             f"#{rng.randint(1, 90)}",
+            _measure(rng),
+        )
+    )
+
+
+def _measure(rng: random.Random) -> str:
+    """A quantity with a fraction, or with a sign that only measures have."""
+    whole, fraction = rng.choice(("", "", "", "1", "1", "2", "3", "10")), rng.choice("¼½¾")
+    amount = f"{whole}{fraction}"
+    if rng.random() < 0.25:
+        amount = f"{whole} {rng.randint(1, 3)}/{rng.choice((2, 3, 4))}".strip()
+    form = rng.choice(("tab", "tabs", "tablet", "ml", "tsp", "cup", "kg", "T", "cap", "h", "hr", ""))
+    unit = rng.choice(("m²", "cm²", "mg/m²", "m³", "cm³", "mm³", "µmol/L", "µg", "µl", "µg/ml", "kg/m²", "°C"))
+    number = rng.choice((str(rng.randint(1, 99)), f"{rng.randint(0, 9)}.{rng.randint(1, 9)}"))
+    when = rng.choice(_SAY["when"])
+    return rng.choice(
+        (
+            f"{amount} {form}",
+            f"{amount}{form}",
+            f"{form} {amount}",
+            f"{amount} {form} {when}",
+            f"{amount} {form} {when}",
+            f"{amount} {when}",
+            f"{number}{rng.choice(('', ' '))}{unit}",
+            f"{number}{rng.choice(('', ' '))}{unit}",
         )
     )
 

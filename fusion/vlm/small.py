@@ -36,6 +36,7 @@ READER, HEAD, MODEL = "reader.json", "ctc_head.safetensors", "model.safetensors"
 GRAPHS = {name: f"{name}.onnx" for name in ("look", "prompt", "proceed")}
 UNUSED = ("prompts", "language", "max_tokens", "attempts", "cache", "device", "dtype", "batch", "download")
 """Settings of a checkpoint that writes, which mean nothing here."""
+MUTE = frozenset("½")  # the one fraction that it was trained on: it takes the others for it
 TOP = 5  # candidates kept per position
 NBEST = 20  # texts that a look proposes as hypotheses
 CRAMPED = 10.0  # px per character, at the tower's height, under which a crop has been squashed and is looked at wider
@@ -125,7 +126,7 @@ class SmallModel:
                 )
                 raise ReaderError(folder / name, "is not the file that the graphs beside it were made for", way)
         self.unit = self._patch * self._merge  # px of the square that is one image token
-        self.spells = frozenset(self.alphabet[1:])  # the characters that it was trained on; of another it abstains
+        self.spells = frozenset(self.alphabet[1:]) - MUTE  # of other characters it abstains
         self.identity = f"{file_sha256(folder / MODEL)[:12]}{file_sha256(folder / HEAD)[:4]}"
         self._look, self._prompt, self._proceed = (open_session(folder / name, threads) for name in GRAPHS.values())
 

@@ -1,0 +1,164 @@
+"""Boxes to tick on a form: where they are, and how they are marked. They are taken off the page before it is read.
+
+Knows ink on a page, no text. A box stands apart, is square, and has four straight unbroken sides; so the character 口 in a
+word is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.ink import PageImage
+from fusion.page import Check
+
+SIDE = 1600
+"""Longest side of the page when searched, px."""
+LENGTHS, LARGEST = (12, 20, 32), 80
+"""Least lengths of a straight line, tried one after the other (a thick tick holds short ones), and greatest side of a box,
+px at that scale."""
+SHARE = 0.3
+"""Greatest side, in heights of the page: a lone square on a crop is a character."""
+SQUARE = 1.25
+"""Greatest ratio of its sides."""
+STRAIGHT = 0.9
+"""Least share of a side that is drawn within the box's edge."""
+LONG = 0.7
+"""Share of a row, or column, of a box that is ink where one of its lines runs."""
+APART, CLEAR = 0.4, 0.15
+"""White space on the left and right of a box, in sides (half of it below): a character of a word has less; and the largest
+share of ink above it."""
+EMPTY = 0.03
+"""Share of the inside that is ink in an empty box."""
+SOLID = 0.6
+"""Share from which it is a blot and no box."""
+
+Box = tuple[int, int, int, int]
+
+
+def boxes(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
+    """The page without its boxes and their marks, and a check with the place on the photograph for each.
+
+    Checks are `box_empty`, `box_ticked` and `box_crossed`.
+    """
+    height, width = image.pixels.shape[:2]
+    factor = min(1.0, SIDE / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    around = 2 * LARGEST + 1
+    inked = cv2.adaptiveThreshold(grey, 1, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, around, 25)
+    dark = np.asarray(inked, dtype=np.uint8)
+    erased, checks = np.zeros(dark.shape, np.uint8), []
+    for box in _outlines(dark):
+        kind, mark = _state(dark, box)
+        if kind is None:
+            continue
+        checks.append(Check(f"box_{kind}", f"a box to tick, {kind}", (), False, _on_photo(box, factor, image)))
+        erased |= mark
+    if not checks:
+        return image, ()
+    erased = cv2.dilate(erased, np.ones((5, 5), np.uint8)).astype(np.uint8)
+    full = image.pixels.shape[1::-1]
+    paper = cv2.resize(cv2.inpaint(small, erased, 3, cv2.INPAINT_TELEA), full, interpolation=cv2.INTER_LINEAR)
+    covered = cv2.resize(erased, full, interpolation=cv2.INTER_NEAREST)
+    pixels = np.where(covered[..., None] > 0, paper, image.pixels).astype(np.uint8)
+    return replace(image, pixels=pixels), tuple(checks)
+
+
+def _outlines(dark: NDArray[np.uint8]) -> list[Box]:
+    """Squares of four straight lines that stand apart: left, top, right, bottom, the last two exclusive."""
+    found: list[Box] = []
+    most = min(LARGEST, SHARE * dark.shape[0])
+    for length in LENGTHS:
+        level = cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
+        upright = cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((length, 1), np.uint8))
+        lines = cv2.dilate(cv2.max(level, upright), np.ones((3, 3), np.uint8))
+        for left, top, width, height, _ in cv2.connectedComponentsWithStats(lines)[2][1:].tolist():
+            # As it was before dilation, without the piece of a tick that sticks out.
+            box = _trimmed(dark, (left + 1, top + 1, left + width - 1, top + height - 1))
+            short, long = sorted((box[2] - box[0], box[3] - box[1]))
+            if not length <= short <= long <= min(most, SQUARE * short) or any(_meet(box, one) for one in found):
+                continue
+            if _has_sides(dark, box) and _stands_apart(dark, box):
+                found.append(box)
+    return sorted(found, key=lambda box: (box[1], box[0]))
+
+
+def _trimmed(dark: NDArray[np.uint8], box: Box) -> Box:
+    """The part of a box from its first to its last long line, across and down."""
+    left, top, right, bottom = box
+    inside = dark[top:bottom, left:right]
+    if not inside.size:
+        return box
+    rows, columns = (np.flatnonzero(inside.mean(axis=axis) >= LONG) for axis in (1, 0))
+    if not len(rows) or not len(columns):
+        return box
+    return left + int(columns[0]), top + int(rows[0]), left + int(columns[-1]) + 1, top + int(rows[-1]) + 1
+
+
+def _meet(box: Box, other: Box) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+
+
+def _has_sides(dark: NDArray[np.uint8], box: Box) -> bool:
+    """Whether all four sides are drawn along the edge of a box."""
+    left, top, right, bottom = box
+    inside = dark[top:bottom, left:right]
+    edge = max(2, round(0.12 * min(inside.shape)))
+    sides = (
+        inside[:edge].any(axis=0),
+        inside[-edge:].any(axis=0),
+        inside[:, :edge].any(axis=1),
+        inside[:, -edge:].any(axis=1),
+    )
+    return all(float(side.mean()) >= STRAIGHT for side in sides)
+
+
+def _stands_apart(dark: NDArray[np.uint8], box: Box) -> bool:
+    """Whether there is no ink close around; a tick may stick out at the top right."""
+    left, top, right, bottom = box
+    gap, middle = max(3, round(APART * (right - left))), (top + bottom) // 2
+    sides = (
+        dark[top:bottom, max(0, left - gap) : max(0, left - 1)],
+        dark[middle:bottom, right + 1 : right + gap],
+        dark[bottom + 1 : bottom + gap // 2, left:right],
+    )
+    above = dark[max(0, top - gap // 2) : max(0, top - 1), left:right]
+    return not any(side.any() for side in sides) and float(above.sum()) <= CLEAR * above.size
+
+
+def _state(dark: NDArray[np.uint8], box: Box) -> tuple[str | None, NDArray[np.uint8]]:
+    """How a box is marked, None for a solid square; and the mask, uint8 (H, W), of the box and its mark."""
+    left, top, right, bottom = box
+    edge = max(3, round(0.15 * (right - left)))
+    inner = dark[top + edge : bottom - edge, left + edge : right - edge]
+    ink = float(inner.mean()) if inner.size else 0.0
+    _, labels = cv2.connectedComponents(dark)
+    own = np.unique(labels[top:bottom, left:right])
+    reach = np.zeros(dark.shape, bool)
+    side = right - left
+    reach[max(0, top - side // 2) : bottom + side // 4, max(0, left - side // 4) : right + side // 2] = True
+    mask = (np.isin(labels, own[own > 0]) & reach).astype(np.uint8)
+    if ink >= SOLID:
+        return None, mask
+    if ink < EMPTY:
+        return "empty", mask
+    corners = [inner[rows, columns] for rows in _ends(inner.shape[0]) for columns in _ends(inner.shape[1])]
+    return ("crossed" if all(bool(corner.any()) for corner in corners) else "ticked"), mask
+
+
+def _ends(length: int) -> tuple[slice, slice]:
+    """The first and the last third."""
+    third = max(1, length // 3)
+    return slice(0, third), slice(length - third, length)
+
+
+def _on_photo(box: Box, factor: float, image: PageImage) -> tuple[tuple[float, float], ...]:
+    left, top, right, bottom = box
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64) / factor
+    photo = cv2.perspectiveTransform(corners[None], image.transform)[0]
+    return tuple((float(x), float(y)) for x, y in photo)
