@@ -242,3 +242,35 @@ def test_understanding_a_page_twice_adds_nothing(profile: str) -> None:
     once = known.understand(page("1. Napa U 5.0 mg", "7+5=13", "qd x 7 days"))
     assert once.checks
     assert known.understand(once).checks == once.checks
+
+
+@pytest.mark.parametrize(
+    ("rows", "written", "holds"),
+    [
+        (("456", "+ 278", "734"), "456+278=734", True),
+        (("456", "+278", "744"), "456+278=744", False),
+        (("12", "+ 3", "+ 4", "19"), "12+3+4=19", True),
+        (("90", "- 45", "45"), "90-45=45", True),
+        (("15", "× 4", "60"), "15×4=60", True),
+    ],
+)
+def test_a_vertical_sum_is_a_block(rows: tuple[str, ...], written: str, holds: bool) -> None:
+    made = page("Work it out", *rows, "the end")
+    (record,) = homework.exercises(made)
+    (field,) = record.fields
+    assert (field.value["written"], field.value["holds"]) == (written, holds)
+    assert [place.line for place in field.places] == [line.id for line in made.lines[1:-1]]
+    assert [check.kind for check in homework.checks(made, (record,))] == ([] if holds else ["sum_wrong"])
+
+
+@pytest.mark.parametrize(
+    "rows", [("456", "278", "734"), ("+ 278", "734"), ("456", "+ 278"), ("456", "+ 278", "the end")]
+)
+def test_numbers_below_each_other_alone_are_no_vertical_sum(rows: tuple[str, ...]) -> None:
+    assert homework.exercises(page(*rows)) == ()
+
+
+def test_a_vertical_sum_stays_in_its_region() -> None:
+    made = page("456", "+ 278", "734")
+    apart = replace(made, lines=(*made.lines[:2], replace(made.lines[2], region="r001")))
+    assert homework.exercises(apart) == ()

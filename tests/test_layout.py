@@ -273,3 +273,10 @@ def test_corners_of_a_photographed_rectangle() -> None:
     for start in range(4):
         assert np.array_equal(upright_corners(np.roll(quad, start, axis=0)), quad)
         assert np.array_equal(upright_corners(np.roll(quad[::-1], start, axis=0)), quad)
+
+
+def test_a_region_without_direction_gets_a_level_box() -> None:
+    diamond = np.array([[50.0, 0.0], [100.0, 50.0], [50.0, 100.0], [0.0, 50.0]])
+    np.testing.assert_allclose(upright_corners(diamond), [[0, 0], [100, 0], [100, 100], [0, 100]])
+    long = turned([box(0, 0, 200)], 30)[0]
+    np.testing.assert_allclose(np.sort(upright_corners(long), axis=0), np.sort(long, axis=0))

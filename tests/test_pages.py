@@ -77,7 +77,7 @@ def test_a_note_in_the_margin_is_read_turned(engine: Engine, quarters: int) -> N
     note = np.rot90(drawn((330, 60), (10, 8, "see page nine")), quarters)
     page[90 : 90 + note.shape[0], 60 : 60 + note.shape[1]] = note
     found = texts(read(engine, page))
-    assert "see page nine" in found
+    assert found[0] == "see page nine"
     assert [text for text in found if text.startswith("the main")] == [f"the main text goes on {n}" for n in range(4)]
 
 
@@ -283,3 +283,35 @@ def test_boxes_to_tick_are_checks_and_no_text(engine: Engine) -> None:
     made = read(engine, page)
     assert texts(made) == ["Fever", "Cough"]
     assert [check.kind for check in made.checks] == ["box_empty", "box_crossed"]
+
+
+# --- sums -----------------------------------------------------------------------------------------------------------
+
+
+def stacked(*parts: str, height: int = 40) -> Pixels:
+    """Fractions (`3/4`) with a bar between their numbers, and signs at the level of the bars."""
+    words, bars = [], []
+    for number, part in enumerate(parts):
+        left = 60 + 110 * number
+        if "/" not in part:
+            words.append((left + 10, 120, part))
+            continue
+        above, below = part.split("/")
+        words += [(left + 12, 70, above), (left + 12, 160, below)]
+        bars.append((left, left + 48))
+    page = drawn((120 + 110 * len(parts), 300), *words, height=height).copy()
+    for left, right in bars:
+        cv2.line(page, (left, 140), (right, 140), (20, 20, 20), 3)
+    return page
+
+
+@pytest.mark.parametrize("parts", [("1/2", "+", "3/4", "=", "5/4"), ("7/8", "-", "1/8", "=", "6/8")])
+def test_stacked_fractions_are_read_as_one_line(engine: Engine, parts: tuple[str, ...]) -> None:
+    found = texts(read(engine, stacked(*parts)))
+    assert [text.replace(" ", "") for text in found] == ["".join(parts)]
+
+
+def test_a_vertical_sum_is_no_fraction(engine: Engine) -> None:
+    page = drawn((500, 420), (160, 60, "456"), (110, 140, "+ 278"), (160, 260, "734"), height=48).copy()
+    cv2.line(page, (100, 232), (320, 232), (20, 20, 20), 3)
+    assert [text.replace(" ", "") for text in texts(read(engine, page))] == ["456", "+278", "734"]

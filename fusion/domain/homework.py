@@ -24,6 +24,8 @@ _ANSWER = regex.compile(r"(?:^|(?<=\s))(?P<mark>答案?\s*[:：]?|解\s*[:：]|[
 _LATEX = regex.compile(r"\\[a-zA-Z]{2,}|\^\{|_\{|\$[^$]+\$")
 _LINEAR = regex.compile(r"[\d\p{Latin})）]\s*[=＝≤≥≠±×÷]|[≤≥≠±×÷]\s*[\d\p{Latin}(（]")
 _HAN = regex.compile(r"\p{Han}")
+_ROW = regex.compile(r"\s*(?P<sign>[-+–—×xX*]?)\s*(?P<number>\d+(?:\.\d+)?)\s*")
+"""A row of a vertical sum."""
 
 
 def exercises(page: Page) -> tuple[Record, ...]:
@@ -35,7 +37,10 @@ def exercises(page: Page) -> tuple[Record, ...]:
     leads = _numbering(page.lines)
     borders = itertools.pairwise([*sorted(leads), len(page.lines)])
     questions = [_question(page.lines[start:end], leads[start]) for start, end in borders]
-    return (*questions, *(record for n, line in enumerate(page.lines) for record in _of_line(line, leads.get(n))))
+    vertical = _vertical(page.lines)
+    taken = {place.line for record in vertical for place in record.places}
+    alone = ((n, line) for n, line in enumerate(page.lines) if line.id not in taken)
+    return (*questions, *(record for n, line in alone for record in _of_line(line, leads.get(n))), *vertical)
 
 
 def _numbering(lines: Sequence[Line]) -> dict[int, regex.Match[str]]:
@@ -102,6 +107,34 @@ def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
     return found
 
 
+def _vertical(lines: Sequence[Line]) -> list[Record]:
+    """Sums written one number below the other: a number, rows with a sign, and a number; all in one region."""
+    rows = [_ROW.fullmatch(line.text) for line in lines]
+    found, start = [], 0
+    while start < len(lines):
+        end = start + 1
+        while (
+            end < len(lines)
+            and rows[end] is not None
+            and rows[end]["sign"]
+            and lines[end].region == lines[start].region
+        ):
+            end += 1
+        last = end < len(lines) and rows[end] is not None and lines[end].region == lines[start].region
+        if rows[start] is None or rows[start]["sign"] or end == start + 1 or not last:
+            start += 1
+            continue
+        block = lines[start : end + 1]
+        written = "".join(row["sign"] + row["number"] for row in rows[start:end]) + "=" + rows[end]["number"]
+        done = arithmetic.check(written)
+        value: Value = {"written": written}
+        if done is not None and done.holds is not None:
+            value |= {"holds": done.holds, "left": str(done.left)}
+        found.append(Record("sum", (field_at("sum", [(line, 0, len(line.text)) for line in block], value),)))
+        start = end + 1
+    return found
+
+
 def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
     """Wrong sums of a page, and readings under which a sum would be judged otherwise."""
     lines = {line.id: line for line in page.lines}
@@ -110,10 +143,12 @@ def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
         field = record.get("sum")
         if field is None:
             continue
-        (place,) = field.places
         if field.value.get("holds") is False:
-            message = f"{field.text}: the left side is {field.value.get('left', '?')}"
+            message = f"{field.value.get('written', field.text)}: the left side is {field.value.get('left', '?')}"
             found.append(Check("sum_wrong", message, field.places, review=False))
+        if len(field.places) > 1:  # a vertical sum
+            continue
+        (place,) = field.places
         found += _hints(lines[place.line], place, field.value.get("holds"))
     return tuple(found)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fusion.config import OcrConfig
 from fusion.ctc import Posterior, Views
 from fusion.ink import InkLine, PageImage, image_sha256
-from fusion.ocr import layout, search
+from fusion.ocr import fractions, layout, search
 from fusion.ocr.layout import Region
 from fusion.ocr.marks import Marker
 from fusion.ocr.onnx import OnnxModels, Recognizer, column_px
@@ -149,14 +149,13 @@ class OcrReader:
         seen, scale = look(small), float(to_page[0, 0])
         regions = list(self._found(page.pixels, seen, scale))
         regions += self._loose(page.pixels, [one.quad for one in regions], seen, scale)
+        regions = self._with_fractions(page.pixels, regions, seen, scale)
         found = [one for one in regions if one.kind in ("line", "unread")]
         left_out = [one for one in regions if one.kind not in ("line", "unread")]
-        quads = [one.quad for one in found]
-        texts = [one.view.text for one in found]
         lines: list[InkLine] = []
-        for number, region in enumerate(reading_order(quads, texts, search.braces(quads, seen, scale))):
-            for index in region:
-                one, name, home = found[index], f"l{len(lines):03d}", f"r{number:03d}"
+        for number, region in enumerate(_in_order(found, seen, scale)):
+            for one in region:
+                name, home = f"l{len(lines):03d}", f"r{number:03d}"
                 lines.append(self._line(name, one, home) if one.kind == "line" else _unread(name, one, home))
         return (*lines, *(_unread(f"x{n:03d}", one, "") for n, one in enumerate(left_out)))
 
@@ -183,6 +182,21 @@ class OcrReader:
             view = self._view(layout.cut_out(pixels, quad))
             reads = view.quality >= self._config.poor and sum(map(str.isalnum, view.text)) >= LEAST
             yield _Region(quad, view, "line" if reads else "uncovered")
+
+    def _with_fractions(
+        self, pixels: NDArray[np.uint8], regions: Sequence[_Region], seen: SmallView, scale: float
+    ) -> list[_Region]:
+        """The regions with each row of fractions as one line, laid out anew, where it is read with all its bars."""
+        quads, texts = [one.quad for one in regions], [one.view.text for one in regions]
+        left, rows = set(range(len(regions))), []
+        for row in fractions.rows(quads, texts, seen, scale):
+            view = self._view(fractions.laid_out(pixels, row))
+            if view.text.count("/") == sum(len(part.boxes) > 1 for part in row):
+                members = [number for part in row for number in part.numbers]
+                corners = np.concatenate([quads[number] for number in members])
+                rows.append(_Region(layout.around(corners), view, "line"))
+                left -= set(members)
+        return [*(regions[number] for number in sorted(left)), *rows]
 
     def turns(self, page: PageImage, lines: Sequence[InkLine]) -> int:
         """Quarter turns counter-clockwise after which a page stands upright, judged by how its longest lines read.
@@ -329,6 +343,22 @@ class OcrReader:
             score=looks.score([best.greedy])[0],
             raw=best.greedy,
         )
+
+
+def _in_order(found: Sequence[_Region], seen: SmallView, scale: float) -> list[list[_Region]]:
+    """Regions as a person reads them. Notes at a right angle to the body are regions of their own, on their side of it."""
+    turned = [one for one in found if one.view.turns]
+    body = [one for one in found if not one.view.turns]
+    if len(turned) >= len(body):
+        body, turned = list(found), []
+    quads = [one.quad for one in body]
+    order = reading_order(quads, [one.view.text for one in body], search.braces(quads, seen, scale))
+    regions = [[body[index] for index in region] for region in order]
+    if not turned:
+        return regions
+    middle = float(np.median([quad[:, 0].mean() for quad in quads]))
+    left = [[one] for one in turned if one.quad[:, 0].mean() < middle]
+    return [*left, *regions, *([one] for one in turned if one.quad[:, 0].mean() >= middle)]
 
 
 _LEFT = {

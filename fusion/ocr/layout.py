@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+ROUND, ASKEW = 1.4, 20.0
+"""Least ratio of a region's sides that gives it a direction, and tilt of the box around one that has none, degrees."""
 TALL = 1.5
 """A region this many times taller than wide may be vertical writing, or turned by a right angle."""
 
@@ -57,8 +59,21 @@ def cut_out(pixels: NDArray[np.uint8], quad: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(cut, dtype=np.uint8)
 
 
+def around(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The level box around points, float64 (n, 2), as corners clockwise from the top left."""
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+
+
 def upright_corners(quad: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same quadrilateral, clockwise from the corner at the top left of the writing."""
+    """The same quadrilateral, clockwise from the corner at the top left of the writing.
+
+    A region about as wide as high has no direction: a plus sign stands in its smallest box on a corner. It gets a level box.
+    """
+    sides = sorted((width_of(quad), height_of(quad)))
+    tilt = math.degrees(math.atan2(*(quad[1] - quad[0])[::-1])) % 90
+    if sides[1] < ROUND * sides[0] and ASKEW < tilt < 90 - ASKEW:
+        return around(quad)
     order = np.argsort(quad.sum(axis=1))
     first = int(order[0])
     rolled = np.roll(quad, -first, axis=0)
