@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-ROUND, ASKEW = 1.4, 20.0
+ROUND, ASKEW = 1.4, 32.0
 """Least ratio of a region's sides that gives it a direction, and tilt of the box around one that has none, degrees."""
 TALL = 1.5
 """A region this many times taller than wide may be vertical writing, or turned by a right angle."""
