@@ -264,6 +264,10 @@ class DomainConfig(Section):
     dose_ranges: Path | None = Field(
         None, description="CSV with drug, low, high, unit: a single dose outside is remarked (prescription)."
     )
+    lookalikes: Path | None = Field(
+        None,
+        description="CSV without a header, in each row names that are taken for each other (LASA): shown beside a line that has one (prescription).",
+    )
     most_drugs: int = Field(5, ge=1, description="More drugs than this on a page are remarked (prescription).")
 
     @field_validator("profile")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import itertools
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,29 @@ def read_ranges(path: Path) -> tuple[Range, ...]:
             raise InputError(path, f"row {number} is no range", way)
         found.append(one)
     return tuple(found)
+
+
+def read_lookalikes(path: Path) -> dict[str, tuple[str, ...]]:
+    """Folded name → the names it is taken for, from a CSV with such names in each row.
+
+    Raises:
+        InputError: the file can't be read, or a row (named) has fewer than two names.
+    """
+    way = "Write CSV without a header, names that are taken for each other in each row; e.g. Losec,Lasix."
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, f"can't be read ({type(error).__name__})", way) from error
+    found: dict[str, tuple[str, ...]] = {}
+    for number, row in enumerate(rows, 1):
+        names = [name.strip() for name in row if name.strip()]
+        if names and len(names) < 2:
+            raise InputError(path, f"row {number} has one name", way)
+        for name in names:
+            known = found.get(name.casefold(), ())
+            found[name.casefold()] = (*known, *(other for other in names if other != name and other not in known))
+    return found
 
 
 def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
@@ -217,7 +240,13 @@ _PATTERNS = (
 
 
 def checks(
-    page: Page, records: Sequence[Record], known: Callable[[str], bool], *, ranges: Sequence[Range], most_drugs: int
+    page: Page,
+    records: Sequence[Record],
+    known: Callable[[str], bool],
+    *,
+    ranges: Sequence[Range],
+    lookalikes: Mapping[str, Sequence[str]],
+    most_drugs: int,
 ) -> tuple[Check, ...]:
     """Checks of a page with its medications; `known` says whether a word is a listed name."""
     found: list[Check] = []
@@ -228,7 +257,7 @@ def checks(
     word = [len(line.text.split()) for line in page.lines] == [1]  # a word that was cut out has no dose
     for record in records:
         found += ([] if word else _incomplete(record)) + _unlisted(record, known) + _out_of_range(record, ranges)
-    found += _missing_items(records)
+    found += _missing_items(records) + _looking_alike(page, lookalikes)
     if len(records) > most_drugs:
         found.append(Check("many_drugs", f"{len(records)} drugs, more than {most_drugs}", review=False))
     return tuple(found)
@@ -243,6 +272,18 @@ def _missing_items(records: Sequence[Record]) -> list[Check]:
         for (_, own), (field, after) in itertools.pairwise(values)
         if own + 1 < after <= own + 5
     ]
+
+
+def _looking_alike(page: Page, lookalikes: Mapping[str, Sequence[str]]) -> list[Check]:
+    """Names of the site's own list of look-alikes, with what they are taken for."""
+    found = []
+    for name, others in lookalikes.items():
+        pattern = regex.compile(rf"(?<![\p{{L}}\p{{N}}]){regex.escape(name)}(?![\p{{L}}\p{{N}}])", regex.IGNORECASE)
+        for line in page.lines:
+            for match in pattern.finditer(line.text):
+                message = f"“{match[0]}” is taken for {', '.join(others)}"
+                found.append(Check("look_alike", message, (Place(line.id, *match.span()),)))
+    return found
 
 
 def _incomplete(record: Record) -> list[Check]:

@@ -43,6 +43,7 @@ class Prescription(Profile):
         self._lexicon, self._words = self.prior, words
         self._chinese = frozenset(packaged("drugs_zh"))
         self._ranges = prescription.read_ranges(config.dose_ranges) if config.dose_ranges is not None else ()
+        self._lookalikes = prescription.read_lookalikes(config.lookalikes) if config.lookalikes is not None else {}
 
     def _known(self, word: str) -> bool:
         """Whether a word is the name of a drug."""
@@ -63,7 +64,14 @@ class Prescription(Profile):
     def understand(self, page: Page) -> Page:
         """Medications, and checks about them."""
         records = prescription.medications(page, self._known)
-        checks = prescription.checks(page, records, self._known, ranges=self._ranges, most_drugs=self._most_drugs)
+        checks = prescription.checks(
+            page,
+            records,
+            self._known,
+            ranges=self._ranges,
+            lookalikes=self._lookalikes,
+            most_drugs=self._most_drugs,
+        )
         return replace(page, records=records, checks=_union(page.checks, checks))
 
 
