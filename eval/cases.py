@@ -101,6 +101,7 @@ class Case:
         normalise: how errors are counted.
         texts: hypotheses, the OCR's own reading first.
         table: float64 (N, R), evidence that is fully trusted.
+        silent: see `Decision`.
         quality: of the OCR's look, of the second reader's, of its decoder; 0 where there is none.
         others: readings of all that looked beside the OCR.
         prior: what is expected, or None.
@@ -115,6 +116,7 @@ class Case:
     normalise: Normalisation
     texts: tuple[str, ...]
     table: NDArray[np.float64]
+    silent: tuple[bool, ...]
     quality: tuple[float, float, float]
     others: tuple[str, ...]
     prior: Prior | None
@@ -136,7 +138,7 @@ class Case:
         table = self.table.copy()
         for name, quality in zip(("reader", "decoder"), self.quality[1:], strict=True):
             table[:, EXPERTS.index(name)] *= weights.trust(quality, self.texts[0])
-        return Decision(self.texts, table)
+        return Decision(self.texts, table, self.silent)
 
     def decided(self, weights: Weights) -> Decision:
         """The same with the choice that the engine would make."""
@@ -272,6 +274,7 @@ def _case(
         source.normalise,
         tuple(texts),
         table,
+        tuple(not line.ink.knows(text) for text in texts),
         (line.ink.quality, witness.quality if witness is not None else 0.0, trusted),
         tuple(other.text for other in looked),
         prior,

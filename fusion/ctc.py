@@ -29,8 +29,9 @@ SPREAD = 1e-3
 """A character takes part in a column of the beam search when its probability is at least this."""
 HIDDEN = 0.1
 """Least probability at which a character between two peaks becomes an optional position."""
-_UNALIVE, _UNKNOWN = -1, -0x200000
-"""First labels of characters that are not alive, and of those outside the recogniser's alphabet; both count downwards."""
+_UNALIVE, _UNKNOWN, _MUTE = -1, -0x200000, -0x400000
+"""First labels of characters that are not alive, of those outside the recogniser's alphabet, and of mute ones; all count
+downwards."""
 _TINY = 1e-250
 """A forward probability below this may have underflowed: it is computed again in logarithms."""
 
@@ -59,9 +60,10 @@ class Posterior:
         probabilities: float64 (T, A), column 0 is the blank; rows sum to at most 1 (the rest is not alive).
         alphabet: A texts, one per column of `probabilities`; `alphabet[0]` is "" (blank).
         column_px: width of one column, px on the crop.
-        spells: the recogniser's alphabet; None: every character. In `score`, a character outside it counts as the
-            recogniser's best guess there.
-        mute: characters of the alphabet that the recogniser hardly ever reads right; they count as outside it.
+        spells: the recogniser's alphabet; None: every character. In `score`, a character outside it is as probable as that
+            what stands there is none of those inside.
+        mute: characters of the alphabet that the recogniser hardly ever reads right. In `score`, one is as probable as what
+            the recogniser takes for it: its best guess.
     """
 
     probabilities: NDArray[np.float64]
@@ -224,15 +226,26 @@ class Posterior:
 
     def _labels(self, text: str) -> list[int]:
         """Alphabet indices of the code points; a distinct negative label for each that is not alive or not known."""
-        index = self._index
-        return [_UNKNOWN - ord(c) if not self.knows(c) else index[c] if c in index else _UNALIVE - ord(c) for c in text]
+        return [self._label(character) for character in text]
+
+    def _label(self, character: str) -> int:
+        if character in self.mute:
+            return _MUTE - ord(character)
+        if self.spells is not None and character not in self.spells:
+            return _UNKNOWN - ord(character)
+        return self._index.get(character, _UNALIVE - ord(character))
 
     @cached_property
     def _emissions(self) -> NDArray[np.float64]:
-        """Floored probabilities, float64 (T, A + 3): the alphabet, then not known (the best guess), not alive, past the end."""
+        """Floored probabilities, float64 (T, A + 4): the alphabet, then mute, not known, not alive, past the end.
+
+        In a column of blank a character that is not known is as probable as blank; in one where a character is read, as
+        that it is none that the recogniser knows.
+        """
         floored = np.maximum(self.probabilities, FLOOR)
         best = floored.max(axis=1, keepdims=True)
-        return np.hstack([floored, best, np.full((len(floored), 1), FLOOR), np.zeros((len(floored), 1))])
+        other = np.where(floored[:, :1] == best, best, np.maximum(1 - best, FLOOR))
+        return np.hstack([floored, best, other, np.full((len(floored), 1), FLOOR), np.zeros((len(floored), 1))])
 
     @cached_property
     def _logs(self) -> NDArray[np.float64]:
@@ -345,7 +358,7 @@ class Posterior:
             row[1 : 2 * len(label) : 2] = label
         skip = np.zeros(states.shape, dtype=np.bool_)
         skip[:, 3::2] = (states[:, 3::2] != states[:, 1:-2:2]) & (states[:, 3::2] != BLANK)
-        index = np.where(states <= _UNKNOWN, -3, np.maximum(states, -2))
+        index = np.select([states <= _MUTE, states <= _UNKNOWN], [-4, -3], np.maximum(states, -2))
         index[np.arange(states.shape[1]) > ends[:, None]] = -1
         return index, skip, ends, needed
 
@@ -411,8 +424,12 @@ class Views:
 
     @property
     def spells(self) -> frozenset[str] | None:
-        """See `Posterior`; the same for all."""
-        return self.best.spells
+        """The alphabet without its mute characters, None: all; the same for all."""
+        return self.best.spells - self.best.mute if self.best.spells is not None else None
+
+    def knows(self, text: str) -> bool:
+        """See `Posterior.knows`; the same for all."""
+        return self.best.knows(text)
 
     @property
     def quality(self) -> float:

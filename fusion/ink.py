@@ -38,6 +38,10 @@ class Ink(Protocol):
         """The characters that the reader has evidence about; None: all."""
         ...
 
+    def knows(self, text: str) -> bool:
+        """Whether every character of a text is one that the reader has evidence about."""
+        ...
+
     def score(self, texts: Sequence[str]) -> list[float]:
         """Natural log-probability of the letters of each text given the ink, case and width being one."""
         ...

@@ -62,6 +62,9 @@ class Judged:
     def spells(self) -> frozenset[str] | None:
         return self.views.spells
 
+    def knows(self, text: str) -> bool:
+        return self.views.knows(text)
+
     def score(self, texts: Sequence[str]) -> list[float]:
         return self.views.score(texts)
 

@@ -82,6 +82,24 @@ def test_a_square_character_on_a_crop_stays() -> None:
     assert boxes(page(pixels))[1] == ()
 
 
+@pytest.mark.parametrize("inside", ["", "4", "A"])
+def test_a_box_to_fill_in_stays(inside: str) -> None:
+    pixels = np.full((300, 600, 3), 245, np.uint8)
+    cv2.rectangle(pixels, (200, 100), (250, 150), INK, 2)
+    for x, text in ((80, "3 +"), (212, inside), (290, "= 7")):
+        cv2.putText(pixels, text, (x, 140), cv2.FONT_HERSHEY_SIMPLEX, 1.2, INK, 2)
+    image, found = boxes(page(pixels))
+    assert found == ()
+    assert image.pixels is pixels
+
+
+def test_writing_in_a_box_stays() -> None:
+    pixels = np.full((300, 600, 3), 245, np.uint8)
+    cv2.rectangle(pixels, (200, 100), (250, 150), INK, 2)
+    cv2.putText(pixels, "4", (212, 140), cv2.FONT_HERSHEY_SIMPLEX, 1.2, INK, 2)
+    assert boxes(page(pixels))[1] == ()
+
+
 def test_a_blot_is_none() -> None:
     pixels = np.full((300, 300, 3), 250, np.uint8)
     cv2.rectangle(pixels, (100, 100), (140, 140), INK, -1)

@@ -143,7 +143,10 @@ def test_a_field_is_the_transcript_and_as_sure_as_its_least_sure_span(texts: lis
 def kinds(made: Page, ranges: tuple[prescription.Range, ...] = (), known: bool = True, most: int = 5) -> set[str]:
     records = prescription.medications(made, lambda word: known)
     return {
-        check.kind for check in prescription.checks(made, records, lambda word: known, ranges=ranges, lookalikes={}, most_drugs=most)
+        check.kind
+        for check in prescription.checks(
+            made, records, lambda word: known, ranges=ranges, lookalikes=(), most_drugs=most
+        )
     }
 
 
@@ -170,7 +173,7 @@ def test_what_is_error_prone_is_remarked(text: str, kind: str) -> None:
 def test_what_is_missing_points_at_the_drug_and_a_word_by_itself_misses_nothing() -> None:
     made = page("1. Napa", "2. Seclo 20 mg 1 cap bd")
     records = prescription.medications(made, lambda word: True)
-    found = prescription.checks(made, records, lambda word: True, ranges=(), lookalikes={}, most_drugs=5)
+    found = prescription.checks(made, records, lambda word: True, ranges=(), lookalikes=(), most_drugs=5)
     assert {(c.kind, c.places[0].line, c.review) for c in found if c.kind.startswith("missing")} == {
         ("missing_dose", "l000", False),
         ("missing_frequency", "l000", False),
@@ -218,7 +221,7 @@ def test_many_drugs_and_unlisted_names_are_remarked_and_flag_nothing() -> None:
     assert kinds(made, most=1) == {"many_drugs"}
     assert kinds(made, known=False) == {"unlisted_drug"}
     records = prescription.medications(made, lambda word: False)
-    found = prescription.checks(made, records, lambda word: False, ranges=(), lookalikes={}, most_drugs=1)
+    found = prescription.checks(made, records, lambda word: False, ranges=(), lookalikes=(), most_drugs=1)
     assert [(check.kind, check.review) for check in found] == [
         ("unlisted_drug", False),
         ("unlisted_drug", False),
@@ -230,7 +233,7 @@ def test_many_drugs_and_unlisted_names_are_remarked_and_flag_nothing() -> None:
 def test_what_is_error_prone_or_could_not_be_understood_has_to_be_looked_at() -> None:
     made = page("1. Napa 5OO mg I tab bid", "2. Seclo .5 mg 10 U QD")
     records = prescription.medications(made, lambda word: True)
-    found = prescription.checks(made, records, lambda word: True, ranges=(), lookalikes={}, most_drugs=5)
+    found = prescription.checks(made, records, lambda word: True, ranges=(), lookalikes=(), most_drugs=5)
     assert {check.kind for check in found if check.review} >= {
         "letter_in_number",
         "letter_for_number",
@@ -351,11 +354,19 @@ def test_a_missing_item_is_flagged() -> None:
 
 
 def test_a_sites_own_look_alikes_are_shown_with_the_line(tmp_path: Path) -> None:
-    (tmp_path / "lasa.csv").write_text("Losec, Lasix\n\nNapa,Napro,Nexa\n", encoding="utf-8")
+    (tmp_path / "lasa.csv").write_text(
+        "Losec, Lasix\n\nNapa,Napro,Nexa\n阿莫西林,阿奇霉素\nWeißdorn,Weissdorn C\n", encoding="utf-8"
+    )
     config = DomainConfig(profile="prescription", lookalikes=tmp_path / "lasa.csv")
-    made = open_profile(config).understand(page("1. LASIX 40 mg od", "2. Losecar 5 mg", "napa 500 mg bd"))
+    texts = ("1. LASIX 40 mg od", "2. Losecar 5 mg", "napa 500 mg bd", "4. 阿莫西林胶囊 0.5g", "WEISSDORN")
+    made = open_profile(config).understand(page(*texts))
     found = [(check.message, check.places[0].line) for check in made.checks if check.kind == "look_alike"]
-    assert found == [("“LASIX” is taken for Losec", "l000"), ("“napa” is taken for Napro, Nexa", "l002")]
+    assert found == [
+        ("“LASIX” is taken for Losec", "l000"),
+        ("“napa” is taken for Napro, Nexa", "l002"),
+        ("“阿莫西林” is taken for 阿奇霉素", "l003"),
+        ("“WEISSDORN” is taken for Weissdorn C", "l004"),
+    ]
 
 
 @pytest.mark.parametrize(("text", "problem"), [("Losec\n", "row 1 has one name"), (None, "can't be read")])

@@ -524,6 +524,11 @@ def test_the_decoder_abstains_on_signs_that_it_can_not_write() -> None:
     assert table[:, model.EXPERTS.index("decoder")].tolist() == [0.0, 0.0, -2.0, -2.0]
 
 
+def test_what_a_reader_reads_more_at_the_start_of_a_line_is_not_agreed() -> None:
+    assert model._agreed("tab", ["¾tab"])[1] == [False] * 3
+    assert model._agreed("", ["abc"]) == ([], [])
+
+
 # --- confidence ----------------------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ UNITS = {"s", "min", "h", "d", "wk", "mo", "a"}
 
 def understood(made: Page) -> Page:
     records = prescription.medications(made, lambda word: True)
-    checks = prescription.checks(made, records, lambda word: True, ranges=(), lookalikes={}, most_drugs=5)
+    checks = prescription.checks(made, records, lambda word: True, ranges=(), lookalikes=(), most_drugs=5)
     return replace(made, records=records, checks=checks)
 
 

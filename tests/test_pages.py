@@ -263,7 +263,7 @@ def test_what_is_no_writing_leaves_a_finding_with_its_place(engine: Engine, page
     assert all(finding.polygon is not None for finding in found)
 
 
-def test_ink_that_no_line_covers_is_a_finding_with_its_place(engine: Engine) -> None:
+def test_ink_that_no_line_covers_is_a_line_or_a_finding(engine: Engine) -> None:
     page = drawn((900, 600), *((80, 60 + 70 * n, f"the text goes on and on {n}") for n in range(4))).copy()
     cv2.polylines(
         page, [np.array([(600, 480), (640, 440), (620, 500), (680, 450), (660, 500)])], False, (20, 20, 20), 4
@@ -305,10 +305,15 @@ def stacked(*parts: str, height: int = 40) -> Pixels:
     return page
 
 
-@pytest.mark.parametrize("parts", [("1/2", "+", "3/4", "=", "5/4"), ("7/8", "-", "1/8", "=", "6/8")])
+@pytest.mark.parametrize("parts", [("1/2", "+", "3/4", "=", "5/4"), ("1/7", "+", "5/7")])
 def test_stacked_fractions_are_read_as_one_line(engine: Engine, parts: tuple[str, ...]) -> None:
     found = texts(read(engine, stacked(*parts)))
     assert [text.replace(" ", "") for text in found] == ["".join(parts)]
+
+
+def test_a_table_of_digits_is_no_fraction(engine: Engine) -> None:
+    page = drawn((500, 300), (100, 60, "3"), (220, 60, "5"), (100, 110, "7"), (220, 110, "7"), height=48)
+    assert "/" not in "".join(texts(read(engine, page)))
 
 
 def test_a_vertical_sum_is_no_fraction(engine: Engine) -> None:

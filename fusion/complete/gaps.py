@@ -2,7 +2,7 @@
 
 A false gap spoils a correct line, so the rules are strict. Unread ink must be as large as a character, and either solid
 like a blot or far from every character that was read. An illegible mark of the second reader counts only where the OCR has
-nothing, or nothing probable. What stands in a script that no reader knows is a gap, whatever look-alikes were read there.
+nothing, or nothing probable. What stands in a script that the OCR does not know is a gap, if look-alikes were read there.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ OTHER = 0.6
 MOSTLY = 2 / 3
 """Share of a line's letters from which they are in another script."""
 _CLUSTER = regex.compile(r"\X")
+_LOOKALIKE = regex.compile(r"[\p{Latin}\p{Han}\p{Hiragana}\p{Katakana}]")
+"""Letters that the OCR puts for those of another script; a word without one is really read in that script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading])
     # Of two gaps at one place the reader's is kept: it counts the characters.
     found |= {gap.at: gap for gap in _marked_illegible(line, text, readings)}
     found |= {gap.at: gap for gap in _in_another_script(line, text)}
+    covered = {at for gap in found.values() for at in range(gap.at + 1, gap.at + gap.replaces)}
+    found = {at: gap for at, gap in found.items() if at not in covered}
     result = tuple(spans)
     for gap in sorted(found.values(), key=lambda gap: -gap.at):
         result = _insert(result, gap)
@@ -164,7 +168,7 @@ def _marked_illegible(line: InkLine, text: str, readings: Sequence[Reading]) -> 
 
 
 def _in_another_script(line: InkLine, text: str) -> list[_Gap]:
-    """Words, but for bare numbers, where the ink is in a script that no reader knows.
+    """Words of look-alikes where the ink is in a script that the OCR does not know.
 
     A line is written in one script: where less than `MOSTLY` of its letters look foreign, none are.
     """
@@ -175,7 +179,7 @@ def _in_another_script(line: InkLine, text: str) -> list[_Gap]:
     for start, end in stretches(text):
         left, right = borders[start], borders[end]
         covered = sum(max(0.0, min(right, b) - max(left, a)) for a, b in line.other_script)
-        if covered < OTHER * (right - left) or not any(map(str.isalpha, text[start:end])):
+        if covered < OTHER * (right - left) or not _LOOKALIKE.search(text[start:end]):
             continue
         if words and words[-1][1] == start:
             words[-1] = (words[-1][0], end)

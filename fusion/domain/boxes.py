@@ -1,7 +1,8 @@
 """Boxes to tick on a form: where they are, and how they are marked. They are taken off the page before it is read.
 
-Knows ink on a page, no text. A box stands apart, is square, and has four straight unbroken sides; so the character 口 in a
-word is none.
+Knows ink on a page, no text. A box stands apart, is square, has four straight unbroken sides and writing on one side of it at
+most; so neither the character 口 in a word is one nor a box to fill in, as in 3 + □ = 7. What is in it is a tick, a cross or
+nothing: writing stays.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.domain.strokes import shape_of
 from fusion.ink import PageImage
 from fusion.page import Check
 
@@ -31,6 +33,10 @@ LONG = 0.7
 APART, CLEAR = 0.4, 0.15
 """White space on the left and right of a box, in sides (half of it below): a character of a word has less; and the largest
 share of ink above it."""
+ROW = 2
+"""How far from a box, in sides, writing on both sides of it makes it a part of a row."""
+INSET = 0.15
+"""Width of the strip along a side, in sides, that counts as the box and not as its mark."""
 EMPTY = 0.03
 """Share of the inside that is ink in an empty box."""
 SOLID = 0.6
@@ -52,13 +58,15 @@ def boxes(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
     around = 2 * LARGEST + 1
     inked = cv2.adaptiveThreshold(grey, 1, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, around, 25)
     dark = np.asarray(inked, dtype=np.uint8)
+    labels = np.asarray(cv2.connectedComponents(dark)[1], dtype=np.int32)
     erased, checks = np.zeros(dark.shape, np.uint8), []
     for box in _outlines(dark):
-        kind, mark = _state(dark, box)
+        own = _own(labels, box)
+        kind = _state(own, dark, box)
         if kind is None:
             continue
         checks.append(Check(f"box_{kind}", f"a box to tick, {kind}", (), False, _on_photo(box, factor, image)))
-        erased |= mark
+        erased[own] = 1
     if not checks:
         return image, ()
     erased = cv2.dilate(erased, np.ones((5, 5), np.uint8)).astype(np.uint8)
@@ -131,30 +139,41 @@ def _stands_apart(dark: NDArray[np.uint8], box: Box) -> bool:
     return not any(side.any() for side in sides) and float(above.sum()) <= CLEAR * above.size
 
 
-def _state(dark: NDArray[np.uint8], box: Box) -> tuple[str | None, NDArray[np.uint8]]:
-    """How a box is marked, None for a solid square; and the mask, uint8 (H, W), of the box and its mark."""
+def _own(labels: NDArray[np.int32], box: Box) -> NDArray[np.bool_]:
+    """The ink of a box and of a mark that sticks out of it, bool (H, W); `labels` are the connected pieces of ink."""
     left, top, right, bottom = box
-    edge = max(3, round(0.15 * (right - left)))
-    inner = dark[top + edge : bottom - edge, left + edge : right - edge]
-    ink = float(inner.mean()) if inner.size else 0.0
-    _, labels = cv2.connectedComponents(dark)
-    own = np.unique(labels[top:bottom, left:right])
-    reach = np.zeros(dark.shape, bool)
     side = right - left
-    reach[max(0, top - side // 2) : bottom + side // 4, max(0, left - side // 4) : right + side // 2] = True
-    mask = (np.isin(labels, own[own > 0]) & reach).astype(np.uint8)
-    if ink >= SOLID:
-        return None, mask
-    if ink < EMPTY:
-        return "empty", mask
-    corners = [inner[rows, columns] for rows in _ends(inner.shape[0]) for columns in _ends(inner.shape[1])]
-    return ("crossed" if all(bool(corner.any()) for corner in corners) else "ticked"), mask
+    reach = slice(max(0, top - side // 2), bottom + side // 4), slice(max(0, left - side // 4), right + side // 2)
+    pieces = np.unique(labels[top:bottom, left:right])
+    own = np.zeros(labels.shape, np.bool_)
+    own[reach] = np.isin(labels[reach], pieces[pieces > 0])
+    return own
 
 
-def _ends(length: int) -> tuple[slice, slice]:
-    """The first and the last third."""
-    third = max(1, length // 3)
-    return slice(0, third), slice(length - third, length)
+def _state(own: NDArray[np.bool_], dark: NDArray[np.uint8], box: Box) -> str | None:
+    """How a box is marked: `empty`, `ticked` or `crossed`; None if it holds writing or a blot, or stands in a row of writing."""
+    left, top, right, bottom = box
+    side = right - left
+    row = slice(top + side // 4, bottom - side // 4)
+    both = dark[row, max(0, left - ROW * side) : left - 2], dark[row, right + 2 : right + ROW * side]
+    if all(beside.any() for beside in both):
+        return None
+    mark = own.copy()
+    edge = max(3, round(INSET * side))
+    inner = slice(top + edge, bottom - edge), slice(left + edge, right - edge)
+    share = float(mark[inner].mean()) if mark[inner].size else 1.0
+    if share < EMPTY:
+        return "empty"
+    for strip in (
+        (slice(top - 1, top + edge), slice(left - 1, right + 1)),
+        (slice(bottom - edge, bottom + 1), slice(left - 1, right + 1)),
+        (slice(top - 1, bottom + 1), slice(left - 1, left + edge)),
+        (slice(top - 1, bottom + 1), slice(right - edge, right + 1)),
+    ):
+        mark[strip] = False
+    rows, columns = np.flatnonzero(mark.any(axis=1)), np.flatnonzero(mark.any(axis=0))
+    kind = shape_of(mark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    return {"tick": "ticked", "cross": "crossed"}.get(kind) if share < SOLID else None
 
 
 def _on_photo(box: Box, factor: float, image: PageImage) -> tuple[tuple[float, float], ...]:

@@ -26,6 +26,9 @@ _LINEAR = regex.compile(r"[\d\p{Latin})）]\s*[=＝≤≥≠±×÷]|[≤≥≠±
 _HAN = regex.compile(r"\p{Han}")
 _ROW = regex.compile(r"\s*(?P<sign>[-+–—×xX*]?)\s*(?P<number>\d+(?:\.\d+)?)\s*")
 """A row of a vertical sum."""
+_SIGNS = {"–": "-", "—": "-", "x": "×", "X": "×", "*": "×"}
+_COLUMN = regex.compile(r"0(?:[-+]+|×)0")
+"""The signs of a vertical sum's rows; 0 for a row without."""
 
 
 def exercises(page: Page) -> tuple[Record, ...]:
@@ -108,30 +111,27 @@ def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
 
 
 def _vertical(lines: Sequence[Line]) -> list[Record]:
-    """Sums written one number below the other: a number, rows with a sign, and a number; all in one region."""
-    rows = [_ROW.fullmatch(line.text) for line in lines]
-    found, start = [], 0
-    while start < len(lines):
-        end = start + 1
-        while (
-            end < len(lines)
-            and rows[end] is not None
-            and rows[end]["sign"]
-            and lines[end].region == lines[start].region
-        ):
-            end += 1
-        last = end < len(lines) and rows[end] is not None and lines[end].region == lines[start].region
-        if rows[start] is None or rows[start]["sign"] or end == start + 1 or not last:
-            start += 1
-            continue
-        block = lines[start : end + 1]
-        written = "".join(row["sign"] + row["number"] for row in rows[start:end]) + "=" + rows[end]["number"]
-        done = arithmetic.check(written)
-        value: Value = {"written": written}
-        if done is not None and done.holds is not None:
-            value |= {"holds": done.holds, "left": str(done.left)}
-        found.append(Record("sum", (field_at("sum", [(line, 0, len(line.text)) for line in block], value),)))
-        start = end + 1
+    """Sums written one number below the other in a region: a number, rows with + or -, or one with ×, and a number."""
+    found = []
+    for _, region in itertools.groupby(lines, key=lambda line: line.region):
+        members = list(region)
+        rows = [_ROW.fullmatch(line.text) for line in members]
+        signs = "".join(" " if row is None else _SIGNS.get(row["sign"], row["sign"]) or "0" for row in rows)
+        for match in _COLUMN.finditer(signs):
+            start, end = match.span()
+            numbers = [row["number"] for row in rows[start:end] if row is not None]
+            written = (
+                "".join(itertools.chain(*zip(numbers[:-1], signs[start + 1 : end - 1] + "=", strict=True)))
+                + numbers[-1]
+            )
+            done = arithmetic.check(written)
+            value: Value = {"written": written}
+            # Numbers below each other, of which one is negative, may be three answers.
+            if done is not None and done.holds is not None and (done.holds or "-" not in match[0]):
+                value |= {"holds": done.holds, "left": str(done.left)}
+            found.append(
+                Record("sum", (field_at("sum", [(line, 0, len(line.text)) for line in members[start:end]], value),))
+            )
     return found
 
 
@@ -146,7 +146,7 @@ def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
         if field.value.get("holds") is False:
             message = f"{field.value.get('written', field.text)}: the left side is {field.value.get('left', '?')}"
             found.append(Check("sum_wrong", message, field.places, review=False))
-        if len(field.places) > 1:  # a vertical sum
+        if "written" in field.value:
             continue
         (place,) = field.places
         found += _hints(lines[place.line], place, field.value.get("holds"))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import itertools
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import regex
 
@@ -48,6 +49,8 @@ BELONGS = 2.0
 """Greatest white space between a line of directions and its drug's last line, in heights of the line."""
 _DRUG = regex.compile(r"\p{L}[\p{L}\p{Pd}']*(?:[ ]\p{L}[\p{L}\p{Pd}']{2,})*(?:\s?\d{1,4}(?=\s*$))?")
 _HAN_DRUG = regex.compile(r"\p{Han}{2,}")
+R = TypeVar("R")
+_EDGE = regex.compile(r"[\p{Latin}\p{N}]")
 _MASS = {"mcg": 1e-3, "mg": 1.0, "g": 1e3}
 """Milligrams per unit."""
 
@@ -62,6 +65,14 @@ class Range:
     unit: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lookalike:
+    """A name, as it is found in a line, and the names that it is taken for."""
+
+    name: regex.Pattern[str]
+    others: tuple[str, ...]
+
+
 def read_ranges(path: Path) -> tuple[Range, ...]:
     """Ranges from a CSV with the columns drug, low, high, unit.
 
@@ -69,13 +80,8 @@ def read_ranges(path: Path) -> tuple[Range, ...]:
         InputError: the file can't be read, a column is missing, or a row (named) is no range.
     """
     way = "Write CSV with the columns drug, low, high, unit; e.g. amoxicillin,250,1000,mg."
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(path, f"can't be read ({type(error).__name__})", way) from error
     found = []
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(_rows(path, csv.DictReader, way), 2):
         try:
             one = Range(row["drug"].strip(), float(row["low"]), float(row["high"]), row["unit"].strip().casefold())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -86,27 +92,38 @@ def read_ranges(path: Path) -> tuple[Range, ...]:
     return tuple(found)
 
 
-def read_lookalikes(path: Path) -> dict[str, tuple[str, ...]]:
-    """Folded name → the names it is taken for, from a CSV with such names in each row.
+def read_lookalikes(path: Path) -> tuple[Lookalike, ...]:
+    """Names that are taken for each other, from a CSV with such names in each row.
 
     Raises:
         InputError: the file can't be read, or a row (named) has fewer than two names.
     """
     way = "Write CSV without a header, names that are taken for each other in each row; e.g. Losec,Lasix."
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(path, f"can't be read ({type(error).__name__})", way) from error
-    found: dict[str, tuple[str, ...]] = {}
-    for number, row in enumerate(rows, 1):
-        names = [name.strip() for name in row if name.strip()]
-        if names and len(names) < 2:
+    others: dict[str, list[str]] = {}
+    for number, row in enumerate(_rows(path, csv.reader, way), 1):
+        names = [unicodedata.normalize("NFC", name.strip()) for name in row if name.strip()]
+        if len(names) == 1:
             raise InputError(path, f"row {number} has one name", way)
         for name in names:
-            known = found.get(name.casefold(), ())
-            found[name.casefold()] = (*known, *(other for other in names if other != name and other not in known))
-    return found
+            known = others.setdefault(name, [])
+            known += (other for other in names if other != name and other not in known)
+    return tuple(Lookalike(_as_written(name), tuple(names)) for name, names in others.items())
+
+
+def _as_written(name: str) -> regex.Pattern[str]:
+    """A name in any case; a Latin letter or digit at its edge must also end a word."""
+    edges = [r"(?<![\p{Latin}\p{N}])", r"(?![\p{Latin}\p{N}])"]
+    before, after = (edge if _EDGE.fullmatch(end) else "" for edge, end in zip(edges, (name[0], name[-1]), strict=True))
+    return regex.compile(before + regex.escape(name) + after, regex.IGNORECASE | regex.FULLCASE)
+
+
+def _rows(path: Path, reader: Callable[..., Iterable[R]], way: str) -> list[R]:
+    """The rows of a CSV file; an InputError with the way out if it can't be read."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(reader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, f"can't be read ({type(error).__name__})", way) from error
 
 
 def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
@@ -245,7 +262,7 @@ def checks(
     known: Callable[[str], bool],
     *,
     ranges: Sequence[Range],
-    lookalikes: Mapping[str, Sequence[str]],
+    lookalikes: Sequence[Lookalike],
     most_drugs: int,
 ) -> tuple[Check, ...]:
     """Checks of a page with its medications; `known` says whether a word is a listed name."""
@@ -274,14 +291,13 @@ def _missing_items(records: Sequence[Record]) -> list[Check]:
     ]
 
 
-def _looking_alike(page: Page, lookalikes: Mapping[str, Sequence[str]]) -> list[Check]:
+def _looking_alike(page: Page, lookalikes: Sequence[Lookalike]) -> list[Check]:
     """Names of the site's own list of look-alikes, with what they are taken for."""
     found = []
-    for name, others in lookalikes.items():
-        pattern = regex.compile(rf"(?<![\p{{L}}\p{{N}}]){regex.escape(name)}(?![\p{{L}}\p{{N}}])", regex.IGNORECASE)
-        for line in page.lines:
-            for match in pattern.finditer(line.text):
-                message = f"“{match[0]}” is taken for {', '.join(others)}"
+    for line in page.lines:
+        for one in lookalikes:
+            for match in one.name.finditer(line.text):
+                message = f"“{match[0]}” is taken for {', '.join(one.others)}"
                 found.append(Check("look_alike", message, (Place(line.id, *match.span()),)))
     return found
 

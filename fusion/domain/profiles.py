@@ -43,7 +43,7 @@ class Prescription(Profile):
         self._lexicon, self._words = self.prior, words
         self._chinese = frozenset(packaged("drugs_zh"))
         self._ranges = prescription.read_ranges(config.dose_ranges) if config.dose_ranges is not None else ()
-        self._lookalikes = prescription.read_lookalikes(config.lookalikes) if config.lookalikes is not None else {}
+        self._lookalikes = prescription.read_lookalikes(config.lookalikes) if config.lookalikes is not None else ()
 
     def _known(self, word: str) -> bool:
         """Whether a word is the name of a drug."""

@@ -155,7 +155,7 @@ def _marks(red: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
         if max(np.ptp(rows), np.ptp(columns)) < 10:
             continue
         single = cv2.connectedComponents(own.astype(np.uint8))[0] - 1 <= 2
-        kind = _shape(own[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]) if single else "writing"
+        kind = shape_of(own[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]) if single else "writing"
         found.append((kind, np.asarray(own)))
     return found
 
@@ -169,8 +169,8 @@ def _on_photo(mask: NDArray[np.bool_], factor: float, image: PageImage) -> Polyg
     return tuple((float(x), float(y)) for x, y in photo)
 
 
-def _shape(mark: NDArray[np.bool_]) -> str:
-    """`cross`: ink in the four corners and the middle; `tick`: down on the left, up to the right; else `writing`."""
+def shape_of(mark: NDArray[np.bool_]) -> str:
+    """The kind of a mark, bool (h, w) cut to its ink: `cross`: ink in the four corners and the middle; `tick`: down on the left, up to the right; else `writing`."""
     square = cv2.resize(mark.astype(np.uint8), (30, 30), interpolation=cv2.INTER_AREA)
     height, width = mark.shape
     if not 0.3 < width / height < 4:

@@ -44,12 +44,14 @@ class Decision:
     Attributes:
         texts: hypotheses, the OCR's own reading first.
         table: float64 (N, R), see `model.evidence`.
+        silent: which of them the OCR has no evidence against, since it can't read one of their characters; empty: none.
         chosen: index of the decided one.
         refused: a better one was refused for its quantities.
     """
 
     texts: tuple[str, ...]
     table: NDArray[np.float64]
+    silent: tuple[bool, ...] = ()
     chosen: int = 0
     refused: bool = False
 
@@ -111,7 +113,8 @@ class Fuser:
         table = model.evidence(texts, ink, answers, prior, reader_posterior, trust, hand_ink)
         spells = reader_posterior.spells if reader_posterior is not None else None
         model.add_decoder(table, texts, scores or {}, lambda quality: self._weights.trust(quality, ocr.text), spells)
-        decision = decide(Decision(tuple(texts), table), [other.text for other in looked], prior, self._weights)
+        weighed = Decision(tuple(texts), table, tuple(not ink.knows(text) for text in texts))
+        decision = decide(weighed, [other.text for other in looked], prior, self._weights)
 
         posteriors = [("ocr", ink, 1.0), ("hand", hand_ink, 1.0), ("reader", reader_posterior, trust)]
         present = [(expert, one, factor) for expert, one, factor in posteriors if one is not None]
@@ -214,7 +217,8 @@ def decide(weighed: Decision, said: Sequence[str], prior: Prior | None, weights:
     own = keys(weighed.texts[0])
     if prior is None and all(keys(text) == own for text in said):
         return weighed
-    chosen, refused = model.choose(weighed.texts, weighed.table, said, prior, weights)
+    silent = np.array(weighed.silent or [False] * len(weighed.texts))
+    chosen, refused = model.choose(weighed.texts, weighed.table, silent, said, prior, weights)
     return replace(weighed, chosen=chosen, refused=refused)
 
 

@@ -187,7 +187,12 @@ place: readers overlook digits that touch a sign, and seldom invent one."""
 
 
 def choose(
-    texts: Sequence[str], table: NDArray[np.float64], others: Sequence[str], prior: Prior | None, weights: Weights
+    texts: Sequence[str],
+    table: NDArray[np.float64],
+    silent: NDArray[np.bool_],
+    others: Sequence[str],
+    prior: Prior | None,
+    weights: Weights,
 ) -> tuple[int, bool]:
     """The hypothesis of least expected loss, under two constraints.
 
@@ -195,7 +200,7 @@ def choose(
     P(h) > c · P(h₀): each changed word costs log c. The constraints:
 
     - Another quantity must be left open by the OCR's posterior, and either be read by another reader or be preferred by
-      all experts that saw the ink.
+      all experts that saw the ink. Where the OCR is `silent`, since it can't read ¼ say, another reader must read it.
     - What the OCR and all `others` (best readings of the other readers of the ink) have alike stays, except for a word
       that a list replaces.
 
@@ -220,7 +225,7 @@ def choose(
     digits = np.array([sum(map(str.isdigit, text)) for text in texts])
     signs = np.array([len(inked(text)) for text in texts])
     shorter = (digits < digits[0]) & (signs < signs[0]) & (ocr < ocr[same].max() - LOST)
-    allowed = same | (possible & ~shorter & (read | preferred))
+    allowed = same | np.where(silent, read, possible & ~shorter & (read | preferred))
 
     own, agreed = _agreed(texts[0], others)
     refused = False
@@ -256,7 +261,7 @@ def _agreed(text: str, others: Sequence[str]) -> tuple[list[str], list[bool]]:
             start, end = segment.ocr_range
             if segment.kind == "insert":  # something more beside it is another reading
                 start = max(0, start - 1)
-                end = max(end, start + 1)
+                end = min(len(own), max(end, start + 1))
             if segment.kind != "equal":
                 agreed[start:end] = [False] * (end - start)
     start = 0

@@ -38,7 +38,7 @@ TWO_WAY = frozenset("0188AHIMOTUVWXYilmnopqvwx|+-=×÷:. ()")
 """Characters that read as well in the mirror, or as one of each other."""
 _TAUGHT = regex.compile(r"[\p{Latin}\p{Nd}\p{P}\p{Sc}\p{Sk}+=<>|×÷±°½¼¾²³µ≤≥√π ]")
 """Characters in what the recogniser of Latin hands was trained on; its other classes are left from PP-OCR's alphabet."""
-MUTE = frozenset("¼½¾µ")
+MUTE = frozenset("¼½¾µμ")
 """Characters that PP-OCR lists and reads right on fewer than a third of lines drawn with them; so it can't speak against
 one of them either."""
 LOOKS = 3
@@ -51,10 +51,10 @@ LEAD = 6
 """Lines by whose reading the way up is judged."""
 BETTER = 0.15
 """How much better they must read the other way."""
-LEAST = 2
-"""Letters and digits that must be read in ink that the detector passes over."""
 ENOUGH = 4
 """Characters that must be read then."""
+LOOSE_LETTERS = 2
+"""Letters and digits that must be read in ink that the detector passes over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class _View:
 
 
 @dataclass(frozen=True, slots=True)
-class _Region:
+class _Place:
     """A place on the page: corners, what the OCR sees there, and what that is."""
 
     quad: NDArray[np.float64]
@@ -144,7 +144,7 @@ class OcrReader:
         height, width = page.pixels.shape[:2]
         if crop:
             whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)
-            return (self._line("l000", _Region(whole, self._view(page.pixels), "line"), "r000"),)
+            return (self._line("l000", _Place(whole, self._view(page.pixels), "line"), "r000"),)
         small, to_page = shrink(page.pixels)
         seen, scale = look(small), float(to_page[0, 0])
         regions = list(self._found(page.pixels, seen, scale))
@@ -159,7 +159,7 @@ class OcrReader:
                 lines.append(self._line(name, one, home) if one.kind == "line" else _unread(name, one, home))
         return (*lines, *(_unread(f"x{n:03d}", one, "") for n, one in enumerate(left_out)))
 
-    def _found(self, pixels: NDArray[np.uint8], seen: SmallView, scale: float) -> Iterator[_Region]:
+    def _found(self, pixels: NDArray[np.uint8], seen: SmallView, scale: float) -> Iterator[_Place]:
         """What the detector finds, with what the OCR sees there."""
         regions = [Region(layout.upright_corners(corners), sure) for corners, sure in self._engine.regions(pixels)]
         regions = search.join_upright(regions)
@@ -169,34 +169,35 @@ class OcrReader:
                 view = self._view(layout.cut_out(pixels, quad))
                 faint = view.quality < UPRIGHT and search.is_faint(view.crop)
                 if search.is_no_writing(view.crop, view.text) or (faint and self._is_mirrored(view)):
-                    yield _Region(quad, view, "not_writing")
+                    yield _Place(quad, view, "not_writing")
                 else:
                     readable = sure >= SURE or view.quality >= self._config.poor
-                    yield _Region(quad, view, "line" if readable else "unread")
+                    yield _Place(quad, view, "line" if readable else "unread")
 
     def _loose(
         self, pixels: NDArray[np.uint8], quads: Sequence[NDArray[np.float64]], seen: SmallView, scale: float
-    ) -> Iterator[_Region]:
+    ) -> Iterator[_Place]:
         """Ink that the detector passes over: a line where it reads well."""
         for quad in search.uncovered(quads, seen, scale):
             view = self._view(layout.cut_out(pixels, quad))
-            reads = view.quality >= self._config.poor and sum(map(str.isalnum, view.text)) >= LEAST
-            yield _Region(quad, view, "line" if reads else "uncovered")
+            reads = view.quality >= self._config.poor and sum(map(str.isalnum, view.text)) >= LOOSE_LETTERS
+            yield _Place(quad, view, "line" if reads else "uncovered")
 
     def _with_fractions(
-        self, pixels: NDArray[np.uint8], regions: Sequence[_Region], seen: SmallView, scale: float
-    ) -> list[_Region]:
+        self, pixels: NDArray[np.uint8], regions: Sequence[_Place], seen: SmallView, scale: float
+    ) -> list[_Place]:
         """The regions with each row of fractions as one line, laid out anew, where it is read with all its bars."""
         quads, texts = [one.quad for one in regions], [one.view.text for one in regions]
-        left, rows = set(range(len(regions))), []
+        single, rows = set(range(len(regions))), []
         for row in fractions.rows(quads, texts, seen, scale):
             view = self._view(fractions.laid_out(pixels, row))
-            if view.text.count("/") == sum(len(part.boxes) > 1 for part in row):
+            bars = sum(len(part.boxes) > 1 for part in row)
+            if view.quality >= self._config.poor and view.text.count("/") == bars:
                 members = [number for part in row for number in part.numbers]
                 corners = np.concatenate([quads[number] for number in members])
-                rows.append(_Region(layout.around(corners), view, "line"))
-                left -= set(members)
-        return [*(regions[number] for number in sorted(left)), *rows]
+                rows.append(_Place(layout.around(corners), view, "line"))
+                single -= set(members)
+        return [*(regions[number] for number in sorted(single)), *rows]
 
     def turns(self, page: PageImage, lines: Sequence[InkLine]) -> int:
         """Quarter turns counter-clockwise after which a page stands upright, judged by how its longest lines read.
@@ -310,7 +311,7 @@ class OcrReader:
         ranked = sorted([plain, *stretched], key=lambda posterior: -posterior.quality)
         return Views(tuple(ranked[:LOOKS]))
 
-    def _line(self, name: str, place: _Region, region: str) -> InkLine:
+    def _line(self, name: str, place: _Place, region: str) -> InkLine:
         crop, ink, engine = place.view.crop, place.view.looks, self._engine
         recipe = Recipe(f"pp-ocr/{engine.engine}", engine.version, engine.model, image_sha256(crop))
         reading = self._reading("ocr", ink, recipe, float(crop.shape[1]))
@@ -345,37 +346,38 @@ class OcrReader:
         )
 
 
-def _in_order(found: Sequence[_Region], seen: SmallView, scale: float) -> list[list[_Region]]:
+def _in_order(found: Sequence[_Place], seen: SmallView, scale: float) -> list[list[_Place]]:
     """Regions as a person reads them. Notes at a right angle to the body are regions of their own, on their side of it."""
     turned = [one for one in found if one.view.turns]
     body = [one for one in found if not one.view.turns]
     if len(turned) >= len(body):
         body, turned = list(found), []
-    quads = [one.quad for one in body]
-    order = reading_order(quads, [one.view.text for one in body], search.braces(quads, seen, scale))
+    braces = search.braces([one.quad for one in found], seen, scale)
+    order = reading_order([one.quad for one in body], [one.view.text for one in body], braces)
     regions = [[body[index] for index in region] for region in order]
     if not turned:
         return regions
-    middle = float(np.median([quad[:, 0].mean() for quad in quads]))
-    left = [[one] for one in turned if one.quad[:, 0].mean() < middle]
-    return [*left, *regions, *([one] for one in turned if one.quad[:, 0].mean() >= middle)]
+    middle = float(np.median([one.quad[:, 0].mean() for one in body]))
+    turned.sort(key=lambda one: tuple(one.quad.mean(axis=0)))
+    before = [[one] for one in turned if one.quad[:, 0].mean() < middle]
+    return [*before, *regions, *([one] for one in turned if one.quad[:, 0].mean() >= middle)]
 
 
-_LEFT = {
+_UNREAD = {
     "unread": "something that may be writing stands here and can't be read",
     "not_writing": "a dotted rule, a dot, or writing that shows through from the other side",
     "uncovered": "ink that belongs to no line",
 }
-"""Kind of failure → message. What is left out as no writing is evidence too."""
+"""Kind of failure of a place that is not read → message."""
 
 
-def _unread(name: str, place: _Region, region: str) -> InkLine:
+def _unread(name: str, place: _Place, region: str) -> InkLine:
     """A place that is not read, with the reason."""
-    failure = Failure("ocr", place.kind, _LEFT[place.kind])
+    failure = Failure("ocr", place.kind, _UNREAD[place.kind])
     return InkLine(name, _polygon(place), place.view.crop, None, None, (failure,), region=region)
 
 
-def _polygon(place: _Region) -> Polygon:
+def _polygon(place: _Place) -> Polygon:
     """Corners clockwise from the start of the line: of a turned one that is not the top left."""
     return tuple((float(x), float(y)) for x, y in np.roll(place.quad, -place.view.turns, axis=0))
 

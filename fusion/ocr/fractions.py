@@ -32,8 +32,8 @@ BESIDE = 3.0
 HEIGHT = 64
 """Height of the new line, px."""
 _TERM = regex.compile(r"[\p{N}\p{Latin}]{1,4}")
-_SIGN = regex.compile(r"[-+=×xX*÷:<>≤≥二一十士—–]{1,2}|\d{1,3}")
-"""What the OCR reads on a lone sign, or whole number, of a row."""
+_SIGN = regex.compile(r"[-+=×xX*÷:<>≤≥—–二一十士]{1,2}|\d{1,3}")
+"""What the OCR reads on a lone sign of a row (the last four characters look like one), or on a whole number."""
 
 Quad = NDArray[np.float64]
 Box = tuple[float, float, float, float]
@@ -65,7 +65,8 @@ def rows(quads: Sequence[Quad], texts: Sequence[str], view: View, scale: float) 
         scale: px of the page per px of the view.
     """
     boxes = [_box(quad) for quad in quads]
-    fractions = [one for bar in _bars(view, scale) if (one := _around(bar, boxes, texts)) is not None]
+    around = (_around(bar, boxes, texts) for bar in _bars(view, scale))
+    fractions = list({one.numbers[:2]: one for one in around if one is not None}.values())
     terms = {number for one in fractions for number in one.numbers}
     found: list[list[Part]] = []
     used: set[int] = set()
@@ -73,10 +74,15 @@ def rows(quads: Sequence[Quad], texts: Sequence[str], view: View, scale: float) 
         if used.intersection(first.numbers):
             continue
         reach = first.boxes[0][3] - first.boxes[0][1]
-        parts = [one for one in fractions if abs(one.level - first.level) < LEVEL * reach]
+        free = [one for one in fractions if not used.intersection(one.numbers)]
+        parts = [one for one in free if abs(one.level - first.level) < LEVEL * reach]
         for number, box in enumerate(boxes):
             middle = (box[1] + box[3]) / 2
-            if number not in terms and abs(middle - first.level) < LEVEL * reach and _SIGN.fullmatch(texts[number]):
+            if (
+                number not in terms | used
+                and abs(middle - first.level) < LEVEL * reach
+                and _SIGN.fullmatch(texts[number])
+            ):
                 parts.append(Part((number,), (box,), middle))
         row = _neighbours(parts, first, BESIDE * reach)
         if len(row) > 1:
@@ -117,11 +123,10 @@ def _cut(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 def _bars(view: View, scale: float) -> list[Box]:
-    """Flat strokes."""
-    level = cv2.morphologyEx(view.ink.astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, SHORTEST), np.uint8))
+    """Flat strokes that touch no other ink: the stroke of a 7 is none."""
     found = []
-    for left, top, width, height, _ in cv2.connectedComponentsWithStats(level)[2][1:].tolist():
-        if height <= max(3, FLAT * width):
+    for left, top, width, height, _ in cv2.connectedComponentsWithStats(view.ink.astype(np.uint8))[2][1:].tolist():
+        if width >= SHORTEST and height <= max(3, FLAT * width):
             found.append((left * scale, top * scale, (left + width) * scale, (top + height) * scale))
     return found
 
@@ -151,6 +156,7 @@ def _around(bar: Box, boxes: Sequence[Box], texts: Sequence[str]) -> Part | None
         if number not in (high, low)
         and left - slack < (a + c) / 2 < right + slack
         and abs(b + d - top - bottom) < 2 * slack
+        and c - a <= WIDER * (right - left)
     ]
     return Part((high, low, *on_bar), trimmed, (top + bottom) / 2)
 

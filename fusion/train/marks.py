@@ -314,6 +314,8 @@ def _pack(
     used = min(WIDTH, width - start) // COLUMN
     table[:, : used * COLUMN] = line[:, start : start + used * COLUMN]
     counts[:, :used] = 1
+    if other.any():  # its font's listing does not say whether it is print
+        counts[LABELS.index("printed"), :used] = 0
     labels[LABELS.index("printed"), :used] = printed
     for name, where in (("struck", struck), ("other", other)):
         share = cv2.resize(where[None], (max(1, width // COLUMN), 1), interpolation=cv2.INTER_AREA)[0]
@@ -371,8 +373,9 @@ def measure(network: nn.Module, drawer: Drawer, rng: random.Random, lines: int =
     )
     with torch.no_grad():
         said = network(table[:, None]) > 0
-    right = said[:, 1] == (labels[:, 1] > 0.5)
-    shares = {"print_right": float(right[counts[:, 1] > 0].float().mean())}
+    printed = LABELS.index("printed")
+    right = said[:, printed] == (labels[:, printed] > 0.5)
+    shares = {"print_right": float(right[counts[:, printed] > 0].float().mean())}
     for name in ("struck", "other"):
         row = LABELS.index(name)
         there, counted = labels[:, row] > 0.5, counts[:, row] > 0
