@@ -167,7 +167,19 @@ def case(
         table[:, EXPERTS.index(name)] = column
     errors = np.array([metrics.edits(reference, text)[0] for text in texts], dtype=float)
     return Case(
-        "made", ("small", "none"), "w", reference, "plain", texts, table, quality, others, None, errors, len(reference)
+        "made",
+        ("small", "none"),
+        "w",
+        reference,
+        "plain",
+        texts,
+        table,
+        (),
+        quality,
+        others,
+        None,
+        errors,
+        len(reference),
     )
 
 

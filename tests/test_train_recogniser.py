@@ -252,7 +252,7 @@ def test_every_kind_of_piece_fits_its_width(
             repeats = sum(a == b for a, b in itertools.pairwise(text))
             assert 0 < len(text) + repeats <= room // ppocr.COLUMN
             assert "%" not in text
-            assert source in ("words", "lines", "pad", "rendered")
+            assert source in ("words", "lines", "pad", "rendered", "taught")
 
 
 def test_no_piece_shows_a_held_out_word_or_writer(font: Font) -> None:
