@@ -12,7 +12,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -435,13 +436,13 @@ def _remarks(page: Page) -> None:
     from fusion.page import UNASKED
     from fusion.review import review
 
-    remarks = [f"warning: {finding.message}" for finding in page.findings]
+    remarks = _counted(f"warning: {finding.message}" for finding in page.findings)
     remarks += [f"{failure.stage} failed: {failure.message}" for failure in page.failures]
     if page.unasked:
         reasons = {failure.message for line in page.lines for failure in line.failures if failure.kind in UNASKED}
         remarks.append(f"no second reader was asked about any line ({'; '.join(sorted(reasons))})")
     remarks += sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles})
-    remarks += [f"{check.kind}: {check.message}" for check in page.checks]
+    remarks += _counted(f"{check.kind}: {check.message}" for check in page.checks)
     found = review(page, page.max_error)
     if found.items:
         worst = found.items[0]
@@ -449,6 +450,11 @@ def _remarks(page: Page) -> None:
         remarks.append(f"at {page.max_error:.0%} risk {found}; first {worst.line}{text}: {worst.reasons[0]}")
     for remark in remarks:
         _say(f"{page.id}: {remark}")
+
+
+def _counted(remarks: Iterable[str]) -> list[str]:
+    """Remarks without repetition, each with how often it was made."""
+    return [f"{text} ({count} times)" if count > 1 else text for text, count in Counter(remarks).items()]
 
 
 def _reference(path: Path) -> str:

@@ -76,6 +76,8 @@ def test_a_blot_where_a_letter_would_stand_is_a_gap(at: int) -> None:
         ("Pazo 20 mr", [(0, 190), (320, 500)], "□□□□ 20 □□"),
         ("Pazo 20 mr", [(0, 500)], "□□□□ 20 □□"),
         ("say Pazo now", [(170, 350)], "say Pazo now"),  # a line is in one script
+        ("TAB XARELTO", [(0, 600)], "TAB XARELTO"),  # capitals are the same in several
+        ("Na 140", [(0, 300)], "Na 140"),
         ("Разо 20 мг", [(0, 500)], "Разо 20 мг"),  # really read in that script
         ("x", [(0, 100)], "x"),  # a lone character that looks strange is a character
         ("12 5", [(0, 300)], "12 5"),

@@ -61,6 +61,7 @@ def test_boxes_and_marks_are_taken_off_and_the_words_stay() -> None:
 @pytest.mark.parametrize(
     ("name", "corners"),
     [
+        ("behind its label", (320, 85, 360, 125)),
         ("wide", (60, 60, 160, 100)),
         ("as large as the page", (20, 20, 580, 380)),
         ("in a word", (170, 88, 205, 123)),
@@ -95,6 +96,7 @@ def test_a_box_to_fill_in_stays(inside: str) -> None:
 
 def test_writing_in_a_box_stays() -> None:
     pixels = np.full((300, 600, 3), 245, np.uint8)
+    cv2.putText(pixels, "Losartan", (290, 140), cv2.FONT_HERSHEY_SIMPLEX, 1.2, INK, 2)
     cv2.rectangle(pixels, (200, 100), (250, 150), INK, 2)
     cv2.putText(pixels, "4", (212, 140), cv2.FONT_HERSHEY_SIMPLEX, 1.2, INK, 2)
     assert boxes(page(pixels))[1] == ()

@@ -27,6 +27,7 @@ from tests.made_pages import page
         ("20÷3=6余1", "20÷3=6余1", False),
         ("5-3=(1+1+1)-(1)=2", "5-3=(1+1+1)-(1)=2", True),
         ("1/2+1/2=1", "1/2+1/2=1", True),
+        ("2/3÷7/10=20/21", "2/3÷7/10=20/21", True),
         ("3×(2+4)≥18", "3×(2+4)≥18", True),
         ("3x4=12", "3x4=12", True),
         ("8-10=-2", "8-10=-2", True),
@@ -265,8 +266,9 @@ def test_a_vertical_sum_is_a_block(rows: tuple[str, ...], written: str, holds: b
 
 
 def test_answers_below_each_other_are_no_wrong_sum() -> None:
-    made = page("5", "-3", "7")
-    assert homework.checks(made, homework.exercises(made)) == ()
+    for texts in (("5", "-3", "7"), ("5", "+ 3", "2", "+ 6", "9")):
+        made = page(*texts)
+        assert homework.checks(made, homework.exercises(made)) == ()
 
 
 @pytest.mark.parametrize(

@@ -353,6 +353,14 @@ def test_a_missing_item_is_flagged() -> None:
         assert kinds.count("missing_item") == missing
 
 
+@pytest.mark.parametrize(
+    "text", ["Rx Paracetamol 500 mg", "Rx: Tab Napa 500 mg", "R/ Napa 500 mg 1+0+1", "℞ Napa 500 mg"]
+)
+def test_a_drug_on_the_line_of_rx_is_a_drug(text: str) -> None:
+    made = open_profile(DomainConfig(profile="prescription")).understand(page(text, "1 tab tid"))
+    assert [record.get("strength").text for record in made.records] == ["500 mg"]  # type: ignore[union-attr]
+
+
 def test_a_sites_own_look_alikes_are_shown_with_the_line(tmp_path: Path) -> None:
     (tmp_path / "lasa.csv").write_text(
         "Losec, Lasix\n\nNapa,Napro,Nexa\n阿莫西林,阿奇霉素\nWeißdorn,Weissdorn C\n", encoding="utf-8"
@@ -362,10 +370,10 @@ def test_a_sites_own_look_alikes_are_shown_with_the_line(tmp_path: Path) -> None
     made = open_profile(config).understand(page(*texts))
     found = [(check.message, check.places[0].line) for check in made.checks if check.kind == "look_alike"]
     assert found == [
-        ("“LASIX” is taken for Losec", "l000"),
-        ("“napa” is taken for Napro, Nexa", "l002"),
-        ("“阿莫西林” is taken for 阿奇霉素", "l003"),
-        ("“WEISSDORN” is taken for Weissdorn C", "l004"),
+        ("“LASIX” may be taken for Losec", "l000"),
+        ("“napa” may be taken for Napro, Nexa", "l002"),
+        ("“阿莫西林” may be taken for 阿奇霉素", "l003"),
+        ("“WEISSDORN” may be taken for Weissdorn C", "l004"),
     ]
 
 

@@ -305,7 +305,7 @@ def stacked(*parts: str, height: int = 40) -> Pixels:
     return page
 
 
-@pytest.mark.parametrize("parts", [("1/2", "+", "3/4", "=", "5/4"), ("1/7", "+", "5/7")])
+@pytest.mark.parametrize("parts", [("1/2", "+", "3/4", "=", "5/4"), ("1/7", "+", "5/7", "=", "6/7")])
 def test_stacked_fractions_are_read_as_one_line(engine: Engine, parts: tuple[str, ...]) -> None:
     found = texts(read(engine, stacked(*parts)))
     assert [text.replace(" ", "") for text in found] == ["".join(parts)]
@@ -316,7 +316,23 @@ def test_a_table_of_digits_is_no_fraction(engine: Engine) -> None:
     assert "/" not in "".join(texts(read(engine, page)))
 
 
-def test_a_vertical_sum_is_no_fraction(engine: Engine) -> None:
-    page = drawn((500, 420), (160, 60, "456"), (110, 140, "+ 278"), (160, 260, "734"), height=48).copy()
-    cv2.line(page, (100, 232), (320, 232), (20, 20, 20), 3)
-    assert [text.replace(" ", "") for text in texts(read(engine, page))] == ["456", "+278", "734"]
+@pytest.mark.parametrize("plus", [60, 110])
+def test_a_vertical_sum_is_no_fraction(engine: Engine, plus: int) -> None:
+    page = drawn(
+        (600, 420), (170, 60, "1200"), (plus, 140, "+"), (196, 140, "150"), (170, 260, "1350"), height=48
+    ).copy()
+    cv2.line(page, (60, 232), (320, 232), (20, 20, 20), 3)
+    assert "/" not in "".join(texts(read(engine, page)))
+
+
+def test_a_row_whose_minus_is_not_found_stays_apart(engine: Engine) -> None:
+    found = "".join(texts(read(engine, stacked("3/4", "-", "1/4", "=", "1/2")))).replace(" ", "")
+    assert "3/41/4" not in found
+    assert "/" not in found or "-" in found
+
+
+def test_a_form_with_rules_is_no_row(engine: Engine) -> None:
+    page = drawn((600, 300), (70, 80, "12"), (270, 80, "11"), (60, 150, "day"), (260, 150, "mon"), height=40).copy()
+    for left in (50, 250):
+        cv2.line(page, (left, 138), (left + 90, 138), (20, 20, 20), 3)
+    assert "/" not in "".join(texts(read(engine, page)))

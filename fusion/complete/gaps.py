@@ -38,9 +38,10 @@ BELIEVED = 0.5
 """From this probability on, an illegible mark does not overrule an OCR character."""
 OTHER = 0.6
 """Share of a word's width from which a stretch in another script makes a gap of it."""
-MOSTLY = 2 / 3
-"""Share of a line's letters from which they are in another script."""
+MOSTLY, FEW = 2 / 3, 5
+"""Share and number of a line's letters from which they are in another script."""
 _CLUSTER = regex.compile(r"\X")
+_FRACTIONS = frozenset("¼½¾")
 _LOOKALIKE = regex.compile(r"[\p{Latin}\p{Han}\p{Hiragana}\p{Katakana}]")
 """Letters that the OCR puts for those of another script; a word without one is really read in that script."""
 
@@ -103,6 +104,8 @@ def _unread_ink(line: InkLine, text: str) -> list[_Gap]:
         if piece.fill < SOLID and min(abs(m - piece.centre) for m in read) < AWAY * height:
             continue
         at = sum(m < piece.centre for m in middles)
+        if not _FRACTIONS.isdisjoint(text[max(0, at - 1) : at + 1]):  # the pieces of ½ are its own
+            continue
         gaps[at] = gaps.get(at, 0.0) + piece.right - piece.left
     return [
         _Gap(len(_CLUSTER.findall(text[:at])), max(1, round(extent / pitch)), "unread_ink")
@@ -170,7 +173,8 @@ def _marked_illegible(line: InkLine, text: str, readings: Sequence[Reading]) -> 
 def _in_another_script(line: InkLine, text: str) -> list[_Gap]:
     """Words of look-alikes where the ink is in a script that the OCR does not know.
 
-    A line is written in one script: where less than `MOSTLY` of its letters look foreign, none are.
+    A line is written in one script: where less than `MOSTLY` of its letters look foreign, none are. Capitals are the same in
+    several scripts and tell nothing.
     """
     if line.ink is None or not line.other_script or not text:
         return []
@@ -179,14 +183,15 @@ def _in_another_script(line: InkLine, text: str) -> list[_Gap]:
     for start, end in stretches(text):
         left, right = borders[start], borders[end]
         covered = sum(max(0.0, min(right, b) - max(left, a)) for a, b in line.other_script)
-        if covered < OTHER * (right - left) or not _LOOKALIKE.search(text[start:end]):
+        word = text[start:end]
+        if covered < OTHER * (right - left) or not _LOOKALIKE.search(word) or word.isupper():
             continue
         if words and words[-1][1] == start:
             words[-1] = (words[-1][0], end)
         else:
             words.append((start, end))
     foreign = sum(character.isalpha() for start, end in words for character in text[start:end])
-    if foreign < MOSTLY * sum(map(str.isalpha, text)):
+    if foreign < max(FEW, MOSTLY * sum(map(str.isalpha, text))):
         return []
     gaps = []
     for start, end in words:

@@ -21,6 +21,7 @@ _RELATION = regex.compile(r"[=＝<>≤≥≠≈]")
 _REST = regex.compile(r"^(?P<whole>\s*\d+)\s*(?:…+|⋯+|\.{3,6}|余)\s*(?P<rest>\d+)\s*$")
 _STATEMENT = regex.compile(r"(?:[\d½¼¾⅓⅔.\s+×xX*·÷/:()（）%−–…⋯余=＝<>≤≥≠≈-])+")
 _VULGAR = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4), "⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
+_BAR = regex.compile(r"(?<![\d.])(\d+)\s*/\s*(\d+)(?![\d.])")
 _SIGNS = str.maketrans("−–×xX·÷:（）", "--****//()")
 _OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
@@ -136,6 +137,8 @@ def _value(text: str) -> Fraction:
                 return _OPERATIONS[type(sign)](value(left), value(right))
         raise _NoSum
 
+    if "÷" in text:  # then / is the bar of a fraction, which binds closer
+        text = _BAR.sub(r"(\1/\2)", text)
     plain = " ".join(text.translate(_SIGNS).split())
     depths = itertools.accumulate((character == "(") - (character == ")") for character in plain)
     if max(depths, default=0) > DEEPEST:

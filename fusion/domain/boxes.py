@@ -1,8 +1,8 @@
 """Boxes to tick on a form: where they are, and how they are marked. They are taken off the page before it is read.
 
-Knows ink on a page, no text. A box stands apart, is square, has four straight unbroken sides and writing on one side of it at
-most; so neither the character 口 in a word is one nor a box to fill in, as in 3 + □ = 7. What is in it is a tick, a cross or
-nothing: writing stays.
+Knows ink on a page, no text. A box stands apart, is square, has four straight unbroken sides and its label on the right, with
+nothing on the left; so neither the character 口 in a word is one nor a box to fill in, as in 3 + □ = 7 or Qty □. What is in it
+is a tick, a cross or nothing: writing stays.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LONG = 0.7
 APART, CLEAR = 0.4, 0.15
 """White space on the left and right of a box, in sides (half of it below): a character of a word has less; and the largest
 share of ink above it."""
-ROW = 2
-"""How far from a box, in sides, writing on both sides of it makes it a part of a row."""
+ROW, LABEL = 2, 4
+"""How far on the left of a box, in sides, there is no writing, and how far on the right there is some: its label."""
 INSET = 0.15
 """Width of the strip along a side, in sides, that counts as the box and not as its mark."""
 EMPTY = 0.03
@@ -155,8 +155,8 @@ def _state(own: NDArray[np.bool_], dark: NDArray[np.uint8], box: Box) -> str | N
     left, top, right, bottom = box
     side = right - left
     row = slice(top + side // 4, bottom - side // 4)
-    both = dark[row, max(0, left - ROW * side) : left - 2], dark[row, right + 2 : right + ROW * side]
-    if all(beside.any() for beside in both):
+    before, label = dark[row, max(0, left - ROW * side) : max(0, left - 2)], dark[row, right + 2 : right + LABEL * side]
+    if before.any() or not label.any():
         return None
     mark = own.copy()
     edge = max(3, round(INSET * side))

@@ -27,8 +27,8 @@ _HAN = regex.compile(r"\p{Han}")
 _ROW = regex.compile(r"\s*(?P<sign>[-+–—×xX*]?)\s*(?P<number>\d+(?:\.\d+)?)\s*")
 """A row of a vertical sum."""
 _SIGNS = {"–": "-", "—": "-", "x": "×", "X": "×", "*": "×"}
-_COLUMN = regex.compile(r"0(?:[-+]+|×)0")
-"""The signs of a vertical sum's rows; 0 for a row without."""
+_COLUMN = regex.compile(r"(?<![-+×])0(?:[-+]+|×)0(?![-+×])")
+"""The signs of a vertical sum's rows, 0 for a row without; not of a column that goes on."""
 
 
 def exercises(page: Page) -> tuple[Record, ...]:

@@ -23,13 +23,14 @@ from fusion.page import Check, Field, Line, Page, Place, Record
 
 _NUMBERING = regex.compile(r"^\s*(?P<item>\(?\d{1,2}\s*[.、)）:]|[①-⑳])(?!\d)\s*")
 _HEADER = regex.compile(
-    r"^\s*(?:(?:dr|rx|name|age|sex|date|address|tel|phone|reg|patient|clinic|hospital|diagnosis|dx)\b|mbbs|r/|℞|"
+    r"^\s*(?:(?:dr|name|age|sex|date|address|tel|phone|reg|patient|clinic|hospital|diagnosis|dx)\b|mbbs|(?:rx|r/|℞)\W*$|"
     r"姓名|性别|年龄|科别|科室|日期|医院|诊断|医师|电话|住址|处方|门诊)",
     regex.IGNORECASE,
 )
 _PREFIX = regex.compile(
     r"^\s*(?:(?:tab|cap|inj|syp|syr|susp|oint|drop|cream|gel|supp)s?\b\.?|[TC]\.)\s*", regex.IGNORECASE
 )
+_RX = regex.compile(r"^\s*(?:rx\b|r/|℞)[\s:.]*", regex.IGNORECASE)
 _SHORT = regex.compile(r"[TC]\.", regex.IGNORECASE)
 """A form as one letter before the name: tablet, capsule."""
 _ASIDE = regex.compile(
@@ -171,8 +172,8 @@ def _gap(above: Line, below: Line) -> float:
 
 def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) -> tuple[int, int] | None:
     """Code points of the drug's name; None when the line begins no medication."""
-    numbered = _NUMBERING.match(text)
-    start = numbered.end() if numbered else 0
+    numbered, recipe = _NUMBERING.match(text), _RX.match(text)
+    start = numbered.end() if numbered else recipe.end() if recipe else 0
     prefixed = _PREFIX.match(text[start:])
     start += prefixed.end() if prefixed else 0
     end = next((part.start for part in parts if part.start >= start and part.name != "form"), len(text))
@@ -297,7 +298,7 @@ def _looking_alike(page: Page, lookalikes: Sequence[Lookalike]) -> list[Check]:
     for line in page.lines:
         for one in lookalikes:
             for match in one.name.finditer(line.text):
-                message = f"“{match[0]}” is taken for {', '.join(one.others)}"
+                message = f"“{match[0]}” may be taken for {', '.join(one.others)}"
                 found.append(Check("look_alike", message, (Place(line.id, *match.span()),)))
     return found
 

@@ -1,8 +1,8 @@
 """Fractions with one number above the other: a row of them is laid out anew as one line, `1/2+3/4=5/4`, for the recogniser.
 
-Knows quadrilaterals, ink and pixels; knows no model. A bar counts if a short term stands close above and close below it, no
-wider than the bar; it makes a row with a second fraction, or with a sign, beside it at its level. A vertical sum has its
-signs beside a number, and a table its rules from column to column: neither is a row of fractions.
+Knows quadrilaterals, ink and pixels; knows no model. A bar counts if a number stands close above and close below it, no
+wider than the bar. A row of fractions is an equation: an equals sign and other signs stand beside them at the bars' level, and
+no other ink is between. So neither a vertical sum is one, nor a form with numbers above and below its rules.
 """
 
 from __future__ import annotations
@@ -21,20 +21,25 @@ SHORTEST = 8
 """Least length of a bar on the view, px."""
 FLAT = 0.25
 """Greatest height of a bar, in its lengths."""
-WIDER = 1.4
+WIDER = 1.34
 """Greatest width of a term, in lengths of its bar."""
 CLOSE = 0.9
 """Greatest distance of a term from its bar, in heights of the term."""
-LEVEL = 0.6
+LEVEL = 0.5
 """Greatest distance of a sign's or another bar's middle from the row's level, in heights of a term."""
-BESIDE = 3.0
+LOW = 1.3
+"""Greatest height of a sign, in heights of a term: two numbers and a bar that were found as one are no sign."""
+LOOSE = 5
+"""Px of the view from which ink between the parts of a row is something that belongs to it and was not found."""
+BESIDE = 6.0
 """Greatest distance of neighbours in a row, in heights of a term."""
 HEIGHT = 64
 """Height of the new line, px."""
-_TERM = regex.compile(r"[\p{N}\p{Latin}]{1,4}")
-_SIGN = regex.compile(r"[-+=×xX*÷:<>≤≥—–二一十士]{1,2}|\d{1,3}")
-"""What the OCR reads on a lone sign of a row (the last four characters look like one), or on a whole number."""
+_TERM = regex.compile(r"\p{N}{1,4}|\p{Latin}")
+_SIGN = regex.compile(r"[-+=×xX*÷:<>≤≥—–二三一十士]{1,2}|\d{1,3}")
+"""What the OCR reads on a lone sign of a row (the last five characters look like one), or on a whole number."""
 
+_EQUALS = regex.compile(r"[=二三]")
 Quad = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, px of the page."""
@@ -78,17 +83,32 @@ def rows(quads: Sequence[Quad], texts: Sequence[str], view: View, scale: float) 
         parts = [one for one in free if abs(one.level - first.level) < LEVEL * reach]
         for number, box in enumerate(boxes):
             middle = (box[1] + box[3]) / 2
-            if (
-                number not in terms | used
-                and abs(middle - first.level) < LEVEL * reach
-                and _SIGN.fullmatch(texts[number])
-            ):
+            near = abs(middle - first.level) < LEVEL * reach and box[3] - box[1] < LOW * reach
+            if number not in terms | used and near and _SIGN.fullmatch(texts[number]):
                 parts.append(Part((number,), (box,), middle))
         row = _neighbours(parts, first, BESIDE * reach)
-        if len(row) > 1:
+        if any(_EQUALS.fullmatch(texts[part.numbers[0]]) for part in row) and not _between(row, view, scale):
             found.append(row)
             used.update(number for part in row for number in part.numbers)
     return found
+
+
+def _between(row: Sequence[Part], view: View, scale: float) -> bool:
+    """Whether there is ink inside the row's outline that none of its parts and bars holds: a minus sign, say, or a word."""
+    boxes = np.array([box for part in row for box in part.boxes]) / scale
+    left, top = np.maximum(np.floor(boxes[:, :2].min(axis=0)), 0).astype(int)
+    right, bottom = np.ceil(boxes[:, 2:].max(axis=0)).astype(int)
+    rest = view.ink[top:bottom, left:right].astype(np.uint8)
+    for box in boxes:
+        a, b, c, d = np.round(box).astype(int) - (left, top, left, top)
+        rest[max(0, b - 1) : d + 1, max(0, a - 1) : c + 1] = 0
+    for part in row:
+        if len(part.boxes) > 1:  # its bar
+            level, reach = round(part.level / scale) - top, round((part.boxes[0][3] - part.boxes[0][1]) / scale / 4) + 2
+            a, c = (round(side(box[edge] for box in part.boxes) / scale) - left for side, edge in ((min, 0), (max, 2)))
+            rest[max(0, level - reach) : level + reach, max(0, a - 2 * reach) : c + 2 * reach] = 0
+    sizes = cv2.connectedComponentsWithStats(rest)[2][1:, cv2.CC_STAT_WIDTH : cv2.CC_STAT_HEIGHT + 1]
+    return bool(len(sizes) and sizes.max() >= LOOSE)
 
 
 def laid_out(pixels: NDArray[np.uint8], row: Sequence[Part]) -> NDArray[np.uint8]:
@@ -123,10 +143,11 @@ def _cut(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 def _bars(view: View, scale: float) -> list[Box]:
-    """Flat strokes that touch no other ink: the stroke of a 7 is none."""
+    """Flat strokes; the stroke of a 7 is shorter than the region of the 7, which tells it from a bar."""
+    level = cv2.morphologyEx(view.ink.astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, SHORTEST), np.uint8))
     found = []
-    for left, top, width, height, _ in cv2.connectedComponentsWithStats(view.ink.astype(np.uint8))[2][1:].tolist():
-        if width >= SHORTEST and height <= max(3, FLAT * width):
+    for left, top, width, height, _ in cv2.connectedComponentsWithStats(level)[2][1:].tolist():
+        if height <= max(3, FLAT * width):
             found.append((left * scale, top * scale, (left + width) * scale, (top + height) * scale))
     return found
 

@@ -44,6 +44,9 @@ def draw_overlay(photo: NDArray[np.uint8], page: Page) -> NDArray[np.uint8]:
             _outline(canvas, corners, _INK, max(1, stroke // 2))
         else:
             _dashes(canvas, corners, MARKS["gap"].rgb, stroke)
+    for finding in page.findings:
+        if finding.kind == "uncovered" and finding.polygon is not None:
+            _dashes(canvas, _scaled(finding.polygon, scale), MARKS["gap"].rgb, stroke)
     for line in page.lines:
         _write_badges(canvas, line, scale)
     return canvas
@@ -64,7 +67,7 @@ def _outline(canvas: NDArray[np.uint8], corners: Corners, colour: RGB, width: in
 
 
 def _dashes(canvas: NDArray[np.uint8], corners: Corners, colour: RGB, width: int) -> None:
-    """Dashed outline: a line that was found and not read, or a span whose confidence is unknown."""
+    """Dashed outline: a line that was found and not read, ink that no line covers, a span whose confidence is unknown."""
     dash = 6.0 * width
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         length = float(np.linalg.norm(end - start))
