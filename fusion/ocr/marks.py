@@ -23,6 +23,8 @@ WIDEST = 2400
 """A longer line is squeezed to this width, px at that height."""
 LIKELY, SURELY = 0.5, 0.88
 """Probability from which a column may be struck out, or in another script, and the mean from which a stretch of them is."""
+NARROWLY = 0.96
+"""The mean from which a stretch narrower than the line is high is struck out: the bar of an A looks like a stroke too."""
 RULE = 0.95
 """Share of a crop's width from which a stroke is a rule of the paper."""
 MODEL = Path(str(files("fusion.ocr") / "nets" / "marks.onnx"))
@@ -59,15 +61,16 @@ class Marker:
         ink = line.reshape(HEIGHT, -1, COLUMN).max(axis=(0, 2)) > 0.4
         share = float(printed[ink].mean()) if ink.any() else 0.5
         width = float(crop.shape[1])
-        crossed = tuple((a, b) for a, b in _stretches(struck, width) if b - a < RULE * width)
-        return Marked(share, crossed, tuple(_stretches(other, width)))
+        crossed = tuple((a, b) for a, b in _stretches(struck, width, NARROWLY) if b - a < RULE * width)
+        return Marked(share, crossed, tuple(_stretches(other, width, SURELY)))
 
 
-def _stretches(chances: NDArray[np.float32], width: float) -> list[tuple[float, float]]:
-    """Stretches of columns that are surely so, (left, right) px on a crop of some width."""
+def _stretches(chances: NDArray[np.float32], width: float, narrow: float) -> list[tuple[float, float]]:
+    """Stretches of columns that are surely so, (left, right) px on a crop of some width; `narrow`: as sure must a narrow one be."""
     edges = np.flatnonzero(np.diff(np.r_[False, chances > LIKELY, False])).reshape(-1, 2)
-    column = width / len(chances)
-    return [(float(a) * column, float(b) * column) for a, b in edges if chances[a:b].mean() >= SURELY]
+    column, high = width / len(chances), HEIGHT // COLUMN
+    sure = [(a, b) for a, b in edges if chances[a:b].mean() >= (SURELY if b - a >= high else narrow)]
+    return [(float(a) * column, float(b) * column) for a, b in sure]
 
 
 def fitted(grey: NDArray[np.uint8], stretch: float = 1.0) -> NDArray[np.float32]:
