@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -13,22 +14,24 @@ settings.load_profile("shared")
 _ended = pytest.StashKey[int]()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """A process that a test left behind would be waited for at the end."""
+    yield
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+    assert left == []
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.config.stash[_ended] = int(exitstatus)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End at once with the tests' status: Paddle, torch and ONNX Runtime in one process may hang in their destructors.
-
-    A process that a test left behind would have been waited for, so it fails the run here.
-    """
-    if _ended not in config.stash:
-        return
-    left = multiprocessing.active_children()
-    for process in left:
-        print(f"left running by a test: {process}", file=sys.stderr)
-        process.kill()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(config.stash[_ended] or bool(left))
+    """End at once with the tests' status: Paddle, torch and ONNX Runtime in one process may hang in their destructors."""
+    if _ended in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_ended])
