@@ -456,6 +456,15 @@ def test_a_digit_is_lost_only_where_the_ocr_itself_leaves_that_open() -> None:
         assert text == ("46+7=53" if kept else "46+7=3")
 
 
+def test_a_digit_is_not_lost_to_a_sign() -> None:
+    """The OCR runs the answer into the sign, 46+753, and nearly as well reads both; the others take both for the sign."""
+    views = ink("46+7", {"": 0.52, "=": 0.48}, {"5": 0.97, "=": 0.03}, "3")
+    hand = ink("46+7=3")
+    reading = replace(ocr_reading(hand), source="hand")
+    spans, _ = FUSER.fuse(ocr_reading(views), views, [look(hand)], reader_posterior=hand, hand=reading, hand_ink=hand)
+    assert "5" in "".join(span.text for span in spans)
+
+
 def test_another_unit_needs_ink_and_is_marked() -> None:
     views = ink("500 ", {"n": 0.5, "m": 0.49}, "g")
     text, spans = fuse(views, "500 mg", score=lambda texts: [0.0 if t == "500 mg" else -9.0 for t in texts])

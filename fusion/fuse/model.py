@@ -182,8 +182,8 @@ def distribution(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 LOST = 1.0
-"""Nats by which the OCR's posterior may prefer its own text to one that leaves out a digit of it and puts nothing in its
-place: readers overlook digits that touch a sign, and seldom invent one."""
+"""Nats by which the OCR's posterior may prefer its own text to one that leaves out a digit of it and puts no letter or digit
+in its place: readers overlook digits that touch a sign, or take both for another sign, and seldom invent one."""
 
 
 def choose(
@@ -223,8 +223,8 @@ def choose(
     seen = scores - table[:, PRIORS] @ weights.vector[PRIORS]
     preferred = seen > seen[same].max() + math.log(weights.quantity)
     digits = np.array([sum(map(str.isdigit, text)) for text in texts])
-    signs = np.array([len(inked(text)) for text in texts])
-    shorter = (digits < digits[0]) & (signs < signs[0]) & (ocr < ocr[same].max() - LOST)
+    letters = np.array([sum(map(str.isalnum, text)) for text in texts])
+    shorter = (digits < digits[0]) & (letters < letters[0]) & (ocr < ocr[same].max() - LOST)
     allowed = same | np.where(silent, read, possible & ~shorter & (read | preferred))
 
     own, agreed = _agreed(texts[0], others)
