@@ -429,7 +429,7 @@ def _lines_and_remarks(
         if kind is None:
             lines.append(seen)
         else:
-            remarks.append(Finding(kind, 1.0, 0.0, kinds[kind].message, to_photo(seen.line.polygon, transform)))
+            remarks.append(Finding(kind, 0.0, 0.0, kinds[kind].message, to_photo(seen.line.polygon, transform)))
     return tuple(lines), tuple(remarks)
 
 

@@ -236,7 +236,7 @@ FindingKind = Literal[
 class Finding:
     """A remark about the photograph, with the measured value and the limit it crossed.
 
-    `polygon`: the place on the photograph, where it is about one.
+    `polygon`: the place on the photograph, where it is about one; value and limit are 0 where nothing is measured.
     """
 
     kind: FindingKind

@@ -322,9 +322,9 @@ def test_a_known_letter_that_is_not_alive_costs_and_an_unknown_one_does_not(post
 
 
 @small
-@given(posteriors(columns=5), st.text("abx", min_size=1, max_size=3), st.sampled_from("abc"))
+@given(posteriors(columns=5), st.sampled_from(["x", "ax", "xb", "axb", "xx"]), st.sampled_from("abc"))
 def test_a_mute_letter_counts_as_the_best_guess_in_its_place(posterior: Posterior, text: str, guess: str) -> None:
-    assume("x" in text and columns_needed(text.replace("x", guess)) <= len(posterior.probabilities))
+    assume(columns_needed(text.replace("x", guess)) <= len(posterior.probabilities))
     reader = replace(posterior, mute=frozenset("x"))
     mute, known, own = reader.score([text, text.replace("x", guess), reader.greedy])
     assert mute >= min(known, own) - 1e-9

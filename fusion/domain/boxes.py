@@ -7,15 +7,14 @@ is a tick, a cross or nothing: writing stays.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.domain.strokes import shape_of
+from fusion.domain.strokes import shape_of, shrunk, without
 from fusion.ink import PageImage
-from fusion.page import Check
+from fusion.page import Check, Polygon
+from fusion.placement import to_photo
 
 SIDE = 1600
 """Longest side of the page when searched, px."""
@@ -50,10 +49,7 @@ def boxes(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
 
     Checks are `box_empty`, `box_ticked` and `box_crossed`.
     """
-    height, width = image.pixels.shape[:2]
-    factor = min(1.0, SIDE / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    small = cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    small, factor = shrunk(image.pixels, SIDE)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     around = 2 * LARGEST + 1
     inked = cv2.adaptiveThreshold(grey, 1, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, around, 25)
@@ -65,16 +61,9 @@ def boxes(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
         kind = _state(own, dark, box)
         if kind is None:
             continue
-        checks.append(Check(f"box_{kind}", f"a box to tick, {kind}", (), False, _on_photo(box, factor, image)))
+        checks.append(Check(f"box_{kind}", f"a box to tick, {kind}", (), False, _place(box, factor, image)))
         erased[own] = 1
-    if not checks:
-        return image, ()
-    erased = cv2.dilate(erased, np.ones((5, 5), np.uint8)).astype(np.uint8)
-    full = image.pixels.shape[1::-1]
-    paper = cv2.resize(cv2.inpaint(small, erased, 3, cv2.INPAINT_TELEA), full, interpolation=cv2.INTER_LINEAR)
-    covered = cv2.resize(erased, full, interpolation=cv2.INTER_NEAREST)
-    pixels = np.where(covered[..., None] > 0, paper, image.pixels).astype(np.uint8)
-    return replace(image, pixels=pixels), tuple(checks)
+    return without(image, small, erased), tuple(checks)
 
 
 def _outlines(dark: NDArray[np.uint8]) -> list[Box]:
@@ -176,8 +165,6 @@ def _state(own: NDArray[np.bool_], dark: NDArray[np.uint8], box: Box) -> str | N
     return {"tick": "ticked", "cross": "crossed"}.get(kind) if share < SOLID else None
 
 
-def _on_photo(box: Box, factor: float, image: PageImage) -> tuple[tuple[float, float], ...]:
-    left, top, right, bottom = box
-    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64) / factor
-    photo = cv2.perspectiveTransform(corners[None], image.transform)[0]
-    return tuple((float(x), float(y)) for x, y in photo)
+def _place(box: Box, factor: float, image: PageImage) -> Polygon:
+    left, top, right, bottom = (side / factor for side in box)
+    return to_photo([(left, top), (right, top), (right, bottom), (left, bottom)], image.transform)

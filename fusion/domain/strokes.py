@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fusion.domain.places import pieces
 from fusion.ink import InkLine, PageImage
 from fusion.page import Check, Line, Page, Polygon, Span
-from fusion.placement import edges
+from fusion.placement import edges, to_photo
 
 FLAT = set("-–—_=一二三≡÷+~→…·. ")
 """Characters that are themselves level strokes."""
@@ -100,10 +100,7 @@ def teacher(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
     Checks are `teacher_tick`, `teacher_cross` and `teacher_writing`; red writing stays to be read. A page wholly in red is
     the pupil's.
     """
-    height, width = image.pixels.shape[:2]
-    factor = min(1.0, SIDE / max(height, width))
-    shrunk = (max(1, round(width * factor)), max(1, round(height * factor)))
-    small = cv2.resize(image.pixels, shrunk, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    small, factor = shrunk(image.pixels, SIDE)
     red, other = _inks(small)
     if red.sum() < RED * red.size or other.sum() < DARK * red.sum():
         return image, ()
@@ -113,13 +110,26 @@ def teacher(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
         checks.append(Check(f"teacher_{kind}", f"a {kind} in red ink", (), False, _on_photo(mask, factor, image)))
         if kind != "writing":
             erased[mask] = 1
-    if erased.any():
-        erased = cv2.dilate(erased, np.ones((5, 5), np.uint8)).astype(np.uint8)
-        size = image.pixels.shape[1::-1]
-        paper = cv2.resize(cv2.inpaint(small, erased, 3, cv2.INPAINT_TELEA), size, interpolation=cv2.INTER_LINEAR)
-        covered = cv2.resize(erased, size, interpolation=cv2.INTER_NEAREST)
-        image = replace(image, pixels=np.where(covered[..., None] > 0, paper, image.pixels).astype(np.uint8))
-    return image, tuple(checks)
+    return without(image, small, erased), tuple(checks)
+
+
+def shrunk(pixels: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint8], float]:
+    """A page, uint8 (H, W, 3), at most `longest` px long and wide, and the factor of its sides, in (0, 1]."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, longest / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8), factor
+
+
+def without(image: PageImage, small: NDArray[np.uint8], erased: NDArray[np.uint8]) -> PageImage:
+    """The page with paper where `erased`, uint8 (h, w), is not 0; `small` is the page as `shrunk` gives it."""
+    if not erased.any():
+        return image
+    wide = cv2.dilate(erased, np.ones((5, 5), np.uint8)).astype(np.uint8)
+    size = image.pixels.shape[1::-1]
+    paper = cv2.resize(cv2.inpaint(small, wide, 3, cv2.INPAINT_TELEA), size, interpolation=cv2.INTER_LINEAR)
+    covered = cv2.resize(wide, size, interpolation=cv2.INTER_NEAREST)
+    return replace(image, pixels=np.where(covered[..., None] > 0, paper, image.pixels).astype(np.uint8))
 
 
 def is_teachers(line: Line, checks: Sequence[Check]) -> bool:
@@ -164,13 +174,15 @@ def _on_photo(mask: NDArray[np.bool_], factor: float, image: PageImage) -> Polyg
     """Corners of a mask's box, px of the photograph."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64) / factor
-    photo = cv2.perspectiveTransform(corners[None], image.transform)[0]
-    return tuple((float(x), float(y)) for x, y in photo)
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    return to_photo([(x / factor, y / factor) for x, y in corners], image.transform)
 
 
 def shape_of(mark: NDArray[np.bool_]) -> str:
-    """The kind of a mark, bool (h, w) cut to its ink: `cross`: ink in the four corners and the middle; `tick`: down on the left, up to the right; else `writing`."""
+    """The kind of a mark, bool (h, w) cut to its ink.
+
+    `cross`: ink in the four corners and the middle; `tick`: down on the left, up to the right; else `writing`.
+    """
     square = cv2.resize(mark.astype(np.uint8), (30, 30), interpolation=cv2.INTER_AREA)
     height, width = mark.shape
     if not 0.3 < width / height < 4:

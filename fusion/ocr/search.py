@@ -36,6 +36,8 @@ FAINT = 64
 """Grey levels between paper and ink under which a line may show through."""
 LOOSE = (0.55, 3.0)
 """Height of ink that no line covers, in heights of the page's lines, from which and up to which it may be writing."""
+THIN = 0.06
+"""Least share of its box that such ink fills: a lone long stroke around white paper is none."""
 MOST = 20
 """Most such places on a page; a page with more holds pictures or a bad photograph, and is not told by them."""
 _RULE = regex.compile(r"[.…·․‥_\-–—~。\s]{4,}|\s*([\p{P}\p{S}])(?:\s*\1){7,}\s*")
@@ -178,7 +180,7 @@ def uncovered(quads: Sequence[NDArray[np.float64]], view: View, scale: float) ->
     for left, top, width, height, _ in cv2.connectedComponentsWithStats(joined)[2][1:].tolist():
         share = float(loose[top : top + height, left : left + width].mean())
         inside = left > 1 and top > 1 and left + width < columns - 1 and top + height < rows - 1
-        if inside and LOOSE[0] * size <= height <= LOOSE[1] * size and width >= height / 2 and 0.06 <= share <= SOLID:
+        if inside and LOOSE[0] * size <= height <= LOOSE[1] * size and width >= height / 2 and THIN <= share <= SOLID:
             corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
             found.append(np.array(corners, dtype=np.float64) * scale)
     return found if len(found) <= MOST else []

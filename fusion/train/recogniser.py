@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
-from fusion.onnx import file_sha256, open_session
+from fusion.onnx import open_session
 from fusion.train import camera, hands, ppocr
+from fusion.train.card import write_card
 from fusion.train.fonts import Font, Materials, fetch
 from fusion.train.hands import Crop, folded
 from fusion.train.mix import Batch, Batches, Mix, Piece, widths
@@ -130,7 +131,7 @@ def train(recipe: RecogniserRecipe, log: Log) -> dict[str, dict[str, float]]:
     finally:
         batches.close()
     difference = learner.export(recipe.output)
-    _card(recipe, learner, hands.describe(crops), figures, difference)
+    write_card(recipe, learner, hands.describe(crops), figures, difference)
     log(f"wrote {recipe.output}: {learner.samples} crops, ONNX Runtime differs from torch by {difference:.1e} at most")
     return figures["end"]
 
@@ -544,81 +545,3 @@ def _spellings(text: str) -> list[str]:
 
 def _comparable(text: str, letters_only: bool) -> str:
     return folded(text) if letters_only else " ".join(text.casefold().split())
-
-
-def _card(
-    recipe: RecogniserRecipe,
-    learner: Learner,
-    sources: list[dict[str, Any]],
-    figures: dict[str, dict[str, dict[str, float]]],
-    difference: float,
-) -> None:
-    """Write the card, as JSON and as Markdown: data, training, figures on held-out material."""
-    path = recipe.output / "recogniser.onnx"
-    about = {source.name: source for source in recipe.hands}
-    made = {
-        "start": recipe.start.name if recipe.start else ppocr.NAME,
-        "sha256": file_sha256(path),
-        "characters": len(learner.characters),
-        "sources": [
-            {**entry, "licence": about[entry["source"]].licence, "attribution": about[entry["source"]].attribution}
-            for entry in sources
-        ],
-        "steps": learner.steps,
-        "samples": learner.samples,
-        "seconds": round(learner.before + time.monotonic() - learner.begun),
-        "device": torch.cuda.get_device_name() if learner.device.type == "cuda" else recipe.device,
-        "onnx_difference": difference,
-        "held_out": figures,
-        "recipe": json.loads(recipe.model_dump_json()),
-    }
-    (recipe.output / "recogniser.json").write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    rows = [
-        f"| {name} | {before['exact']:.3f} / {before['cer']:.3f} | {after['exact']:.3f} / {after['cer']:.3f} |"
-        for (name, before), after in zip(figures["start"].items(), figures["end"].values(), strict=True)
-    ]
-    real = [
-        f"- {entry['source']}: {entry['trained_on']} crops, {entry['held_out']} more held out by "
-        f"{about[entry['source']].hold_out_by}. {entry['licence']}. {entry['attribution']}"
-        for entry in made["sources"]
-    ]
-    card = CARD.format(
-        start=made["start"],
-        characters=made["characters"],
-        sha256=made["sha256"],
-        samples=made["samples"],
-        seconds=made["seconds"],
-        device=made["device"],
-        real="\n".join(real),
-        names=", ".join(f"`{path.name}`" for path in recipe.rendered.names) or "none",
-        fonts=f"`{recipe.rendered.fonts}`, `{recipe.rendered.print_fonts}`",
-        rows="\n".join(rows),
-    )
-    (recipe.output / "README.md").write_text(card, encoding="utf-8")
-
-
-CARD = """---
-license: apache-2.0
----
-# A recogniser of Latin handwriting
-
-{start} (PaddlePaddle, Apache-2.0), cut to {characters} characters of Latin script and signs and fine-tuned on real
-handwriting by `python -m fusion.train recogniser`: {samples:,} crops in {seconds} s on {device}. `recogniser.onnx` takes
-crops as PP-OCR does and gives a CTC posterior; its metadata `character` lists the classes.
-
-SHA-256 of `recogniser.onnx`: `{sha256}`
-
-## Data
-
-{real}
-- Rendered texts in open fonts, each listed with its licence in {fonts}; English words of SCOWL; names of {names} and of
-  the real words' labels; phrases, doses and sums written for this project; words of the real lines' labels.
-
-## Held-out material: exact / character error rate of the best path, regardless of case
-
-| set | before | after |
-|---|---|---|
-{rows}
-
-Real crops are held out by whole words or whole writers, rendered ones by font and by text. Labels of words are noisy.
-"""
