@@ -5,6 +5,7 @@ Knows crops and the small network of `python -m fusion.train marks`; knows nothi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,10 +22,11 @@ COLUMN = 4
 """Width of a column of the answer at that height, px."""
 WIDEST = 2400
 """A longer line is squeezed to this width, px at that height."""
-LIKELY, SURELY = 0.5, 0.88
-"""Probability from which a column may be struck out, or in another script, and the mean from which a stretch of them is."""
-NARROWLY = 0.96
-"""The mean from which a stretch narrower than the line is high is struck out: the bar of an A looks like a stroke too."""
+LIKELY = 0.5
+"""Probability from which a column may be struck out, or in another script."""
+STRUCK, OTHER = 0.98, 0.88
+"""A stretch of such columns is struck out if the surest of them is so sure, since its ends are always in doubt; it is in
+another script if their mean is."""
 RULE = 0.95
 """Share of a crop's width from which a stroke is a rule of the paper."""
 MODEL = Path(str(files("fusion.ocr") / "nets" / "marks.onnx"))
@@ -61,16 +63,19 @@ class Marker:
         ink = line.reshape(HEIGHT, -1, COLUMN).max(axis=(0, 2)) > 0.4
         share = float(printed[ink].mean()) if ink.any() else 0.5
         width = float(crop.shape[1])
-        crossed = tuple((a, b) for a, b in _stretches(struck, width, NARROWLY) if b - a < RULE * width)
-        return Marked(share, crossed, tuple(_stretches(other, width, SURELY)))
+        crossed = tuple(
+            (a, b) for a, b in _stretches(struck, width, lambda own: own.max() >= STRUCK) if b - a < RULE * width
+        )
+        return Marked(share, crossed, tuple(_stretches(other, width, lambda own: own.mean() >= OTHER)))
 
 
-def _stretches(chances: NDArray[np.float32], width: float, narrow: float) -> list[tuple[float, float]]:
-    """Stretches of columns that are surely so, (left, right) px on a crop of some width; `narrow`: as sure must a narrow one be."""
+def _stretches(
+    chances: NDArray[np.float32], width: float, sure: Callable[[NDArray[np.float32]], bool]
+) -> list[tuple[float, float]]:
+    """Stretches of likely columns that are `sure`, (left, right) px on a crop of some width."""
     edges = np.flatnonzero(np.diff(np.r_[False, chances > LIKELY, False])).reshape(-1, 2)
-    column, high = width / len(chances), HEIGHT // COLUMN
-    sure = [(a, b) for a, b in edges if chances[a:b].mean() >= (SURELY if b - a >= high else narrow)]
-    return [(float(a) * column, float(b) * column) for a, b in sure]
+    column = width / len(chances)
+    return [(float(a) * column, float(b) * column) for a, b in edges if sure(chances[a:b])]
 
 
 def fitted(grey: NDArray[np.uint8], stretch: float = 1.0) -> NDArray[np.float32]:

@@ -35,7 +35,8 @@ from fusion.train.crops import load_ink
 from fusion.train.fonts import Font, fetch
 from fusion.train.recipe import LATIN, Ink, Part
 
-WAYS = ("single", "double", "slash", "cross", "zigzag", "blot")
+WAYS = {"single": 3, "double": 1, "slash": 3, "cross": 1, "zigzag": 1, "blot": 1}
+"""Ways to strike out, and how often each is drawn: a thin stroke is the hardest to tell from one of a letter."""
 SIZE = 44
 """Height of a drawn letter's box, px, before the line is scaled."""
 WIDTH = 320
@@ -61,6 +62,7 @@ class Recipe(Part):
     print: tuple[Path, ...] = Field(description="Listings of print fonts.")
     other: Path = Field(description="Listing of fonts of other scripts; their `subset` is a key of scripts.json.")
     ink: tuple[Ink, ...] = Field((), description="Real handwriting.")
+    device: str = Field("cpu", description="Torch device.")
     workers: int = Field(1, ge=0, description="Processes that draw lines; 0: none.")
     steps: int = Field(1500, ge=1, description="Steps of `batch` lines.")
     batch: int = Field(48, ge=2, description="Lines per step.")
@@ -162,7 +164,7 @@ class Drawer:
         places: list[tuple[float, float]] = []
         others: list[tuple[float, float]] = []
         jitter = 0.0 if printed else rng.uniform(0, 3)
-        single = rng.random() < 0.25  # characters are struck out, not words
+        single = rng.random() < 0.4  # characters are struck out, not words
         for word in words:
             is_other = word in SCRIPTS.get(foreign.subset, ())
             face = _face(foreign if is_other else own, size)
@@ -228,8 +230,8 @@ def _strike(
         return grey, struck
     over = rng.uniform(-0.02, 0.12) * (right - left) + rng.uniform(0, 4)
     left, right = max(0.0, left - over), min(grey.shape[1] - 1.0, right + over)
-    way, box = rng.choice(WAYS), (left, float(rows[0]), right, float(rows[-1]))
-    pen = rng.choice((2, 2, 3, 3, 4)) + 2 * (way == "blot")
+    way, box = rng.choices(list(WAYS), list(WAYS.values()))[0], (left, float(rows[0]), right, float(rows[-1]))
+    pen = rng.choice((1, 2, 2, 3, 3, 4)) + 2 * (way == "blot")
     made = grey.copy()
     for stroke in _strokes(way, box, rng):
         points = np.array([(x, y + rng.gauss(0, 0.7)) for x, y in stroke])
@@ -334,12 +336,12 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> dict[str, float]:
     lines = iter(
         DataLoader(_Lines(Drawer(recipe, held_out=False), recipe.seed), recipe.batch, num_workers=recipe.workers)
     )
-    network = Marks()
+    network = Marks().to(recipe.device)
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, recipe.steps)
     began, mean = time.monotonic(), 0.0
     for step in range(1, recipe.steps + 1):
-        loss = _loss(network, next(lines))
+        loss = _loss(network, [part.to(recipe.device) for part in next(lines)])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -348,7 +350,7 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> dict[str, float]:
         if step % 100 == 0:
             log(f"step {step}, loss {mean:.4f}, {time.monotonic() - began:.0f} s")
     del lines
-    figures = measure(network.eval(), Drawer(recipe, held_out=True), random.Random(recipe.seed + 1))
+    figures = measure(network.cpu().eval(), Drawer(recipe, held_out=True), random.Random(recipe.seed + 1))
     recipe.output.mkdir(parents=True, exist_ok=True)
     target = recipe.output / "marks.onnx"
     torch.onnx.export(
