@@ -26,8 +26,9 @@ from fusion.config import load_config
 from fusion.ctc import Views
 from fusion.domain.formulary import drug_names
 from fusion.domain.lexicon import Lexicon
+from fusion.domain.prose import Prose
 from fusion.domain.sums import SumModel
-from fusion.fuse import Decision, decide, model, shortlist
+from fusion.fuse import Decision, decide, looks_of, model, shortlist
 from fusion.fuse.hypotheses import gather
 from fusion.fuse.model import EXPERTS, Weights
 from fusion.ink import InkLine, Prior
@@ -155,6 +156,7 @@ class Bench:
         reader = open_reader(self.config.vlm)
         assert isinstance(reader, Looks)
         self.small: Looks = reader
+        self.language = Prose()
 
 
 def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Random) -> list[Case]:
@@ -255,13 +257,16 @@ def _case(
     prior = prior if prior is not None and prior.concerns(line.reading.text) else None
     limit = bench.config.fuse.hypotheses
     looked = [*([line.hand] if line.hand is not None else []), *others]
-    texts = gather(line.reading, looked, line.ink, prior, limit)
     witness = seen.ink if seen is not None else None
     answers = [other.text for other in others] if witness is None else []
-    table = model.evidence(texts, line.ink, answers, prior, witness, hand=line.hand_ink)
+    looks = looks_of(line.reading, line.ink, others, witness, line.hand, line.hand_ink)
+    maths = prior is not None and prior.kind == "sums"
+    language = bench.language if not maths and bench.language.concerns(line.reading.text) else None
+    texts = gather(line.reading, looked, looks, answers, prior, language, limit)
+    table = model.evidence(texts, line.ink, answers, prior, witness, hand=line.hand_ink, language=language)
     trusted = 0.0
     if seen is not None:
-        asked = shortlist(line.reading, line.ink, others, prior, witness, limit, line.hand, line.hand_ink)
+        asked = shortlist(line.reading, line.ink, others, prior, witness, limit, line.hand, line.hand_ink, language)
         scores = dict(zip(asked, seen.score(asked), strict=True))
         trusted = model.add_decoder(table, texts, scores, spells=witness.spells if witness is not None else None)
     normal = NORMALISATIONS[source.normalise]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -172,9 +172,9 @@ class Posterior:
         letters within the beam.
         """
         found = self.letters._beam(count)
-        places = self.letters._aligned([h.text for h in found])
         own = fold(self.greedy)
-        texts = [self.greedy if h.text == own else self._cased(h.text, p) for h, p in zip(found, places, strict=True)]
+        cased = self.cased([h.text for h in found])
+        texts = [self.greedy if h.text == own else text for h, text in zip(found, cased, strict=True)]
         return tuple(Hypothesis(text, h.score) for text, h in zip(texts, found, strict=True))
 
     def _beam(self, width: int) -> list[Hypothesis]:
@@ -203,7 +203,7 @@ class Posterior:
         ranked = sorted(texts.items(), key=lambda item: (-item[1], item[0]))
         return [Hypothesis(text, math.log(p) + scale) for text, p in ranked if p > 0]
 
-    def _cased(self, text: str, places: list[tuple[float, float]]) -> str:
+    def _cased(self, text: str, places: list[tuple[float, float]], known: Mapping[str, str]) -> str:
         """Each letter in the case that is more probable where the letter stands best."""
         result = []
         for letter, (first, end) in zip(text, places, strict=True):
@@ -211,8 +211,14 @@ class Posterior:
             if len(own) > 1:
                 block = self.probabilities[int(first) : int(end) + 1, own]
                 own = [own[int(block.sum(axis=0).argmax())]]
-            result.append(self.alphabet[own[0]] if own else letter)
+            result.append(self.alphabet[own[0]] if own else known.get(letter, letter))
         return unicodedata.normalize("NFC", "".join(result))
+
+    def cased(self, texts: Sequence[str], spelt: Sequence[str] = ()) -> list[str]:
+        """Folded texts in the case and width that are most probable; as in `spelt` where a letter is not alive."""
+        known = {fold(letter): letter for text in reversed(spelt) for letter in reversed(text)}
+        places = self.letters._aligned(texts) if texts else []
+        return [self._cased(text, own, known) for text, own in zip(texts, places, strict=True)]
 
     @cached_property
     def _cases(self) -> dict[str, list[int]]:
@@ -223,6 +229,21 @@ class Posterior:
         return cases
 
     # --- any string -----------------------------------------------------------------------------------------------
+
+    agree = False
+    """See `Views`."""
+
+    @cached_property
+    def candidates(self) -> frozenset[str]:
+        """Folded letters that are likely in some column."""
+        letters = self.letters
+        likely = np.flatnonzero(letters.probabilities.max(axis=0) >= SPREAD)
+        return frozenset(letters.alphabet[n] for n in likely.tolist() if n != BLANK)
+
+    def columns(self, letters: Sequence[str]) -> tuple[NDArray[np.float64], ...]:
+        """Floored probabilities of the blank and of some folded letters: float64 (T, 1 + A), of each view."""
+        labels = np.array([BLANK, *(self.letters._label(letter) for letter in letters)])
+        return (self.letters._emissions[:, _emission(labels)],)
 
     def _labels(self, text: str) -> list[int]:
         """Alphabet indices of the code points; a distinct negative label for each that is not alive or not known."""
@@ -358,9 +379,14 @@ class Posterior:
             row[1 : 2 * len(label) : 2] = label
         skip = np.zeros(states.shape, dtype=np.bool_)
         skip[:, 3::2] = (states[:, 3::2] != states[:, 1:-2:2]) & (states[:, 3::2] != BLANK)
-        index = np.select([states <= _MUTE, states <= _UNKNOWN], [-4, -3], np.maximum(states, -2))
+        index = _emission(states)
         index[np.arange(states.shape[1]) > ends[:, None]] = -1
         return index, skip, ends, needed
+
+
+def _emission(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The columns of `_emissions` of some labels."""
+    return np.asarray(np.select([labels <= _MUTE, labels <= _UNKNOWN], [-4, -3], np.maximum(labels, -2)))
 
 
 def _advance(
@@ -448,6 +474,15 @@ class Views:
         ranked = sorted(scored, key=lambda item: (-item[1], item[0]))
         return tuple(Hypothesis(text, score) for text, score in ranked[:count])
 
+    @property
+    def candidates(self) -> frozenset[str]:
+        """See `Posterior.candidates`; those of all."""
+        return frozenset().union(*(posterior.candidates for posterior in self.posteriors))
+
+    def columns(self, letters: Sequence[str]) -> tuple[NDArray[np.float64], ...]:
+        """See `Posterior.columns`; one table for each view."""
+        return tuple(posterior.columns(letters)[0] for posterior in self.posteriors)
+
     def score(self, texts: Sequence[str]) -> list[float]:
         """See `Posterior.score` and `Views`."""
         new = list(dict.fromkeys(text for text in texts if text not in self._scores))
@@ -464,6 +499,10 @@ class Views:
     def score_cased(self, texts: Sequence[str]) -> list[float]:
         """See `Posterior.score_cased` and `Views`."""
         return self._mean([posterior.score_cased(texts) for posterior in self.posteriors])
+
+    def cased(self, texts: Sequence[str], spelt: Sequence[str] = ()) -> list[str]:
+        """See `Posterior.cased`; that of `best`."""
+        return self.best.cased(texts, spelt)
 
     def _mean(self, scores: list[list[float]]) -> list[float]:
         table = np.asarray(scores)

@@ -22,6 +22,7 @@ from fusion import __version__
 from fusion.complete import Completer, mark_gaps
 from fusion.config import Config, LocalVlm, load_config
 from fusion.domain import open_profile
+from fusion.domain.prose import Prose
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser
 from fusion.ink import Evidence, InkLine, PageImage, Seen, image_sha256
@@ -69,7 +70,7 @@ class Engine:
         self.config = config if config is not None else load_config()
         self.clock: defaultdict[str, float] = defaultdict(float)
         """Seconds spent per stage since it was last cleared."""
-        self._fuser = Fuser(self.config.fuse)
+        self._fuser = Fuser(self.config.fuse, Prose() if self.config.fuse.language == "en" else None)
         self.profile = open_profile(self.config.domain)
         self._completer = Completer(self.config.complete, self.profile.forbids)
         self._store = Store(self.config.store.folder)

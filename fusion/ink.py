@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from fusion.page import Check, Failure, Finding, Polygon, Reading
 
@@ -50,6 +50,24 @@ class Ink(Protocol):
         """Like `score`, but case counts."""
         ...
 
+    def cased(self, texts: Sequence[str], spelt: Sequence[str] = ()) -> list[str]:
+        """Folded texts in the case and width that are most probable; as in `spelt` where there is no evidence."""
+        ...
+
+    @property
+    def candidates(self) -> frozenset[str]:
+        """Letters, case and width folded, that are likely somewhere on the line."""
+        ...
+
+    @property
+    def agree(self) -> bool:
+        """Whether its views of the line are averaged as log-probabilities: see `ctc.Views`."""
+        ...
+
+    def columns(self, letters: Sequence[str]) -> tuple[NDArray[np.float64], ...]:
+        """Probabilities of the blank and of some folded letters in each column of each view: float64 (T, 1 + A)."""
+        ...
+
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         """Where each code point of `text` sits best: (left, right) px on the crop, one pair per code point."""
         ...
@@ -88,6 +106,27 @@ class Prior(Protocol):
 
     def rivals(self, name: str) -> list[str]:
         """Other names so like this one that one may be taken for the other, nearest first."""
+        ...
+
+
+@runtime_checkable
+class Expectation(Protocol):
+    """What is expected of a text by whoever has not seen its ink, or has said it in words; answers while it is being spelt."""
+
+    def begins(self, texts: Sequence[str]) -> list[float]:
+        """Natural log-probability that a line begins with each text, in folded letters, up to a constant."""
+        ...
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """The same of each text as a whole line."""
+        ...
+
+
+class Language(Expectation, Protocol):
+    """How probable a line is in a language. Implemented in `domain`."""
+
+    def concerns(self, text: str) -> bool:
+        """Whether a line that the OCR reads like this may be in that language."""
         ...
 
 

@@ -71,6 +71,20 @@ class Judged:
     def score_cased(self, texts: Sequence[str]) -> list[float]:
         return self.views.score_cased(texts)
 
+    @property
+    def candidates(self) -> frozenset[str]:
+        return self.views.candidates
+
+    @property
+    def agree(self) -> bool:
+        return self.views.agree
+
+    def cased(self, texts: Sequence[str], spelt: Sequence[str] = ()) -> list[str]:
+        return self.views.cased(texts, spelt)
+
+    def columns(self, letters: Sequence[str]) -> tuple[np.ndarray, ...]:
+        return self.views.columns(letters)
+
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         return self.views.place(text)
 

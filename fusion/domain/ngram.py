@@ -42,6 +42,7 @@ class NGram:
         self._floor = 1 / max(SYMBOLS, len(alphabet) + 4)
         self._totals = {context: sum(after.values()) for context, after in counts.items()}
         self.log_probability = lru_cache(maxsize=4096)(self._log_probability)
+        self.begins = lru_cache(maxsize=16384)(self._begins)
 
     @staticmethod
     def dumps(counts: Counts) -> str:
@@ -54,6 +55,13 @@ class NGram:
         return sum(
             math.log(self.next(padded[end - ORDER + 1 : end], padded[end])) for end in range(ORDER - 1, len(padded))
         )
+
+    def _begins(self, text: str) -> float:
+        """Natural log-probability that a text begins so."""
+        if not text:
+            return 0.0
+        context = (_START * (ORDER - 1) + text)[-ORDER:-1]
+        return self.begins(text[:-1]) + math.log(self.next(context, text[-1]))
 
     def next(self, context: str, symbol: str) -> float:
         """Probability of a symbol after a context of at most `ORDER` - 1 characters."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import string
+from collections.abc import Sequence
+from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
 
@@ -17,6 +19,7 @@ from fusion.domain.ngram import SYMBOLS, NGram
 
 UNBALANCED = 7.0
 """Nats that an unbalanced bracket costs: it is out of reach of a model of five characters."""
+_TEN, _LETTER = math.log(10), math.log(26)
 _DIGITS, _LETTERS = frozenset(string.digits), frozenset(string.ascii_letters)
 _WORD = regex.compile(r"\p{Latin}{3,}|[\p{Han}--[一二三〇十人八大工口丁卜]]", regex.V1)
 """Words, and Chinese characters except those that an OCR sees in signs: 二 for =, 〇 for 0."""
@@ -55,6 +58,15 @@ class SumModel:
         anything = -(len(looks) + 1) * math.log(SYMBOLS)
         return self._model.log_probability(looks) + hidden - anything - UNBALANCED * _unbalanced(looks)
 
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """`log_probability` of each."""
+        return [self.log_probability(text) for text in texts]
+
+    def begins(self, texts: Sequence[str]) -> list[float]:
+        """The same of each text as the beginning of a line: no bracket is unbalanced yet."""
+        shapes = [shape(_LEAD.sub("", text)) for text in texts]
+        return [self._model.begins(looks) + hidden + len(looks) * math.log(SYMBOLS) for looks, hidden in shapes]
+
     def holds(self, word: str) -> bool:
         """False."""
         return False
@@ -68,6 +80,7 @@ class SumModel:
         return []
 
 
+@lru_cache(maxsize=16384)
 def shape(text: str) -> tuple[str, float]:
     """The shape of a text, and the natural log-probability of the text given its shape.
 
@@ -81,10 +94,10 @@ def shape(text: str) -> tuple[str, float]:
     for character in "".join(text.split()):
         if character in _DIGITS:
             looks.append("0")
-            hidden -= math.log(10)
+            hidden -= _TEN
         elif character in _LETTERS:
             looks.append("a" if character.islower() else "A")
-            hidden -= math.log(26)
+            hidden -= _LETTER
         else:
             looks.append(character)
     return "".join(looks), hidden

@@ -3,6 +3,7 @@
     score(h) = Σ λ · log P(h)   over the experts, for each hypothesis h
 
     hypotheses   which strings h are weighed
+    beam         the search for them, under all who looked at the line
     model        what each expert says of them, the weights λ, the minimum-risk decision, calibrated confidence
     spans        the decision as spans, each with its source, rule and confidence
     names        words that come from a list, and names that are easily confused
@@ -21,15 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.config import FuseConfig
+from fusion.ctc import fold
 from fusion.fuse import model, spans
 from fusion.fuse.align import distance, keys, starts
+from fusion.fuse.beam import Look
 from fusion.fuse.hypotheses import gather
-from fusion.fuse.model import EXPERTS, Weights, load_weights, weights_identity
+from fusion.fuse.model import EXPERTS, SEARCH, Weights, load_weights, weights_identity
 from fusion.fuse.names import listed, mark_names
-from fusion.ink import Ink, Prior
+from fusion.ink import Ink, Language, Prior
 from fusion.page import GAP, Failure, Reading, Span, stretches
 
-__all__ = ["Decision", "Fuser", "confidence_inputs", "decide", "shortlist"]
+__all__ = ["Decision", "Fuser", "confidence_inputs", "decide", "looks_of", "shortlist"]
 
 SCORED = 16
 """Most hypotheses that the second reader's decoder scores: it is slower than the OCR."""
@@ -64,9 +67,9 @@ class Decision:
 class Fuser:
     """Decides lines with one set of fitted weights."""
 
-    def __init__(self, config: FuseConfig) -> None:
-        """Load the weights; a bad weights file is a ConfigError."""
-        self._config = config
+    def __init__(self, config: FuseConfig, language: Language | None = None) -> None:
+        """Load the weights; a bad weights file is a ConfigError. `language`: that lines may be in, or None."""
+        self._config, self._language = config, language
         self._weights = load_weights(config.weights)
         self.identity = weights_identity(config.weights)
 
@@ -100,17 +103,17 @@ class Fuser:
         Returns:
             Spans that together are the line's text, and a Failure if there is no second reader.
         """
-        if prior is not None and not prior.concerns(ocr.text):
-            prior = None
+        prior, language = self._expected(ocr, prior)
         missing = Failure("vlm", "not_asked", "no second reader: OCR candidates and evidence only")
         failures = () if others else (missing,)
         others = _legible(others)
         looked = [*([hand] if hand is not None else []), *others]
+        answers = [other.text for other in others] if reader_posterior is None else []
+        looks = looks_of(ocr, ink, others, reader_posterior, hand, hand_ink)
 
         trust = self._weights.trust(reader_posterior.quality, ocr.text) if reader_posterior is not None else 1.0
-        texts = gather(ocr, looked, ink, prior, self._config.hypotheses)
-        answers = [other.text for other in others] if reader_posterior is None else []
-        table = model.evidence(texts, ink, answers, prior, reader_posterior, trust, hand_ink)
+        texts = gather(ocr, looked, looks, answers, prior, language, self._config.hypotheses)
+        table = model.evidence(texts, ink, answers, prior, reader_posterior, trust, hand_ink, language)
         spells = reader_posterior.spells if reader_posterior is not None else None
         model.add_decoder(table, texts, scores or {}, lambda quality: self._weights.trust(quality, ocr.text), spells)
         weighed = Decision(tuple(texts), table, tuple(not ink.knows(text) for text in texts))
@@ -150,10 +153,17 @@ class Fuser:
         hand_ink: Ink | None = None,
     ) -> list[str]:
         """The texts for the decoder to score. Arguments as for `fuse`; independent of the fitted weights."""
+        prior, language = self._expected(ocr, prior)
+        limit = self._config.hypotheses
+        return shortlist(ocr, ink, _legible(others), prior, reader_posterior, limit, hand, hand_ink, language)
+
+    def _expected(self, ocr: Reading, prior: Prior | None) -> tuple[Prior | None, Language | None]:
+        """The prior and the language that have something to say about a line."""
         if prior is not None and not prior.concerns(ocr.text):
             prior = None
-        limit = self._config.hypotheses
-        return shortlist(ocr, ink, _legible(others), prior, reader_posterior, limit, hand, hand_ink)
+        maths = prior is not None and prior.kind == "sums"
+        spoken = self._language is not None and not maths and self._language.concerns(ocr.text)
+        return prior, self._language if spoken else None
 
     def _cased(
         self,
@@ -164,9 +174,8 @@ class Fuser:
     ) -> str:
         """The spelling of a decided text that the posteriors (expert, posterior, factor) prefer: case; in a sum x or ×."""
         said = [reading.text for reading in readings]
-        if len(posteriors) > 1:
-            said += [hypothesis.text for reading in readings for hypothesis in reading.nbest]
         versions = [text, *(other for other in said if keys(other) == keys(text))]
+        versions += [one for _, posterior, _ in posteriors for one in posterior.cased([fold(text)], [text])]
         sums = prior if prior is not None and prior.kind == "sums" else None
         if sums is not None:
             versions += [version for version in (text.lower(), text.upper()) if len(version) == len(text)]
@@ -182,7 +191,7 @@ class Fuser:
         for expert, posterior, factor in posteriors:
             scores = scores + weight[expert] * factor * np.asarray(posterior.score_cased(versions))
         if sums is not None:
-            scores = scores + weight["language"] * np.asarray([sums.log_probability(version) for version in versions])
+            scores = scores + weight["sums"] * np.asarray([sums.log_probability(version) for version in versions])
         return versions[int(np.argmax(scores))]
 
 
@@ -190,6 +199,23 @@ def _legible(others: Sequence[Reading]) -> list[Reading]:
     """Readings without their marks for illegible ink, and without those that are then empty."""
     legible = [replace(other, text=other.text.replace(GAP, "").strip()) for other in others]
     return [other for other in legible if other.text]
+
+
+def looks_of(
+    ocr: Reading,
+    ink: Ink,
+    others: Sequence[Reading],
+    reader_posterior: Ink | None,
+    hand: Reading | None,
+    hand_ink: Ink | None,
+) -> list[Look]:
+    """The posteriors of a line as the search takes them; arguments as for `Fuser.fuse`."""
+    looks = [Look(SEARCH["ocr"], ink, ocr.text)]
+    if hand is not None and hand_ink is not None:
+        looks.append(Look(SEARCH["hand"], hand_ink, hand.text))
+    if reader_posterior is not None and others:
+        looks.append(Look(SEARCH["reader"] * reader_posterior.quality, reader_posterior, others[0].text))
+    return looks
 
 
 def shortlist(
@@ -201,11 +227,13 @@ def shortlist(
     limit: int,
     hand: Reading | None = None,
     hand_ink: Ink | None = None,
+    language: Language | None = None,
 ) -> list[str]:
     """See `Fuser.shortlist`; `limit` bounds the hypotheses that they are chosen from."""
-    texts = gather(ocr, [*([hand] if hand is not None else []), *others], ink, prior, limit)
     answers = [other.text for other in others] if reader_posterior is None else []
-    table = model.evidence(texts, ink, answers, prior, reader_posterior, hand=hand_ink)
+    looks = looks_of(ocr, ink, others, reader_posterior, hand, hand_ink)
+    texts = gather(ocr, [*([hand] if hand is not None else []), *others], looks, answers, prior, language, limit)
+    table = model.evidence(texts, ink, answers, prior, reader_posterior, hand=hand_ink, language=language)
     return [texts[n] for n in np.argsort(-(table @ model.SHORTLIST), kind="stable")[:SCORED].tolist()]
 
 

@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 from fusion.errors import ConfigError
 from fusion.fuse.align import align, distance, inked, keys
 from fusion.fuse.names import listed
-from fusion.ink import Ink, Prior
+from fusion.ink import Ink, Language, Prior
 from fusion.page import is_ideograph, stretches
 from fusion.quantities import alike, quantities
 
-VERSION = 7
+VERSION = 8
 """Of the weights file."""
 MOST = 1000.0
 """Greatest number in it."""
-EXPERTS = ("ocr", "hand", "reader", "decoder", "answer", "list", "language", "length")
+EXPERTS = ("ocr", "hand", "reader", "decoder", "answer", "list", "sums", "language", "length")
 """Columns of a table of evidence and names of the weights λ:
 
 ocr       log P(strokes as h): the OCR's CTC posterior
@@ -44,14 +44,24 @@ reader    the same under the second reader's CTC posterior, times `Weights.trust
 decoder   log P(h | crop) under the second reader's decoder, times `Weights.trust`
 answer    log P(answers | h): a noisy channel in which every edit costs the same (Kernighan, Church and Gale 1990)
 list      log P(h) under a list of expected names; see `domain.lexicon`
-language  log P(h) under a character model of such lines; see `domain.sums`
+sums      log P(h) under a character model of sums; see `domain.sums`
+language  log P(h) as English prose; see `domain.prose`
 length    inked characters: compensates for what a product of probabilities takes from longer texts
 """
-_SHORTLIST = {"ocr": 0.5, "hand": 0.7, "reader": 0.7, "answer": 1.0, "list": 1.0, "language": 0.3, "length": 1.0}
-SHORTLIST = np.array([_SHORTLIST.get(name, 0.0) for name in EXPERTS])
-"""Weights that choose the hypotheses for the decoder. They are not fitted, so that stored decoder scores stay usable under
-any fitted weights."""
-PRIORS = [EXPERTS.index("list"), EXPERTS.index("language")]
+SEARCH = {
+    "ocr": 0.5,
+    "hand": 0.7,
+    "reader": 0.7,
+    "answer": 1.0,
+    "list": 1.0,
+    "sums": 0.3,
+    "language": 0.3,
+    "length": 1.0,
+}
+"""Weights of the search for hypotheses and of the choice of those that the decoder scores. They are not fitted, so that
+stored decoder scores stay usable under any fitted weights."""
+SHORTLIST = np.array([SEARCH.get(name, 0.0) for name in EXPERTS])
+PRIORS = [EXPERTS.index(name) for name in ("list", "sums", "language")]
 """Columns of the experts that have not seen the ink."""
 
 
@@ -101,6 +111,7 @@ def evidence(
     reader_posterior: Ink | None = None,
     trust: float = 1.0,
     hand: Ink | None = None,
+    language: Language | None = None,
 ) -> NDArray[np.float64]:
     """What the experts say of each hypothesis: float64 (N, R); `decoder` stays 0.
 
@@ -115,6 +126,7 @@ def evidence(
         reader_posterior: the second reader's CTC posterior, or None.
         trust: factor on it, see `Weights.trust`.
         hand: the posterior of the OCR's Latin recogniser, or None.
+        language: of the line, or None.
     """
     table = np.zeros((len(texts), len(EXPERTS)))
     column = dict(zip(EXPERTS, table.T, strict=True))
@@ -127,8 +139,10 @@ def evidence(
         said = [inked(answer) for answer in answers]
         column["answer"][:] = [-float(np.mean([distance(own, other) for other in said])) for own in split]
     if prior is not None:
-        expert = "language" if prior.kind == "sums" else "list"
+        expert = "sums" if prior.kind == "sums" else "list"
         column[expert][:] = below_best([prior.log_probability(text) for text in texts])
+    if language is not None:
+        column["language"][:] = below_best(language.score(texts))
     if answers or hand is not None or reader_posterior is not None or prior is not None:
         column["length"][:] = [len(own) - len(split[0]) for own in split]
     return table

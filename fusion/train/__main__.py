@@ -47,6 +47,14 @@ def marks(config: Annotated[Path, typer.Option(help="Recipe, a YAML file.")]) ->
 
 
 @app.command()
+def prose(config: Annotated[Path, typer.Option(help="Recipe, a YAML file.")]) -> None:
+    """Count the model of English prose."""
+    from fusion.train import prose as training
+
+    training.train(load_part(config, training.Recipe), typer.echo)
+
+
+@app.command()
 def recogniser(
     config: Annotated[Path, typer.Option(help="Recipe, a YAML file.")],
     device: Annotated[str | None, typer.Option(help="Torch device, instead of the recipe's.")] = None,

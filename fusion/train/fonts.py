@@ -67,7 +67,9 @@ class Materials:
 
 
 @dataclass(frozen=True)
-class _Package:
+class Package:
+    """A package of the npm registry, and what the listing says of it."""
+
     name: str
     version: str
     licence: str
@@ -77,6 +79,7 @@ class _Package:
 
     @property
     def spec(self) -> str:
+        """Name and version, as npm takes them."""
         return f"{self.name}@{self.version}"
 
     @property
@@ -86,6 +89,7 @@ class _Package:
 
     @property
     def family(self) -> str:
+        """Name of the font's family."""
         return self.name.rsplit("/", 1)[-1]
 
 
@@ -108,7 +112,7 @@ def fetch(listing: Path, folder: Path) -> Materials:
     wanted = [p for p in (*fonts, words) if not _target(p, folder, font=p is not words).is_file()]
     if wanted:
         with tempfile.TemporaryDirectory(dir=folder) as archives:
-            _pack(wanted, Path(archives))
+            pack(wanted, Path(archives))
             for package in wanted:
                 target = _target(package, folder, font=package is not words)
                 _unpack(package, Path(archives) / f"{package.slug}.tgz", target, font=package is not words)
@@ -121,7 +125,7 @@ def fetch(listing: Path, folder: Path) -> Materials:
     )
 
 
-def _read_listing(listing: Path) -> tuple[list[_Package], _Package]:
+def _read_listing(listing: Path) -> tuple[list[Package], Package]:
     way_out = "See configs/train/fonts.yaml for how it is written"
     try:
         read = yaml.safe_load(listing.read_text(encoding="utf-8"))
@@ -135,17 +139,18 @@ def _read_listing(listing: Path) -> tuple[list[_Package], _Package]:
     return fonts, words
 
 
-def _package(entry: dict[str, Any]) -> _Package:
+def _package(entry: dict[str, Any]) -> Package:
     keys = {**entry}
-    return _Package(name=str(keys.pop("package")), version=str(keys.pop("version")), **keys)
+    return Package(name=str(keys.pop("package")), version=str(keys.pop("version")), **keys)
 
 
-def _target(package: _Package, folder: Path, *, font: bool) -> Path:
+def _target(package: Package, folder: Path, *, font: bool) -> Path:
     subset = "" if package.subset == "latin" else f"-{package.subset}"
     return folder / (f"{package.slug}{subset}.woff2" if font else f"{package.slug}.json")
 
 
-def _pack(packages: Sequence[_Package], folder: Path) -> None:
+def pack(packages: Sequence[Package], folder: Path) -> None:
+    """Download the archives of packages, as `slug`.tgz, into a folder; DependencyError where one does not come."""
     npm = shutil.which("npm")
     if npm is None:
         raise DependencyError("npm", "not installed", "Install Node.js with npm, or copy a filled fonts folder here")
@@ -161,7 +166,7 @@ def _pack(packages: Sequence[_Package], folder: Path) -> None:
                     raise DependencyError(package.spec, f"npm did not deliver it ({reason})", "Check the network")
 
 
-def _call(npm: str, packages: Sequence[_Package], folder: Path) -> str:
+def _call(npm: str, packages: Sequence[Package], folder: Path) -> str:
     """Last line that npm complained with; empty when all went well."""
     specs = [package.spec for package in packages]
     command = [npm, "pack", "--loglevel=error", "--pack-destination", str(folder), *specs]
@@ -173,7 +178,7 @@ def _call(npm: str, packages: Sequence[_Package], folder: Path) -> str:
     return lines[0] if done.returncode and lines else ""
 
 
-def _unpack(package: _Package, archive: Path, target: Path, *, font: bool) -> None:
+def _unpack(package: Package, archive: Path, target: Path, *, font: bool) -> None:
     try:
         with tarfile.open(archive) as tar:
             said = json.loads(_member(tar, "package/package.json")).get("license")

@@ -1,0 +1,206 @@
+"""English as an expectation: how probable the letters of a line are as prose or as directions, word by word.
+
+A character n-gram with Witten-Bell smoothing (see `domain.ngram`), made by `python -m fusion.train prose` and kept as sorted
+arrays: it loads in milliseconds and answers for many texts at once. It is a likelihood ratio against any string, and any
+word may be one that it knows nothing of: a line in another language costs next to nothing. Digits have no language.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from fusion.ctc import fold
+
+SYMBOLS = " abcdefghijklmnopqrstuvwxyz'.,-?!:()0\x01"
+"""Symbols of the model; 0 stands for any digit, the last one for everything else."""
+BASE = 40
+"""At least as many as there are symbols; an n-gram is a number to this base."""
+ORDER = 6
+"""Of the n-gram: BASE ** ORDER fits 32 bits."""
+STEPS = 16.0
+"""Steps per nat of the stored costs, which are uint8."""
+KNOWN = 0.5
+"""Probability, before any ink is seen, that a word is English; otherwise it is any string."""
+LEAST = 3
+"""Words of a line from which it may be prose: names and numbers stand by themselves."""
+_SPACE, _OTHER = 0, len(SYMBOLS) - 1
+_DIGIT = SYMBOLS.index("0")
+_CODES = {symbol: number for number, symbol in enumerate(SYMBOLS)} | dict.fromkeys("123456789", _DIGIT)
+_CODES |= dict.fromkeys("’‘", _CODES["'"]) | dict.fromkeys("–—", _CODES["-"])
+_WORD = regex.compile(r"\p{Latin}+")
+_FOREIGN = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
+_NATS = 300.0
+"""No word counts for more: the exponential of a nat more would be no number."""
+
+
+@lru_cache(maxsize=4096)
+def code(character: str) -> int:
+    """The number of a character's symbol."""
+    return _SPACE if character.isspace() else _CODES.get(fold(character), _OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The n-grams of one order.
+
+    Attributes:
+        keys: uint32 (N,), ascending.
+        costs: float32 (N,), -log P(last symbol | those before it), nats.
+        backoffs: float32 (N,), -log of the weight of lower orders after this n-gram, nats.
+    """
+
+    keys: NDArray[np.uint32]
+    costs: NDArray[np.float32]
+    backoffs: NDArray[np.float32]
+
+    def find(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Where n-grams stand, and whether they are there."""
+        places = np.minimum(np.searchsorted(self.keys, keys.astype(np.uint32)), len(self.keys) - 1)
+        return places, self.keys[places] == keys
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A text as far as it has been read.
+
+    Attributes:
+        finished: nats of its finished words.
+        word: nats of the word being read.
+        digits: whether that holds a digit.
+        recent: its last `ORDER` - 1 symbols, as one number.
+    """
+
+    finished: float = 0.0
+    word: float = 0.0
+    digits: bool = False
+    recent: int = _SPACE
+
+    @property
+    def nats(self) -> float:
+        """Of the text, the last word as one that may be unknown."""
+        known = KNOWN * math.exp(min(self.word, _NATS))
+        return self.finished + (0.0 if self.digits else math.log(1 - KNOWN + known))
+
+    def next(self, symbol: int, nats: float) -> _State:
+        """With one more symbol, which counts for so much."""
+        recent = (self.recent * BASE + symbol) % BASE ** (ORDER - 1)
+        word = self.word + nats
+        if symbol == _SPACE:
+            return _State(_State(self.finished, word, self.digits).nats, 0.0, False, recent)
+        return _State(self.finished, word, self.digits or symbol == _DIGIT, recent)
+
+
+class Prose:
+    """The model as an expectation of whole lines. May be used from several threads at once."""
+
+    def __init__(self, tables: Sequence[Table] | None = None) -> None:
+        """Take the tables of the orders from 1 on; None: the packaged ones, read when they are first asked."""
+        self._given = tables
+
+    @cached_property
+    def _tables(self) -> Sequence[Table]:
+        if self._given is not None:
+            return self._given
+        return read_tables(BytesIO((files("fusion.domain") / "lists" / "prose.npz").read_bytes()))
+
+    def concerns(self, text: str) -> bool:
+        """Whether a line may be English prose: `LEAST` words or more, and all its letters are Latin."""
+        return len(_WORD.findall(text)) >= LEAST and not _FOREIGN.search(text)
+
+    def log_probability(self, text: str) -> float:
+        """Natural log-probability of a whole line, less that of any string of its length."""
+        return self.score([text])[0]
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """`log_probability` of each."""
+        return self.begins([f"{text} " for text in texts])
+
+    def begins(self, texts: Sequence[str]) -> list[float]:
+        """The same of each text as the beginning of a line."""
+        states = {"": _State()}
+        longest = max(map(len, texts), default=0)
+        for size in range(1, longest + 1):
+            new = list({text[:size]: None for text in texts if len(text) >= size})
+            before = [states[text[:-1]] for text in new]
+            symbols = [code(text[-1]) for text in new]
+            nats = self.nats(np.array([state.recent for state in before]), np.array(symbols))
+            states |= {t: s.next(c, n) for t, s, c, n in zip(new, before, symbols, nats.tolist(), strict=True)}
+        return [states[text].nats for text in texts]
+
+    def nats(self, recent: NDArray[np.int64], symbols: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Natural log-probability of symbols after the `ORDER` - 1 before them, less that of any: float64 (N,)."""
+        found, costs = np.zeros(len(symbols), dtype=np.bool_), np.zeros(len(symbols))
+        for order in range(len(self._tables), 0, -1):
+            context = recent % BASE ** (order - 1)
+            places, there = self._tables[order - 1].find(context * BASE + symbols)
+            new = there & ~found
+            costs[new] += self._tables[order - 1].costs[places[new]]
+            found |= there
+            if order > 1:
+                places, there = self._tables[order - 2].find(context)
+                costs += np.where(there & ~found, self._tables[order - 2].backoffs[places], 0.0)
+        return math.log(BASE) - costs
+
+
+def tables(codes: NDArray[np.uint8], least: Sequence[int]) -> list[Table]:
+    """The model of a text.
+
+    Args:
+        codes: its symbols, one after the other.
+        least: how often an n-gram of each order from 1 on must occur to be kept.
+    """
+    made: list[Table] = []
+    keys = np.zeros(len(codes), dtype=np.uint32)
+    for order, few in enumerate(least, 1):
+        keys = (keys[: len(codes) - order + 1] * np.uint32(BASE) + codes[order - 1 :]).astype(np.uint32)
+        grams, counts = np.unique(keys, return_counts=True)
+        if order == 1:  # every symbol may occur
+            grams, counts = np.arange(BASE, dtype=np.uint32), np.bincount(codes, minlength=BASE)
+        contexts, owner = np.unique(grams // BASE, return_inverse=True)
+        totals, kinds = np.bincount(owner, counts), np.bincount(owner, counts > 0)
+        lower = np.exp(Prose(made).nats(grams // BASE, grams % BASE)) / BASE if made else np.full(BASE, 1 / BASE)
+        chances = (counts + kinds[owner] * lower) / (totals + kinds)[owner]
+        if made:
+            places, there = made[-1].find(contexts.astype(np.int64))
+            made[-1].backoffs[places[there]] = -np.log(kinds / (totals + kinds))[there]
+        kept = (counts >= few) | (order == 1)
+        costs = -np.log(chances[kept]).astype(np.float32)
+        made.append(Table(grams[kept].astype(np.uint32), costs, np.zeros(len(costs), dtype=np.float32)))
+    return made
+
+
+def write_tables(made: Sequence[Table], file: BinaryIO) -> None:
+    """Write tables, compressed: the differences of the keys, and costs in steps."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for order, table in enumerate(made, 1):
+        arrays[f"keys{order}"] = np.diff(table.keys, prepend=np.uint32(0)).astype(np.uint32)
+        arrays[f"costs{order}"] = _steps(table.costs)
+        arrays[f"backoffs{order}"] = _steps(table.backoffs)
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_tables(file: BinaryIO) -> list[Table]:
+    """What `write_tables` wrote."""
+    with np.load(file) as arrays:
+        return [
+            Table(
+                np.cumsum(arrays[f"keys{order}"], dtype=np.uint32),
+                (arrays[f"costs{order}"] / STEPS).astype(np.float32),
+                (arrays[f"backoffs{order}"] / STEPS).astype(np.float32),
+            )
+            for order in range(1, ORDER + 1)
+        ]
+
+
+def _steps(nats: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.clip(np.round(nats * STEPS), 0, 255).astype(np.uint8)

@@ -1,0 +1,213 @@
+"""The most probable texts of a line under all who looked at it and all who expect something of it.
+
+A label-synchronous beam search: all prefixes of one length are weighed together, each by the probability that the line
+begins so under every CTC posterior (the CTC prefix score of Watanabe et al., "Hybrid CTC/attention architecture for
+end-to-end speech recognition", IEEE J. Sel. Top. Signal Process. 11(8), 2017, algorithm 2) and under every expectation.
+Posteriors may differ in their numbers of columns. Only the columns near the end of the prefixes are looked at, so that the
+cost grows with the length of the line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.ink import Expectation, Ink
+
+WIDTH = 24
+"""Prefixes kept per length."""
+CHOICES = 4
+"""Times as many grown prefixes are weighed by the expectations, the best by the ink alone."""
+BEHIND = 16.0
+"""Nats by which a prefix may be behind the best whole text."""
+NEGLIGIBLE = 26.0
+"""Nats below a prefix's most probable end from which another place to end is left out."""
+AHEAD = 24
+"""Columns looked at beyond the last place where a prefix may end; more if they turn out to be too few."""
+NEVER = -1e9
+"""Logarithm of 0: finite, so that differences stay numbers."""
+Logs = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A posterior in the search.
+
+    Attributes:
+        weight: of its log-probabilities.
+        ink: the posterior.
+        reading: its own best text; none with a letter that it does not know is more probable.
+    """
+
+    weight: float
+    ink: Ink
+    reading: str
+
+
+def search(
+    looks: Sequence[Look], expected: Sequence[tuple[float, Expectation]], length: float, count: int, also: str = ""
+) -> list[str]:
+    """At most `count` texts in folded letters, best first.
+
+    Args:
+        looks: at least one.
+        expected: weight and expectation of each.
+        length: reward of an inked character, nats; see `model.EXPERTS`.
+        count: texts wanted.
+        also: letters to try beside those that are likely under some look.
+    """
+    letters = sorted(frozenset(also).union(*(look.ink.candidates for look in looks)))
+    tables = _Tables(looks, letters)
+    inked = np.array([not letter.isspace() for letter in letters]) * length
+    beam, rewards = [""], np.zeros(1)
+    done: dict[str, float] = {}
+    while True:
+        ended = tables.ended() + rewards
+        for weight, one in expected:
+            ended = ended + weight * np.asarray(one.score(beam))
+        done.update(zip(beam, ended.tolist(), strict=True))
+        if not letters:
+            break
+        flat = (tables.grown() + rewards[:, None] + inked).ravel()
+        kept = np.argpartition(-flat, min(CHOICES * WIDTH, len(flat)) - 1)[: CHOICES * WIDTH]
+        owners, chosen = np.divmod(kept, len(letters))
+        texts = [beam[owner] + letters[letter] for owner, letter in zip(owners, chosen, strict=True)]
+        scores = flat[kept]
+        for weight, one in expected:
+            scores = scores + weight * np.asarray(one.begins(texts))
+        least = sorted(done.values(), reverse=True)[count - 1] if len(done) >= count else -math.inf
+        bound = max(least, max(done.values()) - BEHIND)
+        order = [n for n in np.argsort(-scores, kind="stable")[:WIDTH].tolist() if scores[n] > bound]
+        if not order:
+            break
+        owners, chosen = owners[order], chosen[order]
+        beam, rewards = [texts[n] for n in order], rewards[owners] + inked[chosen]
+        tables.advance(owners, chosen)
+    return sorted(done, key=lambda text: (-done[text], text))[:count]
+
+
+class _Tables:
+    """The weighed sum of all looks' log-probabilities of the prefixes of the beam."""
+
+    def __init__(self, looks: Sequence[Look], letters: Sequence[str]) -> None:
+        self._looks = looks
+        views = [(n, table) for n, look in enumerate(looks) for table in look.ink.columns(letters)]
+        lengths = sorted({len(table) for _, table in views})
+        groups = [[(n, table) for n, table in views if len(table) == length] for length in lengths]
+        self._groups = [_Forward(np.stack([table for _, table in group])) for group in groups]
+        self._owners = np.array(
+            [n for group in groups for n, _ in group]
+        )  # look of each view, in the order of the groups
+        self._strange = np.array([[not look.ink.knows(letter) for letter in letters] for look in looks])
+        self._most = [
+            look.ink.score([look.reading])[0] if own.any() else 0.0
+            for look, own in zip(looks, self._strange, strict=True)
+        ]
+        self._unknown = np.zeros((len(looks), 1), dtype=np.bool_)  # prefixes that hold a letter unknown to a look
+
+    def grown(self) -> Logs:
+        """Of each prefix with one letter more: (B, A)."""
+        views = np.concatenate([group.grown() for group in self._groups])
+        return self._sum(views, self._unknown[:, :, None] | self._strange[:, None])
+
+    def ended(self) -> Logs:
+        """Of each prefix as the whole text: (B,)."""
+        return self._sum(np.concatenate([group.ended() for group in self._groups]), self._unknown)
+
+    def advance(self, owners: NDArray[np.int64], letters: NDArray[np.int64]) -> None:
+        """Make the prefixes of `owners` with one of `letters` more the beam."""
+        self._unknown = self._unknown[:, owners] | self._strange[:, letters]
+        for group in self._groups:
+            group.advance(owners, letters)
+
+    def _sum(self, views: Logs, unknown: NDArray[np.bool_]) -> Logs:
+        """Views of a look are one, see `ctc.Views`; no text with a letter unknown to a look beats its own reading there."""
+        total = np.zeros(views.shape[1:])
+        for n, (look, most) in enumerate(zip(self._looks, self._most, strict=True)):
+            own = views[self._owners == n]
+            mean = own.mean(axis=0) if look.ink.agree else np.logaddexp.reduce(own, axis=0) - math.log(len(own))
+            total += look.weight * np.where(unknown[n], np.minimum(mean, most), mean)
+        return total
+
+
+class _Forward:
+    """The forward variables of the beam's prefixes under posteriors with the same number of columns.
+
+    `_before[v, b, t]` is the log-probability under posterior v that prefix b is what was read before column `_first` + t;
+    `_blank` is the part of it after which a blank has been seen, or nothing.
+    """
+
+    def __init__(self, tables: NDArray[np.float64]) -> None:
+        """Start with the empty prefix. `tables`: float64 (V, T, 1 + A), blank first."""
+        self._letters = np.ascontiguousarray(tables[:, :, 1:])
+        logs = np.log(tables)
+        self._logs, self._blanks = np.ascontiguousarray(logs[:, :, 1:].transpose(0, 2, 1)), logs[:, :, 0]
+        self._columns = tables.shape[1]
+        self._first, self._last = 0, np.array([-1])
+        start = np.zeros((len(tables), 1))
+        self._blank = np.concatenate([start, np.cumsum(self._blanks, axis=1)], axis=1)[:, None]
+        self._before = self._blank
+        self._shrink()
+
+    def grown(self) -> Logs:
+        """Prefix scores: log Σ_t P(prefix before column t) · P(letter in column t), float64 (V, B, A)."""
+        count = min(self._before.shape[2], self._columns - self._first)
+        if count == 0:
+            return np.full((*self._before.shape[:2], self._letters.shape[2]), NEVER)
+        most = self._before.max(axis=2, keepdims=True)
+        block = self._letters[:, self._first : self._first + count]
+        mass = np.exp(self._before[:, :, :count] - most) @ block
+        again = np.flatnonzero(self._last >= 0)  # the same letter again needs a blank before it
+        own = self._last[again]
+        apart = np.exp(self._blank[:, again, :count] - most[:, again])
+        mass[:, again, own] = (apart * block[:, :, own].transpose(0, 2, 1)).sum(axis=2)
+        return np.asarray(np.log(np.maximum(mass, 1e-300)) + most)
+
+    def ended(self) -> Logs:
+        """Log-probability of each prefix as the whole text: float64 (V, B)."""
+        if self._first + self._before.shape[2] <= self._columns:
+            return np.full(self._before.shape[:2], NEVER)
+        return np.asarray(self._before[:, :, -1])
+
+    def advance(self, owners: NDArray[np.int64], letters: NDArray[np.int64]) -> None:
+        """See `_Tables.advance`."""
+        same = (self._last[owners] == letters)[:, None]
+        start = np.where(same, self._blank[:, owners], self._before[:, owners])
+        ahead = AHEAD
+        while True:
+            end = min(self._first + start.shape[2] + ahead, self._columns)
+            before, blank = self._forward(start, letters, end)
+            if end == self._columns or (before[:, :, -1] < before.max(axis=2) - NEGLIGIBLE).all():
+                break
+            ahead *= 2
+        self._before, self._blank, self._last = before, blank, letters
+        self._shrink()
+
+    def _forward(self, start: Logs, letters: NDArray[np.int64], end: int) -> tuple[Logs, Logs]:
+        """`_before` and `_blank` of prefixes grown by a letter that starts where `start` says, up to column `end`."""
+        first, (views, beam, width) = self._first, start.shape
+        count = end - first
+        begins = np.full((views, beam, count), NEVER)
+        begins[:, :, :width] = start[:, :, :count]
+        # α(t) = y(t) · (α(t-1) + start(t)) is a sum over the column where the letter starts; y as a running product.
+        own = np.cumsum(self._logs[:, letters, first:end], axis=2)
+        begins[:, :, 1:] -= own[:, :, :-1]
+        letter = own + np.logaddexp.accumulate(begins, axis=2)
+        blanks = np.cumsum(self._blanks[:, None, first:end], axis=2)
+        blank = np.full((views, beam, count + 1), NEVER)
+        blank[:, :, 2:] = blanks[:, :, 1:] + np.logaddexp.accumulate(letter[:, :, :-1] - blanks[:, :, :-1], axis=2)
+        before = blank.copy()
+        before[:, :, 1:] = np.logaddexp(blank[:, :, 1:], letter)
+        return before, blank
+
+    def _shrink(self) -> None:
+        """Leave out columns where no prefix ends with a probability that counts."""
+        alive = (self._before >= self._before.max(axis=2, keepdims=True) - NEGLIGIBLE).any(axis=(0, 1))
+        places = np.flatnonzero(alive)
+        first, last = int(places[0]), int(places[-1])
+        self._before, self._blank = self._before[:, :, first : last + 1], self._blank[:, :, first : last + 1]
+        self._first += first

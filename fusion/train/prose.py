@@ -1,0 +1,144 @@
+"""`train prose`: the model of English prose and directions, counted on texts whose licence lets it ship.
+
+Knows the packages and what in them is prose; `domain.prose` knows the model.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import random
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from fusion.domain import prose
+from fusion.errors import DependencyError
+from fusion.train.fonts import Package, fetch, pack
+from fusion.train.recipe import Part
+from fusion.train.texts import Texts
+
+SINCE = 1931
+"""Year from which speeches are taken: older ones are another English."""
+SPOKEN = ("sig", "sig", "strength", "dose", "measure")
+"""Kinds of made-up directions; see `texts`."""
+_SPACES = re.compile(r"\s+")
+
+
+class Source(Part):
+    """A package of texts."""
+
+    package: str = Field(description="Name in the npm registry.")
+    version: str = Field(description="Its version.")
+    licence: str = Field(description="As the package states it.")
+    kind: Literal["speeches", "wordnet", "factbook"] = Field(description="What it holds.")
+
+
+class Recipe(Part):
+    """Material of the model."""
+
+    work: Path = Field(description="Folder of the packages.")
+    output: Path = Field(description="File of the model.")
+    packages: tuple[Source, ...] = Field(min_length=1, description="Texts.")
+    names: tuple[Path, ...] = Field((), description="Lists of names for the directions.")
+    words: Path = Field(description="Listing of word lists for the directions.")
+    directions: int = Field(60_000, ge=0, description="Made-up directions.")
+    least: tuple[int, ...] = Field(description="Times that an n-gram of each order from 1 on must occur.")
+    seed: int = Field(1, description="Random seed of the directions.")
+
+
+def train(recipe: Recipe, log: Callable[[str], None]) -> None:
+    """Fetch what is missing, count, and write the model.
+
+    Raises:
+        DependencyError: a package does not come or is not what the recipe says.
+    """
+    recipe.work.mkdir(parents=True, exist_ok=True)
+    texts = {source.package: list(_texts(source, recipe.work)) for source in recipe.packages}
+    words = fetch(recipe.words, recipe.work / "fonts").words
+    names = [name for path in recipe.names for name in path.read_text(encoding="utf-8").split("\n") if name]
+    drawn, rng = Texts(words, names, recipe.seed), random.Random(recipe.seed)
+    texts["directions"] = [drawn.line(rng, rng.choice(SPOKEN)) for _ in range(recipe.directions)]
+    for name, lines in texts.items():
+        log(f"{name}: {len(lines)} lines, {sum(map(len, lines))} characters")
+    tables = prose.tables(encoded(" ".join(line for lines in texts.values() for line in lines)), recipe.least)
+    with recipe.output.open("wb") as file:
+        prose.write_tables(tables, file)
+    log(f"{recipe.output}: {recipe.output.stat().st_size} bytes, n-grams {[len(table.keys) for table in tables]}")
+
+
+def encoded(text: str) -> NDArray[np.uint8]:
+    """The symbols of a text, spaces as one: uint8 (N,)."""
+    codes = np.array([prose.code(character) for character in _SPACES.sub(" ", text)], dtype=np.uint8)
+    return codes
+
+
+def _texts(source: Source, folder: Path) -> Iterator[str]:
+    package = Package(source.package, source.version, source.licence)
+    archive = folder / f"{package.slug}.tgz"
+    if not archive.is_file():
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:
+            pack([package], Path(fresh))
+            (Path(fresh) / archive.name).replace(archive)
+    with tarfile.open(archive) as tar:
+        said = json.loads(_read(tar, "package/package.json"))["license"]
+        if said != source.licence:
+            problem = f"the package says its licence is {said}, the recipe says {source.licence}"
+            raise DependencyError(package.spec, problem, "Look at the package and mend or drop the entry.")
+        yield from {"speeches": _speeches, "wordnet": _wordnet, "factbook": _factbook}[source.kind](tar)
+
+
+def _read(tar: tarfile.TarFile, name: str) -> str:
+    file = tar.extractfile(name)
+    if file is None:
+        raise KeyError(name)
+    return file.read().decode("utf-8", "replace")
+
+
+def _speeches(tar: tarfile.TarFile) -> Iterator[str]:
+    """Addresses since `SINCE`, without remarks in brackets."""
+    for name in sorted(tar.getnames()):
+        stem = name.rpartition("/")[2]
+        if name.startswith("package/data/") and stem.endswith(".txt") and int(stem[:4]) >= SINCE:
+            yield _tidy(re.sub(r"[(\[][^)\]]{1,80}[)\]]", "", _read(tar, name)))
+
+
+def _wordnet(tar: tarfile.TarFile) -> Iterator[str]:
+    """Definitions and example sentences."""
+    for part in ("noun", "verb", "adj", "adv"):
+        for line in _read(tar, f"package/dict/data.{part}").splitlines():
+            if not line.startswith(" ") and " | " in line:
+                gloss = line.split(" | ", 1)[1]
+                yield from (_tidy(example) for example in re.findall(r'"([^"]+)"', gloss) if " " in example)
+                yield _tidy(re.sub(r'"[^"]*"?(\s*-\s*[^;"]*)?', "", gloss)).strip(" ;:,")
+
+
+def _factbook(tar: tarfile.TarFile) -> Iterator[str]:
+    """Paragraphs about countries; lists of figures and names are left out."""
+    for name in sorted(tar.getnames()):
+        if name.endswith(".json") and name.count("/") == 2 and "/meta/" not in name:
+            for text in map(_tidy, _leaves(json.loads(_read(tar, name)))):
+                small = sum(map(str.islower, text))
+                if len(text) >= 90 and small > 0.72 * len(text) and text.count(";") < 0.012 * len(text):
+                    yield text
+
+
+def _leaves(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _leaves(one)
+    elif isinstance(value, str):
+        yield html.unescape(value)
+
+
+def _tidy(text: str) -> str:
+    return _SPACES.sub(" ", text).strip()

@@ -1,0 +1,91 @@
+"""The search for hypotheses against what it must find: every string of a small alphabet, scored one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion.ctc import Posterior, Views
+from fusion.fuse.beam import Look, search
+from fusion.fuse.hypotheses import Answers
+from tests.inks import ink, inks
+
+LENGTH = 0.5
+
+
+def every(letters: str, most: int) -> list[str]:
+    return ["".join(own) for size in range(most + 1) for own in itertools.product(letters, repeat=size)]
+
+
+def weighed(looks: list[Look], texts: list[str], answers: Answers | None = None) -> dict[str, float]:
+    """What the search maximises, worked out from the posteriors' own scores."""
+    total = np.array([LENGTH * len("".join(text.split())) for text in texts])
+    for look in looks:
+        total += look.weight * np.asarray(look.ink.score(texts))
+    if answers is not None:
+        total += np.asarray(answers.score(texts))
+    return dict(zip(texts, total.tolist(), strict=True))
+
+
+@settings(deadline=None)
+@given(inks("ab ", max_size=4), inks("ab ", max_size=3), st.floats(0.1, 1))
+def test_the_best_text_under_two_looks_is_found(first: Views, second: Views, weight: float) -> None:
+    looks = [Look(1.0, first, first.best.greedy), Look(weight, second, second.best.greedy)]
+    scores = weighed(looks, every("ab ", 5))
+    found = search(looks, [], LENGTH, 8)
+    assert scores[found[0]] == pytest.approx(max(scores.values()), abs=1e-6)
+    ranked = [scores[text] for text in found if text in scores]
+    assert ranked == pytest.approx(sorted(ranked, reverse=True), abs=1e-9)
+
+
+@settings(deadline=None)
+@given(inks("abc", max_size=6))
+def test_no_two_texts_are_the_same_and_no_more_come_than_asked_for(views: Views) -> None:
+    found = search([Look(1.0, views, views.best.greedy)], [], LENGTH, 5)
+    assert len(found) == len(set(found)) <= 5
+
+
+@settings(deadline=None)
+@given(inks("ab", max_size=4), st.text("ab", min_size=1, max_size=4))
+def test_a_written_answer_counts_like_any_expert(views: Views, answer: str) -> None:
+    looks, said = [Look(1.0, views, views.best.greedy)], Answers([answer])
+    scores = weighed(looks, every("ab", 5), said)
+    found = search(looks, [(1.0, said)], LENGTH, 8, answer)
+    assert scores[found[0]] == pytest.approx(max(scores.values()), abs=1e-6)
+
+
+@given(st.text("ab二", max_size=5), st.text("ab二", min_size=1, max_size=5))
+def test_what_a_prefix_costs_is_no_more_than_any_text_that_begins_so(text: str, answer: str) -> None:
+    said = Answers([answer])
+    (whole,) = said.score([text])
+    assert all(said.begins([text[:n]])[0] >= whole for n in range(len(text) + 1))
+
+
+def test_a_long_gap_between_two_words_is_crossed() -> None:
+    columns = [{"": 1.0}] * 200
+    table = np.zeros((len(columns), 3))
+    table[:, 0] = 1.0
+    table[3], table[196] = [0.02, 0.98, 0.0], [0.02, 0.0, 0.98]
+    views = Views((Posterior(table, ("", "a", "b"), 8.0),))
+    assert search([Look(1.0, views, "ab")], [], LENGTH, 3)[0] == "ab"
+
+
+def test_equal_letters_need_a_blank_between_them() -> None:
+    assert search([Look(1.0, ink("aa"), "aa")], [], LENGTH, 3)[0] == "aa"
+
+
+def test_a_letter_that_a_look_does_not_know_gains_nothing_from_it() -> None:
+    strange = ink("ab")
+    knowing = ink("a", {"b": 0.6, "计": 0.4})
+    known = Views(tuple(Posterior(p.probabilities, p.alphabet, 10.0, frozenset("ab")) for p in strange.posteriors))
+    looks = [Look(1.0, knowing, "ab"), Look(1.0, known, "ab")]
+    assert search(looks, [], LENGTH, 5)[0] == "ab"
+
+
+def test_a_line_on_which_nothing_is_likely_is_empty() -> None:
+    views = Views((Posterior(np.ones((5, 1)), ("",), 8.0),))
+    assert search([Look(1.0, views, "")], [], LENGTH, 5) == [""]
