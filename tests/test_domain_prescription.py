@@ -318,6 +318,16 @@ def test_vitals_complaints_and_dates_beside_the_drugs_are_part_of_none() -> None
     assert found == [{"drug": "Losartan", "form": "Tab", "strength": "50 mg", "frequency": "OD"}]
 
 
+@pytest.mark.parametrize(
+    ("drug", "below", "belongs"), [(0.02, 0.99, False), (0.02, 0.4, True), (0.97, 0.99, True), (None, 0.99, True)]
+)
+def test_print_below_a_handwritten_drug_is_none_of_its_directions(drug: float | None, below: float, belongs: bool) -> None:
+    made = page("Tab. Seclo 20 mg", "twice daily before meals")
+    lines = tuple(replace(line, printed=own) for line, own in zip(made.lines, (drug, below), strict=True))
+    (found,) = meds(replace(made, lines=lines))
+    assert ("frequency" in found) is belongs
+
+
 def test_what_is_printed_under_the_list_is_no_part_of_the_last_drug() -> None:
     texts = ("Napa 500 mg", "1 tab tid", "LABEL", "REFILL 0 1 2 3 PRN", "signature", "1-800-555-0123", "PRN")
     assert meds(page(*texts)) == [{"drug": "Napa", "strength": "500 mg", "dose": "1 tab", "frequency": "tid"}]

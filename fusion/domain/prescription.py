@@ -46,6 +46,8 @@ _ASIDE = regex.compile(
 """Vitals, lab values, complaints, review dates, and what is printed on a pad: text beside the drugs, part of none."""
 _CONCENTRATION = regex.compile(r"\d\s*(?:[mµμ]?(?:g|mol)|iu|u)\s*/\s*(?:dl|l)\b|\d\s*mmhg\b", regex.IGNORECASE)
 """Units in which laboratories measure and nobody doses."""
+PRINT, HAND = 0.9, 0.5
+"""Probabilities of print from which a line surely is print, and below which it is handwriting."""
 BELONGS = 2.0
 """Greatest white space between a line of directions and its drug's last line, in heights of the line."""
 _DRUG = regex.compile(r"\p{L}[\p{L}\p{Pd}']*(?:[ ]\p{L}[\p{L}\p{Pd}']{2,})*(?:\s?\d{1,4}(?=\s*$))?")
@@ -131,7 +133,8 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
     """Drugs with strength, dose and directions, in reading order; `known` says whether a word is a listed name.
 
     A medication begins with a numbered line, a form, a listed name, or a word with a strength. A line below belongs to it
-    if it holds directions and stands close to it; vitals, complaints, review dates and what is printed on the pad don't.
+    if it holds directions and stands close to it; vitals, complaints, review dates and what is printed on the pad don't,
+    whether by its words or by its letters.
     """
     records: list[list[Field]] = []
     last: Line | None = None
@@ -150,12 +153,17 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
             number = _NUMBERING.match(text)
             item = [field_at("item", [(line, number.start("item"), number.end("item"))])] if number else []
             records.append([field_at("drug", [(line, *name)]), *item])
-        elif last is None or not parts or _gap(last, line) > BELONGS:
+        elif last is None or not parts or _gap(last, line) > BELONGS or _of_the_pad(line, last):
             last = None if parts else last
             continue
         records[-1] += _fields(line, parts, name)
         last = line
     return tuple(Record("medication", tuple(fields)) for fields in records)
+
+
+def _of_the_pad(line: Line, drug: Line) -> bool:
+    """Whether a line is surely print while the drug's is handwriting."""
+    return line.printed is not None and line.printed >= PRINT and drug.printed is not None and drug.printed < HAND
 
 
 def _gap(above: Line, below: Line) -> float:
