@@ -24,11 +24,11 @@ from eval.metrics import edits
 from eval.simulate import SimulatedReader
 from fusion.config import load_config
 from fusion.ctc import Views
+from fusion.domain import languages
 from fusion.domain.formulary import drug_names
 from fusion.domain.lexicon import Lexicon
-from fusion.domain.prose import Prose
 from fusion.domain.sums import SumModel
-from fusion.fuse import Decision, decide, looks_of, model, shortlist
+from fusion.fuse import Decision, decide, looks_of, model, shortlist, spoken
 from fusion.fuse.hypotheses import gather
 from fusion.fuse.model import EXPERTS, Weights
 from fusion.ink import InkLine, Prior
@@ -156,7 +156,7 @@ class Bench:
         reader = open_reader(self.config.vlm)
         assert isinstance(reader, Looks)
         self.small: Looks = reader
-        self.language = Prose()
+        self.languages = languages(self.config.fuse.languages)
 
 
 def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Random) -> list[Case]:
@@ -260,8 +260,7 @@ def _case(
     witness = seen.ink if seen is not None else None
     answers = [other.text for other in others] if witness is None else []
     looks = looks_of(line.reading, line.ink, others, witness, line.hand, line.hand_ink)
-    maths = prior is not None and prior.kind == "sums"
-    language = bench.language if not maths and bench.language.concerns(line.reading.text) else None
+    language = spoken(bench.languages, line.reading.text, prior)
     texts = gather(line.reading, looked, looks, answers, prior, language, limit)
     table = model.evidence(texts, line.ink, answers, prior, witness, hand=line.hand_ink, language=language)
     trusted = 0.0

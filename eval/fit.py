@@ -74,7 +74,7 @@ def fitted(
     drawn: Sequence[Case], trusted: Sequence[Case], config: FitConfig, progress: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[str]]:
     """The content of a weights file, and rows that say what the weights do on the lines that were kept back."""
-    speaking = [case for case in drawn if case.condition != ("none", "none")]
+    speaking = [case for case in drawn if case.table[:, 1:].any()]
     old = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
     shape = {"version": VERSION, "change": config.change, "quantity": config.quantity, "tolerance": config.tolerance}
     shape |= {"ask_below": 1.0, "confidence": old["confidence"]}

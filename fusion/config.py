@@ -222,9 +222,9 @@ class FuseConfig(Section):
     weights: Path | None = Field(None, description="JSON file of fitted weights; None: the packaged one.")
     hypotheses: int = Field(400, ge=2, le=5000, description="Most whole-line hypotheses weighed per line.")
     alternatives: int = Field(4, ge=0, le=20, description="Alternatives kept per span.")
-    language: Literal["en", "none"] = Field(
-        "en",
-        description="Language of prose: makes likely words a little likelier where readers disagree. What all read alike stays.",
+    languages: tuple[Literal["en", "zh"], ...] = Field(
+        ("en", "zh"),
+        description="Languages of prose: likely words become a little likelier where the ink leaves others open. None: `[]`.",
     )
 
 

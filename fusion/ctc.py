@@ -432,7 +432,7 @@ def _viterbi(
     return paths
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Views:
     """The posteriors of one line at several widths as one: their mixture; the most probable one first.
 

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fusion import __version__
 from fusion.complete import Completer, mark_gaps
 from fusion.config import Config, LocalVlm, load_config
-from fusion.domain import open_profile
-from fusion.domain.prose import Prose
+from fusion.domain import languages, open_profile
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser
 from fusion.ink import Evidence, InkLine, PageImage, Seen, image_sha256
@@ -70,7 +69,7 @@ class Engine:
         self.config = config if config is not None else load_config()
         self.clock: defaultdict[str, float] = defaultdict(float)
         """Seconds spent per stage since it was last cleared."""
-        self._fuser = Fuser(self.config.fuse, Prose() if self.config.fuse.language == "en" else None)
+        self._fuser = Fuser(self.config.fuse, languages(self.config.fuse.languages))
         self.profile = open_profile(self.config.domain)
         self._completer = Completer(self.config.complete, self.profile.forbids)
         self._store = Store(self.config.store.folder)
@@ -326,6 +325,7 @@ class Engine:
             reader=identity_of(self._reader),
             lists=self.profile.identity,
             hypotheses=self.config.fuse.hypotheses,
+            languages=list(self.config.fuse.languages),
             **self._ocr_made_by(),
         )
         (seen,) = self._store.recall(key, load_lines, lambda: (make(),), dump_lines, lambda made: _lasts(made[0]))

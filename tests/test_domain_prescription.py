@@ -321,7 +321,9 @@ def test_vitals_complaints_and_dates_beside_the_drugs_are_part_of_none() -> None
 @pytest.mark.parametrize(
     ("drug", "below", "belongs"), [(0.02, 0.99, False), (0.02, 0.4, True), (0.97, 0.99, True), (None, 0.99, True)]
 )
-def test_print_below_a_handwritten_drug_is_none_of_its_directions(drug: float | None, below: float, belongs: bool) -> None:
+def test_print_below_a_handwritten_drug_is_none_of_its_directions(
+    drug: float | None, below: float, belongs: bool
+) -> None:
     made = page("Tab. Seclo 20 mg", "twice daily before meals")
     lines = tuple(replace(line, printed=own) for line, own in zip(made.lines, (drug, below), strict=True))
     (found,) = meds(replace(made, lines=lines))

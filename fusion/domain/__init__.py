@@ -4,6 +4,7 @@ A profile supplies evidence (a prior, instructions for the prompt, which ink is 
 completion policy (what may never be supplied), and fields and checks of the finished page. `general` supplies nothing.
 
     lexicon, ngram, sums   priors: lists of names, a character model, sums
+    english, chinese       languages: how probable a line is as prose
     lists/                 names that ship, with their sources and licences
     sig, prescription      directions for use; medications
     arithmetic, homework   sums; questions and answers
@@ -12,7 +13,7 @@ completion policy (what may never be supplied), and fields and checks of the fin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,10 @@ import regex
 from fusion.config import PROFILES, DomainConfig
 
 if TYPE_CHECKING:
-    from fusion.ink import InkLine, PageImage, Prior
+    from fusion.ink import InkLine, Language, PageImage, Prior
     from fusion.page import Check, Page, Span
 
-__all__ = ["Profile", "open_profile"]
+__all__ = ["Profile", "languages", "open_profile"]
 
 _HAN = regex.compile(r"\p{Han}")
 
@@ -73,6 +74,15 @@ class Profile:
     def understand(self, page: Page) -> Page:
         """The page with records and checks; its lines stay."""
         return page
+
+
+def languages(names: Sequence[str]) -> tuple[Language, ...]:
+    """The models of some languages, `en` and `zh`; each reads its file when a line first concerns it."""
+    from fusion.domain.chinese import Chinese
+    from fusion.domain.english import English
+
+    known: Mapping[str, Callable[[], Language]] = {"en": English, "zh": Chinese}
+    return tuple(known[name]() for name in names)
 
 
 def open_profile(config: DomainConfig) -> Profile:

@@ -32,7 +32,7 @@ from fusion.fuse.names import listed, mark_names
 from fusion.ink import Ink, Language, Prior
 from fusion.page import GAP, Failure, Reading, Span, stretches
 
-__all__ = ["Decision", "Fuser", "confidence_inputs", "decide", "looks_of", "shortlist"]
+__all__ = ["Decision", "Fuser", "confidence_inputs", "decide", "looks_of", "shortlist", "spoken"]
 
 SCORED = 16
 """Most hypotheses that the second reader's decoder scores: it is slower than the OCR."""
@@ -67,9 +67,9 @@ class Decision:
 class Fuser:
     """Decides lines with one set of fitted weights."""
 
-    def __init__(self, config: FuseConfig, language: Language | None = None) -> None:
-        """Load the weights; a bad weights file is a ConfigError. `language`: that lines may be in, or None."""
-        self._config, self._language = config, language
+    def __init__(self, config: FuseConfig, languages: Sequence[Language] = ()) -> None:
+        """Load the weights; a bad weights file is a ConfigError. `languages`: that lines may be in."""
+        self._config, self._languages = config, languages
         self._weights = load_weights(config.weights)
         self.identity = weights_identity(config.weights)
 
@@ -161,9 +161,7 @@ class Fuser:
         """The prior and the language that have something to say about a line."""
         if prior is not None and not prior.concerns(ocr.text):
             prior = None
-        maths = prior is not None and prior.kind == "sums"
-        spoken = self._language is not None and not maths and self._language.concerns(ocr.text)
-        return prior, self._language if spoken else None
+        return prior, spoken(self._languages, ocr.text, prior)
 
     def _cased(
         self,
@@ -199,6 +197,12 @@ def _legible(others: Sequence[Reading]) -> list[Reading]:
     """Readings without their marks for illegible ink, and without those that are then empty."""
     legible = [replace(other, text=other.text.replace(GAP, "").strip()) for other in others]
     return [other for other in legible if other.text]
+
+
+def spoken(languages: Sequence[Language], text: str, prior: Prior | None) -> Language | None:
+    """The language that a line of this text, as the OCR reads it, may be in; None where it is a sum."""
+    maths = prior is not None and prior.kind == "sums"
+    return next((one for one in languages if not maths and one.concerns(text)), None)
 
 
 def looks_of(
@@ -240,10 +244,11 @@ def shortlist(
 def decide(weighed: Decision, said: Sequence[str], prior: Prior | None, weights: Weights) -> Decision:
     """Choose a hypothesis, given what the other readers of the line `said`.
 
-    Without a prior, and if all readers agree, it is the OCR's reading.
+    Without a prior it is the OCR's reading if all readers agree, or if it reads alone and no language is asked.
     """
     own = keys(weighed.texts[0])
-    if prior is None and all(keys(text) == own for text in said):
+    asked = not said and weighed.table[:, EXPERTS.index("language")].any()
+    if prior is None and not asked and all(keys(text) == own for text in said):
         return weighed
     silent = np.array(weighed.silent or [False] * len(weighed.texts))
     chosen, refused = model.choose(weighed.texts, weighed.table, silent, said, prior, weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,15 +48,8 @@ def gather(
         limit: see above.
     """
     near = [reading.text for reading in others if len(reading.text) <= LONGER * (len(ocr.text) + 10)]
-    expected: list[tuple[float, Expectation]] = []
-    written = [text for text in answers if text in near]
-    if written:
-        expected.append((SEARCH["answer"], Answers(written)))
-    if isinstance(prior, Expectation):
-        expected.append((SEARCH["sums"], prior))
-    if language is not None:
-        expected.append((SEARCH["language"], language))
-    found = search(looks, expected, SEARCH["length"], COUNT, "".join(map(fold, written)))
+    written = tuple(text for text in answers if text in near)
+    found = _searched(tuple(looks), written, prior if isinstance(prior, Expectation) else None, language)
     found = looks[0].ink.cased(found, [ocr.text, *near])
     sources = ([ocr.text], near, found, _names([ocr.text, *near, *found[:LIKE]], prior))
     seen: dict[tuple[str, ...], str] = {}
@@ -65,6 +59,21 @@ def gather(
         if len(seen) >= limit:
             break
     return list(seen.values())
+
+
+@lru_cache(maxsize=4)
+def _searched(
+    looks: tuple[Look, ...], written: tuple[str, ...], sums: Expectation | None, language: Language | None
+) -> tuple[str, ...]:
+    """The search, kept for a while: a line is asked for the decoder's texts, and again for the decision."""
+    expected: list[tuple[float, Expectation]] = []
+    if written:
+        expected.append((SEARCH["answer"], Answers(written)))
+    if sums is not None:
+        expected.append((SEARCH["sums"], sums))
+    if language is not None:
+        expected.append((SEARCH["language"], language))
+    return tuple(search(looks, expected, SEARCH["length"], COUNT, "".join(map(fold, written))))
 
 
 class Answers:

@@ -45,7 +45,7 @@ decoder   log P(h | crop) under the second reader's decoder, times `Weights.trus
 answer    log P(answers | h): a noisy channel in which every edit costs the same (Kernighan, Church and Gale 1990)
 list      log P(h) under a list of expected names; see `domain.lexicon`
 sums      log P(h) under a character model of sums; see `domain.sums`
-language  log P(h) as English prose; see `domain.prose`
+language  log P(h) in a language; see `domain.english` and `domain.chinese`
 length    inked characters: compensates for what a product of probabilities takes from longer texts
 """
 SEARCH = {
@@ -216,7 +216,7 @@ def choose(
     - Another quantity must be left open by the OCR's posterior, and either be read by another reader or be preferred by
       all experts that saw the ink. Where the OCR is `silent`, since it can't read ¼ say, another reader must read it.
     - What the OCR and all `others` (best readings of the other readers of the ink) have alike stays, except for a word
-      that a list replaces.
+      that a list replaces. Where the OCR reads alone, a language may choose among what its posterior leaves open.
 
     Returns:
         Its index, and whether a better one was refused for its quantities.
@@ -242,13 +242,14 @@ def choose(
     allowed = same | np.where(silent, read, possible & ~shorter & (read | preferred))
 
     own, agreed = _agreed(texts[0], others)
+    alone = not others and table[:, EXPERTS.index("language")].any()
     refused = False
     for n in np.argsort(risk, kind="stable").tolist():
         if n == 0:
             break
         if not allowed[n]:
             refused = True
-        elif _keeps(texts[n], own, agreed, prior):
+        elif (alone and possible[n] and same[n]) or _keeps(texts[n], own, agreed, prior):
             return n, refused
     return 0, refused
 

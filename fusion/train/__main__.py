@@ -47,9 +47,9 @@ def marks(config: Annotated[Path, typer.Option(help="Recipe, a YAML file.")]) ->
 
 
 @app.command()
-def prose(config: Annotated[Path, typer.Option(help="Recipe, a YAML file.")]) -> None:
-    """Count the model of English prose."""
-    from fusion.train import prose as training
+def languages(config: Annotated[Path, typer.Option(help="Recipe, a YAML file.")]) -> None:
+    """Make the models of English prose and of Chinese words."""
+    from fusion.train import languages as training
 
     training.train(load_part(config, training.Recipe), typer.echo)
 

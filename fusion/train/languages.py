@@ -1,6 +1,6 @@
-"""`train prose`: the model of English prose and directions, counted on texts whose licence lets it ship.
+"""`train languages`: the models of English prose and of Chinese words, made of what may ship.
 
-Knows the packages and what in them is prose; `domain.prose` knows the model.
+Knows the packages and what in them is text; `domain.english` and `domain.chinese` know the models.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fusion.domain import prose
+from fusion.domain import chinese, english
 from fusion.errors import DependencyError
 from fusion.train.fonts import Package, fetch, pack
 from fusion.train.recipe import Part
@@ -29,6 +30,7 @@ SINCE = 1931
 """Year from which speeches are taken: older ones are another English."""
 SPOKEN = ("sig", "sig", "strength", "dose", "measure")
 """Kinds of made-up directions; see `texts`."""
+_HAN_WORD = regex.compile(rf"\p{{Han}}{{1,{chinese.LONGEST}}}")
 _SPACES = re.compile(r"\s+")
 
 
@@ -38,19 +40,23 @@ class Source(Part):
     package: str = Field(description="Name in the npm registry.")
     version: str = Field(description="Its version.")
     licence: str = Field(description="As the package states it.")
-    kind: Literal["speeches", "wordnet", "factbook"] = Field(description="What it holds.")
+    kind: Literal["speeches", "wordnet", "factbook", "dictionary"] = Field(description="What it holds.")
 
 
 class Recipe(Part):
     """Material of the model."""
 
     work: Path = Field(description="Folder of the packages.")
-    output: Path = Field(description="File of the model.")
+    output: Path = Field(description="Folder of the models.")
     packages: tuple[Source, ...] = Field(min_length=1, description="Texts.")
     names: tuple[Path, ...] = Field((), description="Lists of names for the directions.")
     words: Path = Field(description="Listing of word lists for the directions.")
     directions: int = Field(60_000, ge=0, description="Made-up directions.")
     least: tuple[int, ...] = Field(description="Times that an n-gram of each order from 1 on must occur.")
+    dictionary: Source = Field(description="Chinese words with their counts.")
+    rare: int = Field(1, ge=1, description="Times that a Chinese word must be counted.")
+    own: tuple[Path, ...] = Field((), description="Lists of Chinese words that the dictionary may lack.")
+    own_count: int = Field(1, ge=1, description="What each of these counts.")
     seed: int = Field(1, description="Random seed of the directions.")
 
 
@@ -68,16 +74,32 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> None:
     texts["directions"] = [drawn.line(rng, rng.choice(SPOKEN)) for _ in range(recipe.directions)]
     for name, lines in texts.items():
         log(f"{name}: {len(lines)} lines, {sum(map(len, lines))} characters")
-    tables = prose.tables(encoded(" ".join(line for lines in texts.values() for line in lines)), recipe.least)
-    with recipe.output.open("wb") as file:
-        prose.write_tables(tables, file)
-    log(f"{recipe.output}: {recipe.output.stat().st_size} bytes, n-grams {[len(table.keys) for table in tables]}")
+    tables = english.tables(encoded(" ".join(line for lines in texts.values() for line in lines)), recipe.least)
+    with (recipe.output / "english.npz").open("wb") as file:
+        english.write_tables(tables, file)
+    log(f"English: n-grams {[len(table.keys) for table in tables]}")
+    counts = {word: count for word, count in _counted(recipe.dictionary, recipe.work) if count >= recipe.rare}
+    for path in recipe.own:
+        for word in path.read_text(encoding="utf-8").split():
+            if _HAN_WORD.fullmatch(word):
+                counts.setdefault(word, recipe.own_count)
+    with (recipe.output / "chinese.npz").open("wb") as file:
+        chinese.write_words(counts, file)
+    log(f"Chinese: {len(counts)} words")
 
 
 def encoded(text: str) -> NDArray[np.uint8]:
     """The symbols of a text, spaces as one: uint8 (N,)."""
-    codes = np.array([prose.code(character) for character in _SPACES.sub(" ", text)], dtype=np.uint8)
+    codes = np.array([english.code(character) for character in _SPACES.sub(" ", text)], dtype=np.uint8)
     return codes
+
+
+def _counted(source: Source, folder: Path) -> Iterator[tuple[str, int]]:
+    """Chinese words of a dictionary that are not too long, with their counts."""
+    for line in _texts(source, folder):
+        word, count, *_ = line.split(" ")
+        if _HAN_WORD.fullmatch(word):
+            yield word, int(count)
 
 
 def _texts(source: Source, folder: Path) -> Iterator[str]:
@@ -92,7 +114,7 @@ def _texts(source: Source, folder: Path) -> Iterator[str]:
         if said != source.licence:
             problem = f"the package says its licence is {said}, the recipe says {source.licence}"
             raise DependencyError(package.spec, problem, "Look at the package and mend or drop the entry.")
-        yield from {"speeches": _speeches, "wordnet": _wordnet, "factbook": _factbook}[source.kind](tar)
+        yield from _READ[source.kind](tar)
 
 
 def _read(tar: tarfile.TarFile, name: str) -> str:
@@ -142,3 +164,16 @@ def _leaves(value: object) -> Iterator[str]:
 
 def _tidy(text: str) -> str:
     return _SPACES.sub(" ", text).strip()
+
+
+def _dictionary(tar: tarfile.TarFile) -> Iterator[str]:
+    """Lines of a word, its count and its part of speech."""
+    yield from filter(None, _read(tar, "package/dict.txt").splitlines())
+
+
+_READ: dict[str, Callable[[tarfile.TarFile], Iterator[str]]] = {
+    "speeches": _speeches,
+    "wordnet": _wordnet,
+    "factbook": _factbook,
+    "dictionary": _dictionary,
+}

@@ -1,6 +1,6 @@
 """English as an expectation: how probable the letters of a line are as prose or as directions, word by word.
 
-A character n-gram with Witten-Bell smoothing (see `domain.ngram`), made by `python -m fusion.train prose` and kept as sorted
+A character n-gram with Witten-Bell smoothing (see `domain.ngram`), made by `python -m fusion.train languages` and kept as sorted
 arrays: it loads in milliseconds and answers for many texts at once. It is a likelihood ratio against any string, and any
 word may be one that it knows nothing of: a line in another language costs next to nothing. Digits have no language.
 """
@@ -100,7 +100,7 @@ class _State:
         return _State(self.finished, word, self.digits or symbol == _DIGIT, recent)
 
 
-class Prose:
+class English:
     """The model as an expectation of whole lines. May be used from several threads at once."""
 
     def __init__(self, tables: Sequence[Table] | None = None) -> None:
@@ -111,7 +111,7 @@ class Prose:
     def _tables(self) -> Sequence[Table]:
         if self._given is not None:
             return self._given
-        return read_tables(BytesIO((files("fusion.domain") / "lists" / "prose.npz").read_bytes()))
+        return read_tables(BytesIO((files("fusion.domain") / "lists" / "english.npz").read_bytes()))
 
     def concerns(self, text: str) -> bool:
         """Whether a line may be English prose: `LEAST` words or more, and all its letters are Latin."""
@@ -168,7 +168,7 @@ def tables(codes: NDArray[np.uint8], least: Sequence[int]) -> list[Table]:
             grams, counts = np.arange(BASE, dtype=np.uint32), np.bincount(codes, minlength=BASE)
         contexts, owner = np.unique(grams // BASE, return_inverse=True)
         totals, kinds = np.bincount(owner, counts), np.bincount(owner, counts > 0)
-        lower = np.exp(Prose(made).nats(grams // BASE, grams % BASE)) / BASE if made else np.full(BASE, 1 / BASE)
+        lower = np.exp(English(made).nats(grams // BASE, grams % BASE)) / BASE if made else np.full(BASE, 1 / BASE)
         chances = (counts + kinds[owner] * lower) / (totals + kinds)[owner]
         if made:
             places, there = made[-1].find(contexts.astype(np.int64))

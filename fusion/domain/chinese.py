@@ -1,0 +1,132 @@
+"""Chinese as an expectation: how probable the characters of a line are as words.
+
+A line is words one after the other, each as probable as a dictionary counts it, summed over all ways to part it (the model of
+Sproat, Shih, Gale and Chang, "A stochastic finite-state word-segmentation algorithm for Chinese", Computational Linguistics
+22(3), 1996, without its classes); any character may also be one that it knows nothing of. It is a likelihood ratio against any
+characters. Digits, letters and signs have no language and part words. Made by `python -m fusion.train languages`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+import regex
+
+CHARACTERS = 5000
+"""Any string is as probable as characters drawn from so many."""
+KNOWN = 0.9
+"""Probability, before any ink is seen, that what follows is a word of the dictionary; otherwise it is any character."""
+LONGEST = 4
+"""Characters of the longest word."""
+LEAST = 2
+"""Chinese characters of a line from which it may be prose."""
+STEPS = 12.0
+"""Steps per nat of the stored costs, which are uint8; the last one says that there is no such word."""
+_NONE = 255
+_HAN = regex.compile(r"\p{Han}")
+_ANY = math.log(1 - KNOWN)
+_UNIFORM = math.log(CHARACTERS)
+_is_han = lru_cache(maxsize=65536)(lambda character: bool(_HAN.match(character)))
+
+
+class Chinese:
+    """The model as an expectation of whole lines. May be used from several threads at once."""
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        """Take words with their counts; None: the packaged ones, read when they are first asked."""
+        self._given = counts
+        self._ends = lru_cache(maxsize=16384)(self._all_ends)
+
+    @cached_property
+    def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Natural log-probability of each word, and of beginning a longer one."""
+        if self._given is not None:
+            file = BytesIO()
+            write_words(self._given, file)
+            file.seek(0)
+            return read_words(file)
+        return read_words(BytesIO((files("fusion.domain") / "lists" / "chinese.npz").read_bytes()))
+
+    def concerns(self, text: str) -> bool:
+        """Whether a line may be Chinese prose: it has `LEAST` Chinese characters or more."""
+        return len(_HAN.findall(text)) >= LEAST
+
+    def log_probability(self, text: str) -> float:
+        """Natural log-probability of a whole line, less that of any characters."""
+        return self._ends(text)[-1]
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """`log_probability` of each."""
+        return [self._ends(text)[-1] for text in texts]
+
+    def begins(self, texts: Sequence[str]) -> list[float]:
+        """The same of each text as the beginning of a line: its last characters may begin a longer word."""
+        longer = self._costs[1]
+        found = []
+        for text in texts:
+            ends = self._ends(text)
+            begun = [ends[-1 - size] + longer[word] for size, word in _last_words(text) if word in longer]
+            found.append(_log_sum([ends[-1], *begun]))
+        return found
+
+    def _all_ends(self, text: str) -> tuple[float, ...]:
+        """Log-probability that a word ends after each character of a text, from before the first one on."""
+        if not text:
+            return (0.0,)
+        before = self._ends(text[:-1])
+        if not _is_han(text[-1]):
+            return (*before, before[-1])
+        words = self._costs[0]
+        ways = [before[len(before) - size] + words[word] for size, word in _last_words(text) if word in words]
+        return (*before, _log_sum([before[-1] + _ANY, *ways]))
+
+
+def _last_words(text: str) -> Iterator[tuple[int, str]]:
+    """The words that a text may end with: length and characters."""
+    for size in range(1, min(LONGEST, len(text)) + 1):
+        if not _is_han(text[-size]):
+            return
+        yield size, text[-size:]
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    most = max(values)
+    return most + math.log(sum(math.exp(value - most) for value in values))
+
+
+def write_words(counts: Mapping[str, int], file: BinaryIO) -> None:
+    """Write the model of some words: every word and every beginning of one, with their costs."""
+    total = sum(counts.values())
+    begun: Counter[str] = Counter()
+    for word, count in counts.items():
+        for size in range(1, len(word)):
+            begun[word[:size]] += count
+    keys = sorted({*counts, *begun})
+    costs = [[_stored(table.get(key, 0), total) for key in keys] for table in (counts, begun)]
+    text = np.frombuffer("\n".join(keys).encode("utf-8"), dtype=np.uint8)
+    np.savez_compressed(file, keys=text, words=np.array(costs[0], np.uint8), begun=np.array(costs[1], np.uint8))
+
+
+def read_words(file: BinaryIO) -> tuple[dict[str, float], dict[str, float]]:
+    """What `write_words` wrote, less the log-probability of any characters: words, and beginnings of longer ones."""
+    with np.load(file) as arrays:
+        keys = arrays["keys"].tobytes().decode("utf-8").split("\n")
+        sizes = np.array([len(key) for key in keys])
+        tables = []
+        for name in ("words", "begun"):
+            stored = arrays[name]
+            nats = math.log(KNOWN) - stored / STEPS + sizes * _UNIFORM
+            here = stored != _NONE
+            tables.append(dict(zip(np.array(keys, dtype=object)[here].tolist(), nats[here].tolist(), strict=True)))
+    return tables[0], tables[1]
+
+
+def _stored(count: int, total: int) -> int:
+    return min(_NONE - 1, round(-math.log(count / total) * STEPS)) if count else _NONE

@@ -1,0 +1,117 @@
+"""The models of English and Chinese: likelihood ratios that have nothing to say about digits and other languages."""
+
+from __future__ import annotations
+
+import math
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusion.domain import english
+from fusion.domain.chinese import Chinese
+from fusion.domain.english import KNOWN, English, read_tables, write_tables
+from fusion.train.languages import encoded
+
+TEXT = "take one tablet after food. take two tablets before sleep. the patient is well, and so is the doctor. " * 3
+WORDS = {"我们": 50, "我": 80, "们": 1, "已经": 40, "经": 2, "以": 60, "老师": 30, "老": 9, "师": 3}
+CHINESE = Chinese()
+LEAST = (1,) * english.ORDER
+ENGLISH = English()
+
+
+@pytest.fixture(scope="module")
+def small() -> English:
+    return English(english.tables(encoded(TEXT), LEAST))
+
+
+@given(st.text("take on", min_size=5, max_size=5))
+def test_what_may_follow_is_a_distribution(context: str) -> None:
+    model = English(english.tables(encoded(TEXT), LEAST))
+    recent = 0
+    for letter in context:
+        recent = recent * english.BASE + english.code(letter)
+    every = np.arange(english.BASE)
+    chances = np.exp(model.nats(np.full(english.BASE, recent), every)) / english.BASE
+    assert chances.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_stored_tables_say_the_same(small: English) -> None:
+    file = BytesIO()
+    write_tables(english.tables(encoded(TEXT), LEAST), file)
+    file.seek(0)
+    stored = English(read_tables(file))
+    texts = ["take one tablet", "teke ona tablot", "the doctor"]
+    assert stored.score(texts) == pytest.approx(small.score(texts), abs=0.05 * 20)
+
+
+def test_words_that_are_english_are_likelier_than_their_look_alikes() -> None:
+    right, wrong = ENGLISH.score(["to wash the face", "to uoshe thue fa ce"])
+    assert right > wrong + 10
+
+
+@given(st.text("qzxjvwk ", min_size=1, max_size=30))
+def test_a_word_that_it_does_not_know_costs_no_more_than_not_knowing_it(text: str) -> None:
+    assert ENGLISH.log_probability(text) >= (len(text.split()) + 2 + text.count(" ")) * math.log(1 - KNOWN)
+
+
+@pytest.mark.parametrize(("one", "other"), [("500mg", "5000mg"), ("1+0+1", "7+0+7"), ("2x", "12x")])
+def test_digits_have_no_language(one: str, other: str) -> None:
+    assert ENGLISH.log_probability(one) == ENGLISH.log_probability(other)
+
+
+def test_a_beginning_is_read_as_far_as_it_goes() -> None:
+    assert ENGLISH.begins(["take one tab"])[0] > ENGLISH.begins(["take one tqb"])[0]
+    assert ENGLISH.begins([""]) == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "concerned"),
+    [("to be taken after meals", True), ("Napa", False), ("Разо 20 мг два раза", False), ("我在学校读书", False)],
+)
+def test_it_concerns_lines_of_latin_words(text: str, concerned: bool) -> None:
+    assert ENGLISH.concerns(text) is concerned
+
+
+# --- Chinese ------------------------------------------------------------------------------------------------------
+
+
+@given(st.text("我们已经以老师天2a", max_size=8))
+def test_a_chinese_line_is_summed_over_all_ways_to_part_it(text: str) -> None:
+    model = Chinese(WORDS)
+    words = model._costs[0]
+
+    def ways(rest: str) -> float:
+        if not rest:
+            return 1.0
+        if not "一" <= rest[0] <= "龥":
+            return ways(rest[1:])
+        total = 0.1 * ways(rest[1:])
+        for size in range(1, len(rest) + 1):
+            if rest[:size] in words:
+                total += math.exp(words[rest[:size]]) * ways(rest[size:])
+        return total
+
+    assert model.log_probability(text) == pytest.approx(math.log(ways(text)), abs=1e-9)
+
+
+@given(st.text("我们已经以老师天", max_size=8))
+def test_a_chinese_beginning_is_at_least_as_likely_as_the_line(text: str) -> None:
+    (begun,), (whole,) = CHINESE.begins([text]), CHINESE.score([text])
+    assert begun >= whole - 1e-9
+    assert whole >= len(text) * math.log(1 - 0.9) - 1e-9
+
+
+def test_chinese_words_are_likelier_than_their_look_alikes() -> None:
+    right, wrong, drug, other = CHINESE.score(["马克思主义者", "马克思生义者", "阿莫西林胶囊", "阿莫西休胶囊"])
+    assert right > wrong + 3
+    assert drug > other + 3
+
+
+@pytest.mark.parametrize(
+    ("text", "concerned"), [("我在学校读书", True), ("2片", False), ("Napa", False), ("每日2次", True)]
+)
+def test_it_concerns_lines_with_chinese_words(text: str, concerned: bool) -> None:
+    assert CHINESE.concerns(text) is concerned
