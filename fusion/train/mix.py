@@ -140,7 +140,6 @@ class Mix:
             "joined": (self._joined, shares.joined, self._cut_lines),
             "hand": (self._hand, shares.hand, fonts),
             "print": (self._print, shares.print, prints),
-            "answered": (self._answered, shares.answered, prints and fonts),
         }
         able = [(way, share) for way, share, stuff in ways.values() if stuff and share]
         self._ways, self._shares = [way for way, _ in able], [share for _, share in able]
@@ -221,25 +220,6 @@ class Mix:
 
     def _print(self, rng: random.Random) -> Piece:
         return self._render(rng, prints=True)
-
-    def _answered(self, rng: random.Random) -> Piece:
-        """A printed sum, and the answer in pen or pencil, behind the equals sign or partly on it."""
-        while True:
-            asked, equals, answer = self._texts.line(rng, "sum").partition("=")
-            if not asked or not answer.strip()[:1].isdigit() or "=" in answer:  # a sign may be lost on the equals sign
-                continue
-            with suppress(ValueError):  # a character that no font has
-                left = paper_white(render(asked + equals, self._prints, rng))
-                right = paper_white(render(answer.strip(), self._fonts, rng))
-                break
-        left = _on_line(left, rng.uniform(0.45, 0.8), rng)
-        right = _on_line(right, rng.uniform(0.55, 1.05), rng)
-        right = 1 - (1 - right) * np.float32(rng.uniform(0.4, 1.0))
-        start = max(0, left.shape[1] + rng.randint(-26, 16))
-        line = np.ones((64, max(left.shape[1], start + right.shape[1])), np.float32)
-        line[:, : left.shape[1]] = left
-        line[:, start : start + right.shape[1]] = np.minimum(line[:, start : start + right.shape[1]], right)
-        return Piece(_grey(line, rng), asked + equals + answer.strip(), "taught", (0.85, 1.2))
 
     def _render(self, rng: random.Random, *, prints: bool) -> Piece:
         kept = self._rendered[prints]

@@ -152,7 +152,6 @@ class Shares(Part):
     joined: float = Field(0.07, ge=0, description="Stretches of real lines of one hand side by side.")
     hand: float = Field(0.20, ge=0, description="A text in a handwriting font.")
     print: float = Field(0.10, ge=0, description="A text in a print font.")
-    answered: float = Field(0.0, ge=0, description="A printed sum with its answer written behind or onto the equals sign.")
 
 
 class RecogniserRecipe(Part):
