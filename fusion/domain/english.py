@@ -33,10 +33,13 @@ KNOWN = 0.5
 """Probability, before any ink is seen, that a word is English; otherwise it is any string."""
 LEAST = 3
 """Words of a line from which it may be prose: names and numbers stand by themselves."""
+MOST = 20_000
+"""Words whose probabilities are kept."""
 _SPACE, _OTHER = 0, len(SYMBOLS) - 1
 _DIGIT = SYMBOLS.index("0")
 _CODES = {symbol: number for number, symbol in enumerate(SYMBOLS)} | dict.fromkeys("123456789", _DIGIT)
 _CODES |= dict.fromkeys("’‘", _CODES["'"]) | dict.fromkeys("–—", _CODES["-"])
+_WORDS = regex.compile(r"\S*\s|\S+")
 _WORD = regex.compile(r"\p{Latin}+")
 _FOREIGN = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
 _NATS = 300.0
@@ -47,6 +50,26 @@ _NATS = 300.0
 def code(character: str) -> int:
     """The number of a character's symbol."""
     return _SPACE if character.isspace() else _CODES.get(fold(character), _OTHER)
+
+
+def _is_digit(character: str) -> bool:
+    return code(character) == _DIGIT
+
+
+def _after(recent: int, symbol: int) -> int:
+    """The last `ORDER` - 1 symbols, as one number, when one more has come."""
+    return (recent * BASE + symbol) % BASE ** (ORDER - 1)
+
+
+@lru_cache(maxsize=16384)
+def _words(text: str) -> tuple[tuple[int, str], ...]:
+    """The words of a text, each with the space behind it and after the symbols before it."""
+    recent, found = _SPACE, []
+    for word in _WORDS.findall(text):
+        found.append((recent, word))
+        for character in word[-ORDER:]:
+            recent = _after(recent, code(character))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,43 +92,13 @@ class Table:
         return places, self.keys[places] == keys
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """A text as far as it has been read.
-
-    Attributes:
-        finished: nats of its finished words.
-        word: nats of the word being read.
-        digits: whether that holds a digit.
-        recent: its last `ORDER` - 1 symbols, as one number.
-    """
-
-    finished: float = 0.0
-    word: float = 0.0
-    digits: bool = False
-    recent: int = _SPACE
-
-    @property
-    def nats(self) -> float:
-        """Of the text, the last word as one that may be unknown."""
-        known = KNOWN * math.exp(min(self.word, _NATS))
-        return self.finished + (0.0 if self.digits else math.log(1 - KNOWN + known))
-
-    def next(self, symbol: int, nats: float) -> _State:
-        """With one more symbol, which counts for so much."""
-        recent = (self.recent * BASE + symbol) % BASE ** (ORDER - 1)
-        word = self.word + nats
-        if symbol == _SPACE:
-            return _State(_State(self.finished, word, self.digits).nats, 0.0, False, recent)
-        return _State(self.finished, word, self.digits or symbol == _DIGIT, recent)
-
-
 class English:
     """The model as an expectation of whole lines. May be used from several threads at once."""
 
     def __init__(self, tables: Sequence[Table] | None = None) -> None:
         """Take the tables of the orders from 1 on; None: the packaged ones, read when they are first asked."""
         self._given = tables
+        self._words: dict[tuple[int, str], float] = {}  # texts differ from each other in few words
 
     @cached_property
     def _tables(self) -> Sequence[Table]:
@@ -127,15 +120,27 @@ class English:
 
     def begins(self, texts: Sequence[str]) -> list[float]:
         """The same of each text as the beginning of a line."""
-        states = {"": _State()}
-        longest = max(map(len, texts), default=0)
-        for size in range(1, longest + 1):
-            new = list({text[:size]: None for text in texts if len(text) >= size})
-            before = [states[text[:-1]] for text in new]
-            symbols = [code(text[-1]) for text in new]
-            nats = self.nats(np.array([state.recent for state in before]), np.array(symbols))
-            states |= {t: s.next(c, n) for t, s, c, n in zip(new, before, symbols, nats.tolist(), strict=True)}
-        return [states[text].nats for text in texts]
+        if len(self._words) > MOST:
+            self._words = {}
+        known, keys = self._words, [_words(text) for text in texts]
+        new = list({key for own in keys for key in own if key not in known})
+        known |= zip(new, self._read(new), strict=True)
+        return [sum(known[key] for key in own) for own in keys]
+
+    def _read(self, words: Sequence[tuple[int, str]]) -> list[float]:
+        """Natural log-probability of words after what stands before them: of each, as one that may be unknown."""
+        recents, symbols, starts = [], [], []
+        for recent, word in words:
+            starts.append(len(symbols))
+            for character in word:
+                symbols.append(code(character))
+                recents.append(recent)
+                recent = _after(recent, symbols[-1])
+        sums = np.add.reduceat(np.r_[self.nats(np.array(recents), np.array(symbols)), 0.0], starts) if starts else ()
+        return [
+            0.0 if any(map(_is_digit, word)) else math.log(1 - KNOWN + KNOWN * math.exp(min(float(nats), _NATS)))
+            for (_, word), nats in zip(words, sums, strict=True)
+        ]
 
     def nats(self, recent: NDArray[np.int64], symbols: NDArray[np.int64]) -> NDArray[np.float64]:
         """Natural log-probability of symbols after the `ORDER` - 1 before them, less that of any: float64 (N,)."""
