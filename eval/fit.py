@@ -74,7 +74,8 @@ def fitted(
     drawn: Sequence[Case], trusted: Sequence[Case], config: FitConfig, progress: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[str]]:
     """The content of a weights file, and rows that say what the weights do on the lines that were kept back."""
-    speaking = [case for case in drawn if case.table[:, 1:].any()]
+    hand = [EXPERTS.index("ocr"), EXPERTS.index("hand")]  # without a look of its own, `hand` stands for `ocr`
+    speaking = [case for case in drawn if case.table[:, 2:].any() or np.ptp(case.table[:, hand], axis=1).any()]
     old = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
     shape = {"version": VERSION, "change": config.change, "quantity": config.quantity, "tolerance": config.tolerance}
     shape |= {"ask_below": 1.0, "confidence": old["confidence"]}

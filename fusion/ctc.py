@@ -29,6 +29,9 @@ SPREAD = 1e-3
 """A character takes part in a column of the beam search when its probability is at least this."""
 HIDDEN = 0.1
 """Least probability at which a character between two peaks becomes an optional position."""
+MISSED = 0.1
+"""How often a recogniser reads nothing where a character stands that it does not know. Were it sure to, such characters could
+be put anywhere for nothing."""
 _UNALIVE, _UNKNOWN, _MUTE = -1, -0x200000, -0x400000
 """First labels of characters that are not alive, of those outside the recogniser's alphabet, and of mute ones; all count
 downwards."""
@@ -235,10 +238,10 @@ class Posterior:
 
     @cached_property
     def candidates(self) -> frozenset[str]:
-        """Folded letters that are likely in some column."""
+        """Folded letters that are likely in some column, but for mute ones."""
         letters = self.letters
         likely = np.flatnonzero(letters.probabilities.max(axis=0) >= SPREAD)
-        return frozenset(letters.alphabet[n] for n in likely.tolist() if n != BLANK)
+        return frozenset(letters.alphabet[n] for n in likely.tolist() if n != BLANK) - letters.mute
 
     def columns(self, letters: Sequence[str]) -> tuple[NDArray[np.float64], ...]:
         """Floored probabilities of the blank and of some folded letters: float64 (T, 1 + A), of each view."""
@@ -260,13 +263,15 @@ class Posterior:
     def _emissions(self) -> NDArray[np.float64]:
         """Floored probabilities, float64 (T, A + 4): the alphabet, then mute, not known, not alive, past the end.
 
-        In a column of blank a character that is not known is as probable as blank; in one where a character is read, as
-        that it is none that the recogniser knows.
+        Where a character is read, a mute one is as probable as that, and one that is not known as that it is none of those
+        that are. Where blank is read, both are rare: `MISSED`.
         """
         floored = np.maximum(self.probabilities, FLOOR)
         best = floored.max(axis=1, keepdims=True)
-        other = np.where(floored[:, :1] == best, best, np.maximum(1 - best, FLOOR))
-        return np.hstack([floored, best, other, np.full((len(floored), 1), FLOOR), np.zeros((len(floored), 1))])
+        blank = floored[:, :1] == best
+        mute = np.where(blank, MISSED * best, best)
+        other = np.where(blank, MISSED * best, np.maximum(1 - best, FLOOR))
+        return np.hstack([floored, mute, other, np.full((len(floored), 1), FLOOR), np.zeros((len(floored), 1))])
 
     @cached_property
     def _logs(self) -> NDArray[np.float64]:
@@ -278,8 +283,9 @@ class Posterior:
         return self.letters.score_cased([fold(text) for text in texts])
 
     def knows(self, text: str) -> bool:
-        """Whether every character of a text is one that the recogniser can read."""
-        return self.mute.isdisjoint(text) and (self.spells is None or self.spells.issuperset(text))
+        """Whether every character of a text, case and width aside, is one that the recogniser can read."""
+        folded, letters = fold(text), self.letters
+        return letters.mute.isdisjoint(folded) and (letters.spells is None or letters.spells.issuperset(folded))
 
     def score_cased(self, texts: Sequence[str]) -> list[float]:
         """Like `score`, but case counts: it decides between Rosu and rosu once the letters are settled.

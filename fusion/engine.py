@@ -69,7 +69,9 @@ class Engine:
         self.config = config if config is not None else load_config()
         self.clock: defaultdict[str, float] = defaultdict(float)
         """Seconds spent per stage since it was last cleared."""
-        self._fuser = Fuser(self.config.fuse, languages(self.config.fuse.languages))
+        spoken = languages(self.config.fuse.languages)
+        self._fuser = Fuser(self.config.fuse, spoken)
+        self._languages = ", ".join(one.identity for one in spoken)
         self.profile = open_profile(self.config.domain)
         self._completer = Completer(self.config.complete, self.profile.forbids)
         self._store = Store(self.config.store.folder)
@@ -171,6 +173,7 @@ class Engine:
                 "config": self.config.hash[:12],
                 "weights": self._fuser.identity,
                 "lists": self.profile.identity,
+                "languages": self._languages,
                 "profile": self.config.domain.profile,
             },
         )
@@ -325,7 +328,7 @@ class Engine:
             reader=identity_of(self._reader),
             lists=self.profile.identity,
             hypotheses=self.config.fuse.hypotheses,
-            languages=list(self.config.fuse.languages),
+            languages=self._languages,
             **self._ocr_made_by(),
         )
         (seen,) = self._store.recall(key, load_lines, lambda: (make(),), dump_lines, lambda made: _lasts(made[0]))

@@ -125,6 +125,11 @@ class Expectation(Protocol):
 class Language(Expectation, Protocol):
     """How probable a line is in a language. Implemented in `domain`."""
 
+    @property
+    def identity(self) -> str:
+        """Name and version of the model: what a decision depends on."""
+        ...
+
     def concerns(self, text: str) -> bool:
         """Whether a line that the OCR reads like this may be in that language."""
         ...

@@ -86,6 +86,16 @@ def test_a_letter_that_a_look_does_not_know_gains_nothing_from_it() -> None:
     assert search(looks, [], LENGTH, 5)[0] == "ab"
 
 
+def test_a_letter_that_nobody_knows_is_not_put_everywhere() -> None:
+    made = ink("每次", {"½": 0.9, "1": 0.1}, "片")
+    views = Views(tuple(Posterior(p.probabilities, p.alphabet, 10.0, None, frozenset("½")) for p in made.posteriors))
+    assert all("½" not in text for text in search([Look(0.5, views, "每次½片")], [], 1.0, 8))
+    knowing = [Look(0.5, views, "每次½片"), Look(0.7, made, "每次½片")]
+    found = search(knowing, [], 1.0, 8)
+    assert found[0] == "每次½片"
+    assert all(text.count("½") <= 1 for text in found[:4])
+
+
 def test_a_line_on_which_nothing_is_likely_is_empty() -> None:
     views = Views((Posterior(np.ones((5, 1)), ("",), 8.0),))
     assert search([Look(1.0, views, "")], [], LENGTH, 5) == [""]

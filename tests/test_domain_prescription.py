@@ -330,6 +330,13 @@ def test_print_below_a_handwritten_drug_is_none_of_its_directions(
     assert ("frequency" in found) is belongs
 
 
+def test_print_between_a_drug_and_its_directions_parts_them_not() -> None:
+    made = page("Tab. Seclo 20 mg", "twice daily before meals", "1+0+1 for 7 days")
+    lines = tuple(replace(line, printed=own) for line, own in zip(made.lines, (0.02, 0.99, 0.02), strict=True))
+    (found,) = meds(replace(made, lines=lines))
+    assert (found["frequency"], found["duration"]) == ("1+0+1", "for 7 days")
+
+
 def test_what_is_printed_under_the_list_is_no_part_of_the_last_drug() -> None:
     texts = ("Napa 500 mg", "1 tab tid", "LABEL", "REFILL 0 1 2 3 PRN", "signature", "1-800-555-0123", "PRN")
     assert meds(page(*texts)) == [{"drug": "Napa", "strength": "500 mg", "dose": "1 tab", "frequency": "tid"}]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fusion.config import FuseConfig
 from fusion.ctc import Views
+from fusion.domain.english import English
 from fusion.domain.lexicon import Lexicon
 from fusion.domain.sums import SumModel
 from fusion.errors import ConfigError
@@ -463,6 +464,17 @@ def test_a_digit_is_not_lost_to_a_sign() -> None:
     reading = replace(ocr_reading(hand), source="hand")
     spans, _ = FUSER.fuse(ocr_reading(views), views, [look(hand)], reader_posterior=hand, hand=reading, hand_ink=hand)
     assert "5" in "".join(span.text for span in spans)
+
+
+@pytest.mark.parametrize("said", ["take 5 tablets daily", "take 50 tablets daily"])
+@pytest.mark.parametrize("chance", [0.5, 0.6, 0.7])
+def test_no_language_decides_how_many_tablets(said: str, chance: float) -> None:
+    views = ink("take 5", {"0": chance, "": 1 - chance}, " tablets daily")
+    readers = (ocr_reading(views), views, [vlm_reading(said)])
+    texts = [
+        "".join(span.text for span in fuser.fuse(*readers)[0]) for fuser in (FUSER, Fuser(FuseConfig(), [English()]))
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_another_unit_needs_ink_and_is_marked() -> None:

@@ -27,12 +27,11 @@ def small() -> English:
     return English(english.tables(encoded(TEXT), LEAST))
 
 
+@pytest.mark.parametrize("least", [LEAST, (1, 1, 1, 2, 4, 4)])
 @given(st.text("take on", min_size=5, max_size=5))
-def test_what_may_follow_is_a_distribution(context: str) -> None:
-    model = English(english.tables(encoded(TEXT), LEAST))
-    recent = 0
-    for letter in context:
-        recent = recent * english.BASE + english.code(letter)
+def test_what_may_follow_is_a_distribution(least: tuple[int, ...], context: str) -> None:
+    model = English(english.tables(encoded(TEXT + "take tea at ten on a kettle. "), least))
+    recent = english._recent(context)
     every = np.arange(english.BASE)
     chances = np.exp(model.nats(np.full(english.BASE, recent), every)) / english.BASE
     assert chances.sum() == pytest.approx(1, abs=1e-4)
@@ -57,9 +56,31 @@ def test_a_word_that_it_does_not_know_costs_no_more_than_not_knowing_it(text: st
     assert ENGLISH.log_probability(text) >= (len(text.split()) + 2 + text.count(" ")) * math.log(1 - KNOWN)
 
 
-@pytest.mark.parametrize(("one", "other"), [("500mg", "5000mg"), ("1+0+1", "7+0+7"), ("2x", "12x")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("500mg", "5000mg"),
+        ("1+0+1", "7+0+7"),
+        ("take 5 tablets daily", "take 50 tablets daily"),
+        ("give 1.5 ml at night", "give 15 ml at night"),
+        ("for 7 days", "for 12345678901234567890 days"),
+    ],
+)
 def test_digits_have_no_language(one: str, other: str) -> None:
-    assert ENGLISH.log_probability(one) == ENGLISH.log_probability(other)
+    assert ENGLISH.log_probability(one) == pytest.approx(ENGLISH.log_probability(other))
+
+
+@given(st.text("abcdefgilmnoprstu .0", min_size=5, max_size=5))
+def test_after_any_letters_the_packaged_model_is_a_distribution(context: str) -> None:
+    every = np.arange(english.BASE)
+    recent = english._recent(context)
+    chances = np.exp(ENGLISH.nats(np.full(english.BASE, recent), every)) / english.BASE
+    assert chances.sum() == pytest.approx(1, abs=0.25)  # costs are kept in steps of 1/16 nat, of up to six orders
+
+
+@pytest.mark.parametrize("model", [ENGLISH, CHINESE])
+def test_a_very_long_line_is_no_trouble(model: English | Chinese) -> None:
+    assert math.isfinite(model.log_probability("我 a " * 3000))
 
 
 def test_a_beginning_is_read_as_far_as_it_goes() -> None:
@@ -69,7 +90,13 @@ def test_a_beginning_is_read_as_far_as_it_goes() -> None:
 
 @pytest.mark.parametrize(
     ("text", "concerned"),
-    [("to be taken after meals", True), ("Napa", False), ("Разо 20 мг два раза", False), ("我在学校读书", False)],
+    [
+        ("to be taken after meals", True),
+        ("take 50 µg two times daily", True),
+        ("Napa", False),
+        ("Разо 20 мг два раза", False),
+        ("我在学校读书", False),
+    ],
 )
 def test_it_concerns_lines_of_latin_words(text: str, concerned: bool) -> None:
     assert ENGLISH.concerns(text) is concerned

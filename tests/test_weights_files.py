@@ -111,6 +111,20 @@ def test_the_small_reader_is_whole_and_every_file_of_it_is_packaged() -> None:
         assert any(path.match(pattern) for pattern in patterns), name
 
 
+def test_every_file_of_the_package_is_in_the_wheel() -> None:
+    root = Path(fusion.__file__).parent
+    settings = tomllib.loads((root.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["fusion"]
+    listed = subprocess.run(["git", "ls-files", "fusion"], cwd=root.parent, capture_output=True, text=True, check=True)
+    others = [
+        PurePosixPath(name).relative_to("fusion") for name in listed.stdout.splitlines() if not name.endswith(".py")
+    ]
+    assert len(others) > 20
+    assert [
+        str(path) for path in others if not any(path.match(pattern.removeprefix("**/")) for pattern in patterns)
+    ] == []
+
+
 def test_the_small_readers_alphabet_is_single_nfc_characters_each_once() -> None:
     settings = json.loads((SMALL / READER).read_text(encoding="utf-8"))
     alphabet = settings["alphabet"]

@@ -8,6 +8,7 @@ characters. Digits, letters and signs have no language and part words. Made by `
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ LONGEST = 4
 """Characters of the longest word."""
 LEAST = 2
 """Chinese characters of a line from which it may be prose."""
+MOST = 20_000
+"""Texts whose probabilities are kept."""
 STEPS = 12.0
 """Steps per nat of the stored costs, which are uint8; the last one says that there is no such word."""
 _NONE = 255
@@ -36,13 +39,18 @@ _UNIFORM = math.log(CHARACTERS)
 _is_han = lru_cache(maxsize=65536)(lambda character: bool(_HAN.match(character)))
 
 
+def packaged() -> bytes:
+    """The file of the packaged model."""
+    return (files("fusion.domain") / "lists" / "chinese.npz").read_bytes()
+
+
 class Chinese:
     """The model as an expectation of whole lines. May be used from several threads at once."""
 
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
         """Take words with their counts; None: the packaged ones, read when they are first asked."""
         self._given = counts
-        self._ends = lru_cache(maxsize=16384)(self._all_ends)
+        self._known: dict[str, tuple[float, ...]] = {"": (0.0,)}  # a search asks letter by letter
 
     @cached_property
     def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -52,7 +60,12 @@ class Chinese:
             write_words(self._given, file)
             file.seek(0)
             return read_words(file)
-        return read_words(BytesIO((files("fusion.domain") / "lists" / "chinese.npz").read_bytes()))
+        return read_words(BytesIO(packaged()))
+
+    @cached_property
+    def identity(self) -> str:
+        """Name and version of the model."""
+        return f"zh@{hashlib.sha256(packaged()).hexdigest()[:12]}" if self._given is None else "zh, given"
 
     def concerns(self, text: str) -> bool:
         """Whether a line may be Chinese prose: it has `LEAST` Chinese characters or more."""
@@ -76,11 +89,18 @@ class Chinese:
             found.append(_log_sum([ends[-1], *begun]))
         return found
 
-    def _all_ends(self, text: str) -> tuple[float, ...]:
+    def _ends(self, text: str) -> tuple[float, ...]:
         """Log-probability that a word ends after each character of a text, from before the first one on."""
-        if not text:
-            return (0.0,)
-        before = self._ends(text[:-1])
+        if len(self._known) > MOST:
+            self._known = {"": (0.0,)}
+        known, size = self._known, len(text)
+        while text[:size] not in known:
+            size -= 1
+        for end in range(size + 1, len(text) + 1):
+            known[text[:end]] = self._grown(known[text[: end - 1]], text[:end])
+        return known[text]
+
+    def _grown(self, before: tuple[float, ...], text: str) -> tuple[float, ...]:
         if not _is_han(text[-1]):
             return (*before, before[-1])
         words = self._costs[0]

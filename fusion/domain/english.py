@@ -7,10 +7,12 @@ word may be one that it knows nothing of: a line in another language costs next 
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from importlib.resources import files
 from io import BytesIO
 from typing import BinaryIO
@@ -33,15 +35,17 @@ KNOWN = 0.5
 """Probability, before any ink is seen, that a word is English; otherwise it is any string."""
 LEAST = 3
 """Words of a line from which it may be prose: names and numbers stand by themselves."""
+SEEN = 32
+"""Characters before a word that are looked at: enough for `ORDER` - 1 symbols and a number."""
 MOST = 20_000
 """Words whose probabilities are kept."""
 _SPACE, _OTHER = 0, len(SYMBOLS) - 1
 _DIGIT = SYMBOLS.index("0")
 _CODES = {symbol: number for number, symbol in enumerate(SYMBOLS)} | dict.fromkeys("123456789", _DIGIT)
 _CODES |= dict.fromkeys("’‘", _CODES["'"]) | dict.fromkeys("–—", _CODES["-"])
-_WORDS = regex.compile(r"\S*\s|\S+")
 _WORD = regex.compile(r"\p{Latin}+")
-_FOREIGN = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
+_FOREIGN = regex.compile(r"[\p{L}--[\p{Latin}µμ]]", regex.V1)
+_NUMBER = regex.compile(r"\d+(?:[.,/]\d+)*")
 _NATS = 300.0
 """No word counts for more: the exponential of a nat more would be no number."""
 
@@ -50,6 +54,11 @@ _NATS = 300.0
 def code(character: str) -> int:
     """The number of a character's symbol."""
     return _SPACE if character.isspace() else _CODES.get(fold(character), _OTHER)
+
+
+def numbered(text: str) -> str:
+    """A text with one digit for each number: how many digits it has is nothing that a language knows."""
+    return _NUMBER.sub("0", text)
 
 
 def _is_digit(character: str) -> bool:
@@ -61,15 +70,17 @@ def _after(recent: int, symbol: int) -> int:
     return (recent * BASE + symbol) % BASE ** (ORDER - 1)
 
 
+@lru_cache(maxsize=4096)
+def _recent(text: str) -> int:
+    """The last `ORDER` - 1 symbols of a text, a number as one digit; before it there is space."""
+    return reduce(_after, map(code, numbered(text)[1 - ORDER :]), _SPACE)
+
+
 @lru_cache(maxsize=16384)
 def _words(text: str) -> tuple[tuple[int, str], ...]:
-    """The words of a text, each with the space behind it and after the symbols before it."""
-    recent, found = _SPACE, []
-    for word in _WORDS.findall(text):
-        found.append((recent, word))
-        for character in word[-ORDER:]:
-            recent = _after(recent, code(character))
-    return tuple(found)
+    """The words of a text, each with the space behind it, and the symbols before it."""
+    starts = [0, *(n for n in range(1, len(text)) if text[n - 1] == " "), len(text)]
+    return tuple((_recent(text[max(0, a - SEEN) : a]), text[a:b]) for a, b in itertools.pairwise(starts) if a < b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +99,15 @@ class Table:
 
     def find(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Where n-grams stand, and whether they are there."""
+        if not len(self.keys):
+            return np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.bool_)
         places = np.minimum(np.searchsorted(self.keys, keys.astype(np.uint32)), len(self.keys) - 1)
         return places, self.keys[places] == keys
+
+
+def packaged() -> bytes:
+    """The file of the packaged model."""
+    return (files("fusion.domain") / "lists" / "english.npz").read_bytes()
 
 
 class English:
@@ -104,7 +122,12 @@ class English:
     def _tables(self) -> Sequence[Table]:
         if self._given is not None:
             return self._given
-        return read_tables(BytesIO((files("fusion.domain") / "lists" / "english.npz").read_bytes()))
+        return read_tables(BytesIO(packaged()))
+
+    @cached_property
+    def identity(self) -> str:
+        """Name and version of the model."""
+        return f"en@{hashlib.sha256(packaged()).hexdigest()[:12]}" if self._given is None else "en, given"
 
     def concerns(self, text: str) -> bool:
         """Whether a line may be English prose: `LEAST` words or more, and all its letters are Latin."""
@@ -175,10 +198,12 @@ def tables(codes: NDArray[np.uint8], least: Sequence[int]) -> list[Table]:
         totals, kinds = np.bincount(owner, counts), np.bincount(owner, counts > 0)
         lower = np.exp(English(made).nats(grams // BASE, grams % BASE)) / BASE if made else np.full(BASE, 1 / BASE)
         chances = (counts + kinds[owner] * lower) / (totals + kinds)[owner]
-        if made:
-            places, there = made[-1].find(contexts.astype(np.int64))
-            made[-1].backoffs[places[there]] = -np.log(kinds / (totals + kinds))[there]
         kept = (counts >= few) | (order == 1)
+        if made:  # what the kept n-grams leave is shared as the lower order shares it (Katz, 1987)
+            left = 1 - np.bincount(owner[kept], chances[kept], len(contexts))
+            below = 1 - np.bincount(owner[kept], lower[kept], len(contexts))
+            places, there = made[-1].find(contexts.astype(np.int64))
+            made[-1].backoffs[places[there]] = -np.log(np.maximum(left, 1e-6) / np.maximum(below, 1e-6))[there]
         costs = -np.log(chances[kept]).astype(np.float32)
         made.append(Table(grams[kept].astype(np.uint32), costs, np.zeros(len(costs), dtype=np.float32)))
     return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +74,7 @@ class Lexicon:
         self._known = {**{letters(name): name for name in known if letters(name)}, **self._names}
         self._han = any(_HAN.search(name) for name in self._keys)
         self._model = NGram(count(self._keys))
+        self._odds = lru_cache(maxsize=16384)(self._odds_of)  # hypotheses share most of their words
 
     @classmethod
     def read(cls, path: Path) -> Lexicon:
@@ -135,7 +136,7 @@ class Lexicon:
         coverage = self.coverage / max(1, sum(any(c.isalpha() for c in word) for word in words))
         return sum(self._odds(letters(word), coverage) for word in words if any(c.isalpha() for c in word))
 
-    def _odds(self, word: str, coverage: float) -> float:
+    def _odds_of(self, word: str, coverage: float) -> float:
         anything = -(len(word) + 1) * math.log(SYMBOLS)
         spelt = self._model.log_probability(word) - anything
         other = math.log(1 - coverage) + _log_sum(math.log(SPELT_ALIKE) + spelt, math.log(1 - SPELT_ALIKE))

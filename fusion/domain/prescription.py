@@ -137,7 +137,7 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
     whether by its words or by its letters.
     """
     records: list[list[Field]] = []
-    last: Line | None = None
+    drug = last = None
     for line in page.lines:
         text = line.text
         if not text.strip():
@@ -153,17 +153,26 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
             number = _NUMBERING.match(text)
             item = [field_at("item", [(line, number.start("item"), number.end("item"))])] if number else []
             records.append([field_at("drug", [(line, *name)]), *item])
-        elif last is None or not parts or _gap(last, line) > BELONGS or _of_the_pad(line, last):
+            drug = line
+        elif last is None or not parts or _gap(last, line) > BELONGS:
             last = None if parts else last
+            continue
+        elif _of_the_pad(line, drug):
             continue
         records[-1] += _fields(line, parts, name)
         last = line
     return tuple(Record("medication", tuple(fields)) for fields in records)
 
 
-def _of_the_pad(line: Line, drug: Line) -> bool:
+def _of_the_pad(line: Line, drug: Line | None) -> bool:
     """Whether a line is surely print while the drug's is handwriting."""
-    return line.printed is not None and line.printed >= PRINT and drug.printed is not None and drug.printed < HAND
+    return (
+        drug is not None
+        and drug.printed is not None
+        and drug.printed < HAND
+        and line.printed is not None
+        and line.printed >= PRINT
+    )
 
 
 def _gap(above: Line, below: Line) -> float:

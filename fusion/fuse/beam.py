@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from fusion.ink import Expectation, Ink
 
-WIDTH = 24
+WIDTH = 16
 """Prefixes kept per length."""
-CHOICES = 4
+CHOICES = 3
 """Times as many grown prefixes are weighed by the expectations, the best by the ink alone."""
 BEHIND = 16.0
 """Nats by which a prefix may be behind the best whole text."""

@@ -17,8 +17,8 @@ from fusion.fuse.model import SEARCH
 from fusion.ink import Expectation, Language, Prior
 from fusion.page import Reading
 
-COUNT = 64
-"""Most probable texts that are searched for."""
+COUNT = 48
+"""Texts that are searched for: of each length at most `beam.WIDTH`."""
 LONGER = 4
 """A reading so many times longer than the OCR's can't be the line's text and is no hypothesis."""
 NEAR = 30
@@ -49,7 +49,8 @@ def gather(
     """
     near = [reading.text for reading in others if len(reading.text) <= LONGER * (len(ocr.text) + 10)]
     written = tuple(text for text in answers if text in near)
-    found = _searched(tuple(looks), written, prior if isinstance(prior, Expectation) else None, language)
+    sums = prior if isinstance(prior, Expectation) and prior.kind == "sums" else None
+    found = _searched(tuple(looks), written, sums, language)
     found = looks[0].ink.cased(found, [ocr.text, *near])
     sources = ([ocr.text], near, found, _names([ocr.text, *near, *found[:LIKE]], prior))
     seen: dict[tuple[str, ...], str] = {}
@@ -61,11 +62,11 @@ def gather(
     return list(seen.values())
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def _searched(
     looks: tuple[Look, ...], written: tuple[str, ...], sums: Expectation | None, language: Language | None
 ) -> tuple[str, ...]:
-    """The search, kept for a while: a line is asked for the decoder's texts, and again for the decision."""
+    """The search, kept for a page: a line is asked for the decoder's texts, and later for the decision."""
     expected: list[tuple[float, Expectation]] = []
     if written:
         expected.append((SEARCH["answer"], Answers(written)))
@@ -81,7 +82,9 @@ class Answers:
 
     def __init__(self, answers: Sequence[str]) -> None:
         """Take the texts."""
-        self._answers = [np.array([ord(letter) for letter in fold(answer)]) for answer in answers]
+        self._answers = [
+            np.array([ord(letter) for letter in fold(answer) if not letter.isspace()]) for answer in answers
+        ]
         self._rows = {"": [np.arange(len(answer) + 1, dtype=np.float64) for answer in self._answers]}
 
     def begins(self, texts: Sequence[str]) -> list[float]:
@@ -94,6 +97,8 @@ class Answers:
 
     def _edits(self, text: str) -> list[NDArray[np.float64]]:
         """Edits between a text and every prefix of each answer: rows of Wagner and Fischer's table (1974)."""
+        if text and text[-1].isspace():  # spacing is no evidence of what was read
+            return self._edits(text[:-1])
         if text not in self._rows:
             self._rows[text] = [
                 _next_row(row, answer != ord(text[-1]))

@@ -142,7 +142,10 @@ def evidence(
         expert = "sums" if prior.kind == "sums" else "list"
         column[expert][:] = below_best([prior.log_probability(text) for text in texts])
     if language is not None:
-        column["language"][:] = below_best(language.score(texts))
+        spoken = np.asarray(language.score(texts))
+        own = quantities(texts[0])  # about another quantity a language has nothing to say
+        same = [alike(own, quantities(text)) for text in texts]
+        column["language"][:] = below_best(np.where(same, spoken, spoken[0]).tolist())
     if answers or hand is not None or reader_posterior is not None or prior is not None:
         column["length"][:] = [len(own) - len(split[0]) for own in split]
     return table

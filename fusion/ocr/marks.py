@@ -27,6 +27,8 @@ LIKELY = 0.5
 STRUCK, OTHER = 0.98, 0.88
 """A stretch of such columns is struck out if the surest of them is so sure, since its ends are always in doubt; it is in
 another script if their mean is."""
+NARROWEST = 2
+"""Columns of the narrowest stretch."""
 RULE = 0.95
 """Share of a crop's width from which a stroke is a rule of the paper."""
 MODEL = Path(str(files("fusion.ocr") / "nets" / "marks.onnx"))
@@ -75,7 +77,7 @@ def _stretches(
     """Stretches of likely columns that are `sure`, (left, right) px on a crop of some width."""
     edges = np.flatnonzero(np.diff(np.r_[False, chances > LIKELY, False])).reshape(-1, 2)
     column = width / len(chances)
-    return [(float(a) * column, float(b) * column) for a, b in edges if sure(chances[a:b])]
+    return [(float(a) * column, float(b) * column) for a, b in edges if b - a >= NARROWEST and sure(chances[a:b])]
 
 
 def fitted(grey: NDArray[np.uint8], stretch: float = 1.0) -> NDArray[np.float32]:

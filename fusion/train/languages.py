@@ -52,7 +52,11 @@ class Recipe(Part):
     names: tuple[Path, ...] = Field((), description="Lists of names for the directions.")
     words: Path = Field(description="Listing of word lists for the directions.")
     directions: int = Field(60_000, ge=0, description="Made-up directions.")
-    least: tuple[int, ...] = Field(description="Times that an n-gram of each order from 1 on must occur.")
+    least: tuple[int, ...] = Field(
+        min_length=english.ORDER,
+        max_length=english.ORDER,
+        description="Times that an n-gram of each order from 1 on must occur.",
+    )
     dictionary: Source = Field(description="Chinese words with their counts.")
     rare: int = Field(1, ge=1, description="Times that a Chinese word must be counted.")
     own: tuple[Path, ...] = Field((), description="Lists of Chinese words that the dictionary may lack.")
@@ -89,9 +93,8 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> None:
 
 
 def encoded(text: str) -> NDArray[np.uint8]:
-    """The symbols of a text, spaces as one: uint8 (N,)."""
-    codes = np.array([english.code(character) for character in _SPACES.sub(" ", text)], dtype=np.uint8)
-    return codes
+    """The symbols of a text, spaces and numbers as one each: uint8 (N,)."""
+    return np.array([english.code(character) for character in english.numbered(_SPACES.sub(" ", text))], dtype=np.uint8)
 
 
 def _counted(source: Source, folder: Path) -> Iterator[tuple[str, int]]:
@@ -109,12 +112,16 @@ def _texts(source: Source, folder: Path) -> Iterator[str]:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
             pack([package], Path(fresh))
             (Path(fresh) / archive.name).replace(archive)
-    with tarfile.open(archive) as tar:
-        said = json.loads(_read(tar, "package/package.json"))["license"]
-        if said != source.licence:
-            problem = f"the package says its licence is {said}, the recipe says {source.licence}"
-            raise DependencyError(package.spec, problem, "Look at the package and mend or drop the entry.")
-        yield from _READ[source.kind](tar)
+    try:
+        with tarfile.open(archive) as tar:
+            said = json.loads(_read(tar, "package/package.json"))["license"]
+            if said != source.licence:
+                problem = f"the package says its licence is {said}, the recipe says {source.licence}"
+                raise DependencyError(package.spec, problem, "Look at the package and mend or drop the entry.")
+            yield from _READ[source.kind](tar)
+    except (KeyError, tarfile.TarError, ValueError) as error:
+        problem = f"the archive lacks what is needed ({error})"
+        raise DependencyError(package.spec, problem, "Pin another version in the recipe.") from error
 
 
 def _read(tar: tarfile.TarFile, name: str) -> str:
