@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion.ink import Ink
 from fusion.page import Failure
@@ -39,6 +40,24 @@ class Flat:
     def score_cased(self, texts: Sequence[str]) -> list[float]:
         """The same for all."""
         return [0.0] * len(texts)
+
+    def cased(self, texts: Sequence[str], spelt: Sequence[str] = ()) -> list[str]:
+        """As the real one says."""
+        return self.ink.cased(texts, spelt)
+
+    @property
+    def candidates(self) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
+    @property
+    def agree(self) -> bool:
+        """There is nothing to agree on."""
+        return False
+
+    def columns(self, letters: Sequence[str]) -> tuple[NDArray[np.float64], ...]:
+        """Columns in which everything is alike."""
+        return (np.full((len(self.ink.columns("")[0]), 1 + len(letters)), 1 / (1 + len(letters))),)
 
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         """As the real one says."""

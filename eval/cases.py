@@ -28,10 +28,9 @@ from fusion.domain import languages
 from fusion.domain.formulary import drug_names
 from fusion.domain.lexicon import Lexicon
 from fusion.domain.sums import SumModel
-from fusion.fuse import Decision, decide, looks_of, model, shortlist, spoken
-from fusion.fuse.hypotheses import gather
+from fusion.fuse import Decision, LineEvidence, decide, model, spoken
 from fusion.fuse.model import EXPERTS, Weights
-from fusion.ink import InkLine, Prior
+from fusion.ink import InkLine, Language, Prior
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
 from fusion.page import Reading, Recipe
@@ -156,7 +155,7 @@ class Bench:
         reader = open_reader(self.config.vlm)
         assert isinstance(reader, Looks)
         self.small: Looks = reader
-        self.languages = languages(self.config.fuse.languages)
+        self.languages: tuple[Language, ...] = languages(self.config.fuse.languages)
 
 
 def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Random) -> list[Case]:
@@ -256,16 +255,14 @@ def _case(
     assert line.ink is not None
     prior = prior if prior is not None and prior.concerns(line.reading.text) else None
     limit = bench.config.fuse.hypotheses
-    looked = [*([line.hand] if line.hand is not None else []), *others]
     witness = seen.ink if seen is not None else None
-    answers = [other.text for other in others] if witness is None else []
-    looks = looks_of(line.reading, line.ink, others, witness, line.hand, line.hand_ink)
     language = spoken(bench.languages, line.reading.text, prior)
-    texts = gather(line.reading, looked, looks, answers, prior, language, limit)
-    table = model.evidence(texts, line.ink, answers, prior, witness, hand=line.hand_ink, language=language)
+    read = LineEvidence(line.reading, line.ink, others, witness, line.hand, line.hand_ink, prior, language)
+    texts = read.texts(limit)
+    table = read.table(texts)
     trusted = 0.0
     if seen is not None:
-        asked = shortlist(line.reading, line.ink, others, prior, witness, limit, line.hand, line.hand_ink, language)
+        asked = read.shortlist(limit)
         scores = dict(zip(asked, seen.score(asked), strict=True))
         trusted = model.add_decoder(table, texts, scores, spells=witness.spells if witness is not None else None)
     normal = NORMALISATIONS[source.normalise]
@@ -280,7 +277,7 @@ def _case(
         table,
         tuple(not line.ink.knows(text) for text in texts),
         (line.ink.quality, witness.quality if witness is not None else 0.0, trusted),
-        tuple(other.text for other in looked),
+        tuple(other.text for other in read.looked),
         prior,
         np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64),
         max(1, edits(reference, "")[1]),

@@ -114,11 +114,11 @@ class Expectation(Protocol):
     """What is expected of a text by whoever has not seen its ink, or has said it in words; answers while it is being spelt."""
 
     def begins(self, texts: Sequence[str]) -> list[float]:
-        """Natural log-probability that a line begins with each text, in folded letters, up to a constant."""
+        """The score of each text, in folded letters, as far as it goes: what it adds to the search, and no bound on the whole's."""
         ...
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """The same of each text as a whole line."""
+        """Natural log-probability of each text as a whole line, up to a constant."""
         ...
 
 
@@ -128,6 +128,10 @@ class Language(Expectation, Protocol):
     @property
     def identity(self) -> str:
         """Name and version of the model: what a decision depends on."""
+        ...
+
+    def __hash__(self) -> int:
+        """Two models are one if they are the same object."""
         ...
 
     def concerns(self, text: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from fusion.domain import strokes
 from fusion.domain.places import pieces
 from fusion.ink import InkLine, PageImage
+from fusion.ocr import marks
 from fusion.ocr.marks import Marker
 from fusion.page import Span
 from tests.made_pages import line, page
@@ -68,6 +69,11 @@ def test_what_is_not_crossed_out_stays(name: str, made: InkLine) -> None:
 def test_signs_that_are_strokes_are_not_crossed_out() -> None:
     made = drawn("---", ((10, 44), (150, 44)))
     assert deleted(made, "---") == []
+
+
+def test_a_stretch_is_as_sure_as_its_surest_column_and_one_column_is_none() -> None:
+    sure = np.array([0.1, 0.6, 0.99, 0.7, 0.1, 0.1, 0.995, 0.1, 0.6, 0.8, 0.6], np.float32)
+    assert marks._stretches(sure, 44.0, lambda own: bool(own.max() >= marks.STRUCK)) == [(4.0, 16.0)]
 
 
 def test_a_line_without_ink_stays() -> None:

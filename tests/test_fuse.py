@@ -19,10 +19,9 @@ from fusion.domain.english import English
 from fusion.domain.lexicon import Lexicon
 from fusion.domain.sums import SumModel
 from fusion.errors import ConfigError
-from fusion.fuse import SCORED, Decision, Fuser, confidence_inputs, looks_of, model
+from fusion.fuse import SCORED, Decision, Fuser, LineEvidence, confidence_inputs, model
 from fusion.fuse import spans as decide
 from fusion.fuse.align import align, clusters
-from fusion.fuse.hypotheses import gather
 from fusion.ink import Ink
 from fusion.page import Span
 from fusion.quantities import quantities
@@ -61,8 +60,7 @@ def fuse(views, *vlm: str, prior=None, score=None) -> tuple[str, tuple[Span, ...
 
 def gathered(views: Views, written: list[str], prior, limit: int) -> list[str]:
     reading = ocr_reading(views)
-    looks = looks_of(reading, views, [], None, None, None)
-    return gather(reading, [vlm_reading(text) for text in written], looks, written, prior, None, limit)
+    return LineEvidence(reading, views, [vlm_reading(text) for text in written], prior=prior).texts(limit)
 
 
 def because(spans: tuple[Span, ...], source: str) -> set[str]:

@@ -35,6 +35,8 @@ KNOWN = 0.5
 """Probability, before any ink is seen, that a word is English; otherwise it is any string."""
 LEAST = 3
 """Words of a line from which it may be prose: names and numbers stand by themselves."""
+PAST: int = BASE ** (ORDER - 1)
+"""Number of contexts of `ORDER` - 1 symbols."""
 SEEN = 32
 """Characters before a word that are looked at: enough for `ORDER` - 1 symbols and a number."""
 MOST = 20_000
@@ -58,7 +60,7 @@ def code(character: str) -> int:
 
 def numbered(text: str) -> str:
     """A text with one digit for each number: how many digits it has is nothing that a language knows."""
-    return _NUMBER.sub("0", text)
+    return str(_NUMBER.sub("0", text))
 
 
 def _is_digit(character: str) -> bool:
@@ -67,7 +69,7 @@ def _is_digit(character: str) -> bool:
 
 def _after(recent: int, symbol: int) -> int:
     """The last `ORDER` - 1 symbols, as one number, when one more has come."""
-    return (recent * BASE + symbol) % BASE ** (ORDER - 1)
+    return (recent * BASE + symbol) % PAST
 
 
 @lru_cache(maxsize=4096)
@@ -152,7 +154,9 @@ class English:
 
     def _read(self, words: Sequence[tuple[int, str]]) -> list[float]:
         """Natural log-probability of words after what stands before them: of each, as one that may be unknown."""
-        recents, symbols, starts = [], [], []
+        recents: list[int] = []
+        symbols: list[int] = []
+        starts: list[int] = []
         for recent, word in words:
             starts.append(len(symbols))
             for character in word:
@@ -196,7 +200,8 @@ def tables(codes: NDArray[np.uint8], least: Sequence[int]) -> list[Table]:
             grams, counts = np.arange(BASE, dtype=np.uint32), np.bincount(codes, minlength=BASE)
         contexts, owner = np.unique(grams // BASE, return_inverse=True)
         totals, kinds = np.bincount(owner, counts), np.bincount(owner, counts > 0)
-        lower = np.exp(English(made).nats(grams // BASE, grams % BASE)) / BASE if made else np.full(BASE, 1 / BASE)
+        wide = grams.astype(np.int64)
+        lower = np.exp(English(made).nats(wide // BASE, wide % BASE)) / BASE if made else np.full(BASE, 1 / BASE)
         chances = (counts + kinds[owner] * lower) / (totals + kinds)[owner]
         kept = (counts >= few) | (order == 1)
         if made:  # what the kept n-grams leave is shared as the lower order shares it (Katz, 1987)

@@ -32,7 +32,7 @@ from fusion.fuse.names import listed, mark_names
 from fusion.ink import Ink, Language, Prior
 from fusion.page import GAP, Failure, Reading, Span, stretches
 
-__all__ = ["Decision", "Fuser", "confidence_inputs", "decide", "looks_of", "shortlist", "spoken"]
+__all__ = ["Decision", "Fuser", "LineEvidence", "confidence_inputs", "decide", "spoken"]
 
 SCORED = 16
 """Most hypotheses that the second reader's decoder scores: it is slower than the OCR."""
@@ -62,6 +62,66 @@ class Decision:
     def text(self) -> str:
         """The decided text."""
         return self.texts[self.chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class LineEvidence:
+    """All that was read on one line, and what is expected of it.
+
+    Attributes:
+        ocr: the OCR's reading.
+        ink: its posterior.
+        others: accepted readings of the second reader.
+        posterior: the second reader's CTC posterior, if it has one; its readings then count for nothing else.
+        hand: the reading of the OCR's Latin recogniser, or None.
+        hand_ink: the posterior of that recogniser, or None.
+        prior: names or sums to expect, or None.
+        language: that the line may be in, or None.
+    """
+
+    ocr: Reading
+    ink: Ink
+    others: Sequence[Reading] = ()
+    posterior: Ink | None = None
+    hand: Reading | None = None
+    hand_ink: Ink | None = None
+    prior: Prior | None = None
+    language: Language | None = None
+
+    @property
+    def looked(self) -> list[Reading]:
+        """Readings of all that looked beside the OCR."""
+        return [*([self.hand] if self.hand is not None else []), *self.others]
+
+    @property
+    def answers(self) -> list[str]:
+        """What a reader without a posterior wrote."""
+        return [other.text for other in self.others] if self.posterior is None else []
+
+    @property
+    def looks(self) -> list[Look]:
+        """The posteriors, as the search takes them."""
+        looks = [Look(SEARCH["ocr"], self.ink, self.ocr.text)]
+        if self.hand is not None and self.hand_ink is not None:
+            looks.append(Look(SEARCH["hand"], self.hand_ink, self.hand.text))
+        if self.posterior is not None and self.others:
+            looks.append(Look(SEARCH["reader"] * self.posterior.quality, self.posterior, self.others[0].text))
+        return looks
+
+    def texts(self, limit: int) -> list[str]:
+        """At most `limit` hypotheses, the OCR's own reading first; see `hypotheses.gather`."""
+        return gather(self.ocr, self.looked, self.looks, self.answers, self.prior, self.language, limit)
+
+    def table(self, texts: Sequence[str], trust: float = 1.0) -> NDArray[np.float64]:
+        """What the experts say of hypotheses; see `model.evidence`."""
+        said = (self.answers, self.prior, self.posterior, trust, self.hand_ink, self.language)
+        return model.evidence(texts, self.ink, *said)
+
+    def shortlist(self, limit: int) -> list[str]:
+        """The hypotheses for the decoder to score, of at most `limit`; independent of the fitted weights."""
+        texts = self.texts(limit)
+        best = np.argsort(-(self.table(texts) @ model.SHORTLIST), kind="stable")[:SCORED]
+        return [texts[n] for n in best.tolist()]
 
 
 class Fuser:
@@ -103,17 +163,14 @@ class Fuser:
         Returns:
             Spans that together are the line's text, and a Failure if there is no second reader.
         """
-        prior, language = self._expected(ocr, prior)
+        line = self._evidence(ocr, ink, others, prior, reader_posterior, hand, hand_ink)
         missing = Failure("vlm", "not_asked", "no second reader: OCR candidates and evidence only")
         failures = () if others else (missing,)
-        others = _legible(others)
-        looked = [*([hand] if hand is not None else []), *others]
-        answers = [other.text for other in others] if reader_posterior is None else []
-        looks = looks_of(ocr, ink, others, reader_posterior, hand, hand_ink)
+        prior, others, looked = line.prior, line.others, line.looked
 
         trust = self._weights.trust(reader_posterior.quality, ocr.text) if reader_posterior is not None else 1.0
-        texts = gather(ocr, looked, looks, answers, prior, language, self._config.hypotheses)
-        table = model.evidence(texts, ink, answers, prior, reader_posterior, trust, hand_ink, language)
+        texts = line.texts(self._config.hypotheses)
+        table = line.table(texts, trust)
         spells = reader_posterior.spells if reader_posterior is not None else None
         model.add_decoder(table, texts, scores or {}, lambda quality: self._weights.trust(quality, ocr.text), spells)
         weighed = Decision(tuple(texts), table, tuple(not ink.knows(text) for text in texts))
@@ -153,15 +210,24 @@ class Fuser:
         hand_ink: Ink | None = None,
     ) -> list[str]:
         """The texts for the decoder to score. Arguments as for `fuse`; independent of the fitted weights."""
-        prior, language = self._expected(ocr, prior)
-        limit = self._config.hypotheses
-        return shortlist(ocr, ink, _legible(others), prior, reader_posterior, limit, hand, hand_ink, language)
+        line = self._evidence(ocr, ink, others, prior, reader_posterior, hand, hand_ink)
+        return line.shortlist(self._config.hypotheses)
 
-    def _expected(self, ocr: Reading, prior: Prior | None) -> tuple[Prior | None, Language | None]:
-        """The prior and the language that have something to say about a line."""
+    def _evidence(
+        self,
+        ocr: Reading,
+        ink: Ink,
+        others: Sequence[Reading],
+        prior: Prior | None,
+        reader_posterior: Ink | None,
+        hand: Reading | None,
+        hand_ink: Ink | None,
+    ) -> LineEvidence:
+        """What there is on a line, with the prior and the language that have something to say about it."""
         if prior is not None and not prior.concerns(ocr.text):
             prior = None
-        return prior, spoken(self._languages, ocr.text, prior)
+        language = spoken(self._languages, ocr.text, prior)
+        return LineEvidence(ocr, ink, _legible(others), reader_posterior, hand, hand_ink, prior, language)
 
     def _cased(
         self,
@@ -203,42 +269,6 @@ def spoken(languages: Sequence[Language], text: str, prior: Prior | None) -> Lan
     """The language that a line of this text, as the OCR reads it, may be in; None where it is a sum."""
     maths = prior is not None and prior.kind == "sums"
     return next((one for one in languages if not maths and one.concerns(text)), None)
-
-
-def looks_of(
-    ocr: Reading,
-    ink: Ink,
-    others: Sequence[Reading],
-    reader_posterior: Ink | None,
-    hand: Reading | None,
-    hand_ink: Ink | None,
-) -> list[Look]:
-    """The posteriors of a line as the search takes them; arguments as for `Fuser.fuse`."""
-    looks = [Look(SEARCH["ocr"], ink, ocr.text)]
-    if hand is not None and hand_ink is not None:
-        looks.append(Look(SEARCH["hand"], hand_ink, hand.text))
-    if reader_posterior is not None and others:
-        looks.append(Look(SEARCH["reader"] * reader_posterior.quality, reader_posterior, others[0].text))
-    return looks
-
-
-def shortlist(
-    ocr: Reading,
-    ink: Ink,
-    others: Sequence[Reading],
-    prior: Prior | None,
-    reader_posterior: Ink | None,
-    limit: int,
-    hand: Reading | None = None,
-    hand_ink: Ink | None = None,
-    language: Language | None = None,
-) -> list[str]:
-    """See `Fuser.shortlist`; `limit` bounds the hypotheses that they are chosen from."""
-    answers = [other.text for other in others] if reader_posterior is None else []
-    looks = looks_of(ocr, ink, others, reader_posterior, hand, hand_ink)
-    texts = gather(ocr, [*([hand] if hand is not None else []), *others], looks, answers, prior, language, limit)
-    table = model.evidence(texts, ink, answers, prior, reader_posterior, hand=hand_ink, language=language)
-    return [texts[n] for n in np.argsort(-(table @ model.SHORTLIST), kind="stable")[:SCORED].tolist()]
 
 
 def decide(weighed: Decision, said: Sequence[str], prior: Prior | None, weights: Weights) -> Decision:

@@ -50,8 +50,7 @@ def gather(
     near = [reading.text for reading in others if len(reading.text) <= LONGER * (len(ocr.text) + 10)]
     written = tuple(text for text in answers if text in near)
     sums = prior if isinstance(prior, Expectation) and prior.kind == "sums" else None
-    found = _searched(tuple(looks), written, sums, language)
-    found = looks[0].ink.cased(found, [ocr.text, *near])
+    found = looks[0].ink.cased(_searched(tuple(looks), written, sums, language), [ocr.text, *near])
     sources = ([ocr.text], near, found, _names([ocr.text, *near, *found[:LIKE]], prior))
     seen: dict[tuple[str, ...], str] = {}
     for text in itertools.chain.from_iterable(sources):

@@ -25,8 +25,8 @@ WIDEST = 2400
 LIKELY = 0.5
 """Probability from which a column may be struck out, or in another script."""
 STRUCK, OTHER = 0.98, 0.88
-"""A stretch of such columns is struck out if the surest of them is so sure, since its ends are always in doubt; it is in
-another script if their mean is."""
+"""How sure a stretch of such columns must be. Struck out: the surest of them, since the ends are always in doubt; on 2,430
+lines and words of handwriting, few of them with strike-outs, 20 stretches are. In another script: their mean."""
 NARROWEST = 2
 """Columns of the narrowest stretch."""
 RULE = 0.95
