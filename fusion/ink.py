@@ -65,7 +65,7 @@ class Ink(Protocol):
         ...
 
     def columns(self, letters: Sequence[str]) -> tuple[NDArray[np.float64], ...]:
-        """Probabilities of the blank and of some folded letters in each column of each view: float64 (T, 1 + A)."""
+        """Probabilities of the blank and of A folded letters in each column: float64 (T, 1 + A) in (0, 1], one for each view."""
         ...
 
     def place(self, text: str) -> tuple[tuple[float, float], ...]:

@@ -21,9 +21,9 @@ from fusion.ink import Expectation, Ink
 WIDTH = 16
 """Prefixes kept per length."""
 CHOICES = 3
-"""Times as many grown prefixes are weighed by the expectations, the best by the ink alone."""
+"""So many times `WIDTH` grown prefixes, the best under the ink alone, are weighed by the expectations."""
 BEHIND = 16.0
-"""Nats by which a prefix may be behind the best whole text."""
+"""Nats by which a prefix may be behind the best whole text: a heuristic, since expectations bound nothing."""
 NEGLIGIBLE = 26.0
 """Nats below a prefix's most probable end from which another place to end is left out."""
 AHEAD = 24
@@ -38,7 +38,7 @@ class Look:
     """A posterior in the search.
 
     Attributes:
-        weight: of its log-probabilities.
+        weight: factor of its log-probabilities, at least 0.
         ink: the posterior.
         reading: its own best text; none with a letter that it does not know is more probable.
     """
@@ -61,24 +61,24 @@ def search(
         also: letters to try beside those that are likely under some look.
     """
     letters = sorted(frozenset(also).union(*(look.ink.candidates for look in looks)))
-    tables = _Tables(looks, letters)
+    prefixes = _Prefixes(looks, letters)
     inked = np.array([not letter.isspace() for letter in letters]) * length
     beam, rewards = [""], np.zeros(1)
     done: dict[str, float] = {}
     while True:
-        ended = tables.ended() + rewards
-        for weight, one in expected:
-            ended = ended + weight * np.asarray(one.score(beam))
+        ended = prefixes.ended() + rewards
+        for weight, expectation in expected:
+            ended = ended + weight * np.asarray(expectation.score(beam))
         done.update(zip(beam, ended.tolist(), strict=True))
         if not letters:
             break
-        flat = (tables.grown() + rewards[:, None] + inked).ravel()
+        flat = (prefixes.grown() + rewards[:, None] + inked).ravel()
         kept = np.argpartition(-flat, min(CHOICES * WIDTH, len(flat)) - 1)[: CHOICES * WIDTH]
         owners, chosen = np.divmod(kept, len(letters))
         texts = [beam[owner] + letters[letter] for owner, letter in zip(owners, chosen, strict=True)]
         scores = flat[kept]
-        for weight, one in expected:
-            scores = scores + weight * np.asarray(one.begins(texts))
+        for weight, expectation in expected:
+            scores = scores + weight * np.asarray(expectation.begins(texts))
         least = sorted(done.values(), reverse=True)[count - 1] if len(done) >= count else -math.inf
         bound = max(least, max(done.values()) - BEHIND)
         order = [n for n in np.argsort(-scores, kind="stable")[:WIDTH].tolist() if scores[n] > bound]
@@ -86,11 +86,11 @@ def search(
             break
         owners, chosen = owners[order], chosen[order]
         beam, rewards = [texts[n] for n in order], rewards[owners] + inked[chosen]
-        tables.advance(owners, chosen)
+        prefixes.advance(owners, chosen)
     return sorted(done, key=lambda text: (-done[text], text))[:count]
 
 
-class _Tables:
+class _Prefixes:
     """The weighed sum of all looks' log-probabilities of the prefixes of the beam."""
 
     def __init__(self, looks: Sequence[Look], letters: Sequence[str]) -> None:
@@ -99,38 +99,33 @@ class _Tables:
         lengths = sorted({len(table) for _, table in views})
         groups = [[(n, table) for n, table in views if len(table) == length] for length in lengths]
         self._groups = [_Forward(np.stack([table for _, table in group])) for group in groups]
-        self._owners = np.array(
-            [n for group in groups for n, _ in group]
-        )  # look of each view, in the order of the groups
-        self._strange = np.array([[not look.ink.knows(letter) for letter in letters] for look in looks])
-        self._most = [
-            look.ink.score([look.reading])[0] if own.any() else 0.0
-            for look, own in zip(looks, self._strange, strict=True)
-        ]
-        self._unknown = np.zeros((len(looks), 1), dtype=np.bool_)  # prefixes that hold a letter unknown to a look
+        self._look_of_view = np.array([n for group in groups for n, _ in group])
+        self._unknown = np.array([[not look.ink.knows(letter) for letter in letters] for look in looks])
+        self._most = [look.ink.score([look.reading])[0] for look in looks]
+        self._strange = np.zeros((len(looks), 1), dtype=np.bool_)  # prefixes that hold a letter unknown to a look
 
     def grown(self) -> Logs:
         """Of each prefix with one letter more: (B, A)."""
         views = np.concatenate([group.grown() for group in self._groups])
-        return self._sum(views, self._unknown[:, :, None] | self._strange[:, None])
+        return self._sum(views, self._strange[:, :, None] | self._unknown[:, None])
 
     def ended(self) -> Logs:
         """Of each prefix as the whole text: (B,)."""
-        return self._sum(np.concatenate([group.ended() for group in self._groups]), self._unknown)
+        return self._sum(np.concatenate([group.ended() for group in self._groups]), self._strange)
 
     def advance(self, owners: NDArray[np.int64], letters: NDArray[np.int64]) -> None:
         """Make the prefixes of `owners` with one of `letters` more the beam."""
-        self._unknown = self._unknown[:, owners] | self._strange[:, letters]
+        self._strange = self._strange[:, owners] | self._unknown[:, letters]
         for group in self._groups:
             group.advance(owners, letters)
 
-    def _sum(self, views: Logs, unknown: NDArray[np.bool_]) -> Logs:
+    def _sum(self, views: Logs, strange: NDArray[np.bool_]) -> Logs:
         """Views of a look are one, see `ctc.Views`; no text with a letter unknown to a look beats its own reading there."""
         total = np.zeros(views.shape[1:])
         for n, (look, most) in enumerate(zip(self._looks, self._most, strict=True)):
-            own = views[self._owners == n]
-            mean = own.mean(axis=0) if look.ink.agree else np.logaddexp.reduce(own, axis=0) - math.log(len(own))
-            total += look.weight * np.where(unknown[n], np.minimum(mean, most), mean)
+            table = views[self._look_of_view == n]
+            mean = table.mean(axis=0) if look.ink.agree else np.logaddexp.reduce(table, axis=0) - math.log(len(table))
+            total += look.weight * np.where(strange[n], np.minimum(mean, most), mean)
         return total
 
 
@@ -174,7 +169,7 @@ class _Forward:
         return np.asarray(self._before[:, :, -1])
 
     def advance(self, owners: NDArray[np.int64], letters: NDArray[np.int64]) -> None:
-        """See `_Tables.advance`."""
+        """See `_Prefixes.advance`."""
         same = (self._last[owners] == letters)[:, None]
         start = np.where(same, self._blank[:, owners], self._before[:, owners])
         ahead = AHEAD
