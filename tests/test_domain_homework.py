@@ -11,7 +11,7 @@ from fusion.config import DomainConfig
 from fusion.domain import arithmetic, homework, open_profile, sums
 from fusion.page import Candidate, Reading, Recipe, Span
 from fusion.train import grammar
-from tests.made_pages import page
+from tests.made_pages import line, page
 
 
 @pytest.mark.parametrize(
@@ -277,6 +277,21 @@ def test_answers_below_each_other_are_no_wrong_sum() -> None:
 )
 def test_numbers_below_each_other_alone_are_no_vertical_sum(rows: tuple[str, ...]) -> None:
     assert not [record for record in homework.exercises(page(*rows)) if len(record.places) > 1]
+
+
+def test_two_vertical_sums_side_by_side_are_two_blocks() -> None:
+    rows = (("12", "30"), ("+ 5", "+ 4"), ("17", "35"))
+    boxes = [(left, 40.0 * n, left + 100, 40.0 * n + 30) for n in range(3) for left in (0.0, 200.0)]
+    texts = [text for row in rows for text in row]
+    lines = tuple(line(text, n, box) for n, (text, box) in enumerate(zip(texts, boxes, strict=True)))
+    found = homework.exercises(replace(page(), lines=lines))
+    blocks = [record.fields[0].value for record in found if "written" in record.fields[0].value]
+    assert [(block["written"], block["holds"]) for block in blocks] == [("12+5=17", True), ("30+4=35", False)]
+
+
+def test_a_row_of_a_vertical_sum_begins_no_question() -> None:
+    (found,) = homework.exercises(page("3.50", "+ 1.25", "4.75"))
+    assert found.fields[0].value["written"] == "3.50+1.25=4.75"
 
 
 def test_a_vertical_sum_stays_in_its_region() -> None:

@@ -37,13 +37,14 @@ def exercises(page: Page) -> tuple[Record, ...]:
     A numbered line begins a question, which extends to the next one; from 答, 解 or Ans. on it is the answer. Lines before
     the first number belong to no question.
     """
-    leads = _numbering(page.lines)
-    borders = itertools.pairwise([*sorted(leads), len(page.lines)])
-    questions = [_question(page.lines[start:end], leads[start]) for start, end in borders]
     vertical = _vertical(page.lines)
     taken = {place.line for record in vertical for place in record.places}
-    alone = ((n, line) for n, line in enumerate(page.lines) if line.id not in taken)
-    return (*questions, *(record for n, line in alone for record in _of_line(line, leads.get(n))), *vertical)
+    lines = [line for line in page.lines if line.id not in taken]
+    leads = _numbering(lines)
+    borders = itertools.pairwise([*sorted(leads), len(lines)])
+    questions = [_question(lines[start:end], leads[start]) for start, end in borders]
+    sums = (record for n, line in enumerate(lines) for record in _of_line(line, leads.get(n)))
+    return (*questions, *sums, *vertical)
 
 
 def _numbering(lines: Sequence[Line]) -> dict[int, regex.Match[str]]:
@@ -113,8 +114,8 @@ def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
 def _vertical(lines: Sequence[Line]) -> list[Record]:
     """Sums written one number below the other in a region: a number, rows with + or -, or one with ×, and a number."""
     found = []
-    for _, region in itertools.groupby(lines, key=lambda line: line.region):
-        members = list(region)
+    regions = [list(region) for _, region in itertools.groupby(lines, key=lambda line: line.region)]
+    for members in itertools.chain.from_iterable(map(_columns, regions)):
         rows = [_ROW.fullmatch(line.text) for line in members]
         signs = "".join(" " if row is None else _SIGNS.get(row["sign"], row["sign"]) or "0" for row in rows)
         for match in _COLUMN.finditer(signs):
@@ -133,6 +134,28 @@ def _vertical(lines: Sequence[Line]) -> list[Record]:
                 Record("sum", (field_at("sum", [(line, 0, len(line.text)) for line in members[start:end]], value),))
             )
     return found
+
+
+def _columns(lines: Sequence[Line]) -> list[list[Line]]:
+    """Lines of a region that may be rows of a vertical sum, by the column that they stand in; other text ends a column."""
+    open_ones: list[list[Line]] = []
+    closed: list[list[Line]] = []
+    for line in lines:
+        own = [column for column in open_ones if _beside(column[-1], line)]
+        if _ROW.fullmatch(line.text) and len(own) == 1:
+            own[0].append(line)
+            continue
+        closed += own
+        open_ones = [column for column in open_ones if column not in own]
+        if _ROW.fullmatch(line.text):
+            open_ones.append([line])
+    return closed + open_ones
+
+
+def _beside(above: Line, below: Line) -> bool:
+    """Whether two lines share some of the page's width."""
+    (a, b), (c, d) = ((min(xs), max(xs)) for xs in ([x for x, _ in line.polygon] for line in (above, below)))
+    return min(b, d) > max(a, c)
 
 
 def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
