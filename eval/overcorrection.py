@@ -27,6 +27,7 @@ HANDS: dict[str, tuple[Hand, ...]] = {
 NORMAL: dict[str, Normalisation] = {"wrong character": "han", "misspelling": "plain", "wrong sum": "arithmetic"}
 VARIANTS: dict[str, tuple[str, ...]] = {
     "fused": (),
+    "fused, no language": ("fuse.languages=[]",),
     "homework profile": ("domain.profile=homework",),
     "prescription profile": ("domain.profile=prescription",),
 }

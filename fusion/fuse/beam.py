@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from fusion.ink import Expectation, Ink
 
-WIDTH = 16
+WIDTH = 24
 """Prefixes kept per length."""
-CHOICES = 3
+CHOICES = 4
 """So many times `WIDTH` grown prefixes, the best under the ink alone, are weighed by the expectations."""
 BEHIND = 16.0
 """Nats by which a prefix may be behind the best whole text: a heuristic, since expectations bound nothing."""

@@ -17,7 +17,7 @@ from fusion.fuse.model import SEARCH
 from fusion.ink import Expectation, Language, Prior
 from fusion.page import Reading
 
-COUNT = 48
+COUNT = 64
 """Texts that are searched for: of each length at most `beam.WIDTH`."""
 LONGER = 4
 """A reading so many times longer than the OCR's can't be the line's text and is no hypothesis."""
