@@ -51,17 +51,18 @@ def drawn(size: tuple[int, int], *words: tuple[float, float, str], height: int =
 # --- which way is up ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quarters", [1, 2, 3])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_turned_page_is_read_as_the_upright_one(engine: Engine, name: str, quarters: int) -> None:
+def test_a_turned_page_is_read_as_the_upright_one(engine: Engine, name: str) -> None:
     photo = np.asarray(Image.open(SAMPLES / name).convert("RGB"))
-    upright, page = read(engine, photo), read(engine, np.ascontiguousarray(np.rot90(photo, quarters)))
-    assert texts(page) == texts(upright)
-    assert [finding.value for finding in page.findings if finding.kind == "turned"] == [360 - 90 * quarters]
+    upright = read(engine, photo)
+    for quarters in (1, 2, 3) if name == PAGES[0] else (1,):
+        page = read(engine, np.ascontiguousarray(np.rot90(photo, quarters)))
+        assert texts(page) == texts(upright)
+        assert [finding.value for finding in page.findings if finding.kind == "turned"] == [360 - 90 * quarters]
+        back = turned_back(quarters, photo.shape[1::-1])
+        for line, same in zip(page.lines, upright.lines, strict=True):
+            np.testing.assert_allclose(project(back, np.array(line.polygon)), np.array(same.polygon), atol=1.5)
     assert not [finding for finding in upright.findings if finding.kind == "turned"]
-    back = turned_back(quarters, photo.shape[1::-1])
-    for line, same in zip(page.lines, upright.lines, strict=True):
-        np.testing.assert_allclose(project(back, np.array(line.polygon)), np.array(same.polygon), atol=1.5)
 
 
 def test_a_crop_and_a_lone_stroke_are_never_turned(engine: Engine) -> None:
@@ -147,9 +148,13 @@ def shown_through() -> Pixels:
     return np.ascontiguousarray(written[:, ::-1])
 
 
-@pytest.mark.parametrize("page", [dotted, ruled, punched, shown_through])
-def test_what_is_no_writing_becomes_no_text(engine: Engine, page: object) -> None:
-    assert texts(read(engine, page())) == []  # type: ignore[operator]
+@pytest.mark.parametrize(("page", "told"), [(dotted, True), (ruled, False), (punched, False), (shown_through, True)])
+def test_what_is_no_writing_becomes_no_text(engine: Engine, page: Callable[[], Pixels], told: bool) -> None:
+    made = read(engine, page())
+    found = [finding for finding in made.findings if finding.kind == "not_writing"]
+    assert texts(made) == []
+    assert found or not told
+    assert all(finding.polygon is not None for finding in found)
 
 
 def test_pale_writing_is_no_show_through(engine: Engine) -> None:
@@ -254,13 +259,6 @@ def test_print_is_told_from_handwriting(engine: Engine) -> None:
 
 
 # --- nothing is lost ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("page", [dotted, shown_through])
-def test_what_is_no_writing_leaves_a_finding_with_its_place(engine: Engine, page: Callable[[], Pixels]) -> None:
-    found = [finding for finding in read(engine, page()).findings if finding.kind == "not_writing"]
-    assert found
-    assert all(finding.polygon is not None for finding in found)
 
 
 def test_ink_that_no_line_covers_is_a_line_or_a_finding(engine: Engine) -> None:

@@ -151,7 +151,7 @@ def test_stored_evidence_is_decided_on_again_by_other_weights_without_ocr_or_rea
 @pytest.mark.live
 def test_a_page_says_what_made_it(engine: Engine) -> None:
     page = engine.decide(look(engine, "note_zh.jpg"))
-    names = {"ocr", "reader", "looked_for", "fusion", "config", "weights", "lists", "profile"}
+    names = {"ocr", "reader", "looked_for", "fusion", "config", "weights", "lists", "languages", "profile"}
     assert set(page.identities) == names
     assert all(page.identities.values())
     assert page.identities["ocr"].count("@") == 4  # all models by name and hash
