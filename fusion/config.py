@@ -224,7 +224,7 @@ class FuseConfig(Section):
     alternatives: int = Field(4, ge=0, le=20, description="Alternatives kept per span.")
     languages: tuple[Literal["en", "zh"], ...] = Field(
         ("en", "zh"),
-        description="Languages of prose: likely words become a little likelier where the ink leaves others open. None: `[]`.",
+        description="Languages of prose: likely words become a little likelier where the ink leaves others open. `[]`: no language.",
     )
 
 
