@@ -475,6 +475,19 @@ def test_no_language_decides_how_many_tablets(said: str, chance: float) -> None:
     assert texts[0] == texts[1]
 
 
+def test_a_word_that_a_language_mends_costs_no_dose() -> None:
+    texts = [
+        "ing insulin & u at night",
+        "inj insulin & u at night",
+        "ing insulin 8 u at night",
+        "inj insulin 8 u at night",
+    ]
+    column = model.evidence(texts, ink(texts[0]), language=English())[:, model.EXPERTS.index("language")]
+    assert column[3] >= column[1] - 0.5
+    assert column[0] < column[1]
+    assert column[2] < column[3]
+
+
 def test_another_unit_needs_ink_and_is_marked() -> None:
     views = ink("500 ", {"n": 0.5, "m": 0.49}, "g")
     text, spans = fuse(views, "500 mg", score=lambda texts: [0.0 if t == "500 mg" else -9.0 for t in texts])

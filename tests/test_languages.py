@@ -83,6 +83,14 @@ def test_a_very_long_line_is_no_trouble(model: English | Chinese) -> None:
     assert math.isfinite(model.log_probability("我 a " * 3000))
 
 
+@pytest.mark.parametrize(("one", "other"), [("I", "1"), ("s", "5"), ("O", "0")])
+def test_a_letter_by_itself_may_be_a_digit(one: str, other: str) -> None:
+    assert ENGLISH.log_probability(one) == ENGLISH.log_probability(other)
+    assert ENGLISH.log_probability(f"take {one} tablets daily") <= ENGLISH.log_probability(
+        f"take {other} tablets daily"
+    )
+
+
 def test_a_beginning_is_read_as_far_as_it_goes() -> None:
     assert ENGLISH.begins(["take one tab"])[0] > ENGLISH.begins(["take one tqb"])[0]
     assert ENGLISH.begins([""]) == [0.0]

@@ -2,7 +2,8 @@
 
 A character n-gram with Witten-Bell smoothing (see `domain.ngram`), made by `python -m fusion.train languages` and kept as sorted
 arrays: it loads in milliseconds and answers for many texts at once. It is a likelihood ratio against any string, and any
-word may be one that it knows nothing of: a line in another language costs next to nothing. Digits have no language.
+word may be one that it knows nothing of: a line in another language costs next to nothing. Digits, and letters
+by themselves, have no language.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def numbered(text: str) -> str:
     return str(_NUMBER.sub("0", text))
 
 
-def _is_digit(character: str) -> bool:
-    return code(character) == _DIGIT
+def _is_mute(word: str) -> bool:
+    """Whether a word has a digit, or no two letters: one by itself may be a misread digit, as in I tab or s gm."""
+    return any(code(character) == _DIGIT for character in word) or sum(map(str.isalpha, word)) < 2
 
 
 def _after(recent: int, symbol: int) -> int:
@@ -165,7 +167,7 @@ class English:
                 recent = _after(recent, symbols[-1])
         sums = np.add.reduceat(np.r_[self.nats(np.array(recents), np.array(symbols)), 0.0], starts) if starts else ()
         return [
-            0.0 if any(map(_is_digit, word)) else math.log(1 - KNOWN + KNOWN * math.exp(min(float(nats), _NATS)))
+            0.0 if _is_mute(word) else math.log(1 - KNOWN + KNOWN * math.exp(min(float(nats), _NATS)))
             for (_, word), nats in zip(words, sums, strict=True)
         ]
 

@@ -143,9 +143,10 @@ def evidence(
         column[expert][:] = below_best([prior.log_probability(text) for text in texts])
     if language is not None:
         spoken = np.asarray(language.score(texts))
-        own = quantities(texts[0])  # about another quantity a language has nothing to say
-        same = [alike(own, quantities(text)) for text in texts]
-        column["language"][:] = below_best(np.where(same, spoken, spoken[0]).tolist())
+        own = quantities(texts[0])
+        same = np.array([alike(own, quantities(text)) for text in texts])
+        # A language speaks for no other quantity: no such text is more probable than the best with the OCR's own.
+        column["language"][:] = below_best(np.where(same, spoken, np.minimum(spoken, spoken[same].max())).tolist())
     if answers or hand is not None or reader_posterior is not None or prior is not None:
         column["length"][:] = [len(own) - len(split[0]) for own in split]
     return table
