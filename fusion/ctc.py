@@ -438,6 +438,11 @@ def _viterbi(
     return paths
 
 
+def mixture(logs: NDArray[np.float64], agree: bool) -> NDArray[np.float64]:
+    """Log-probabilities under several views, float64 (V, …), as those of one: see `Views`."""
+    return np.asarray(logs.mean(axis=0) if agree else np.logaddexp.reduce(logs, axis=0) - math.log(len(logs)))
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """The posteriors of one line at several widths as one: their mixture; the most probable one first.
@@ -511,9 +516,7 @@ class Views:
         return self.best.cased(texts, spelt)
 
     def _mean(self, scores: list[list[float]]) -> list[float]:
-        table = np.asarray(scores)
-        mean = table.mean(axis=0) if self.agree else np.logaddexp.reduce(table, axis=0) - math.log(len(scores))
-        return [float(value) for value in mean]
+        return [float(value) for value in mixture(np.asarray(scores), self.agree)]
 
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         """See `Posterior.place`; that of `best`."""

@@ -2,8 +2,8 @@
 
 A character n-gram with Witten-Bell smoothing (see `domain.ngram`), made by `python -m fusion.train languages` and kept as sorted
 arrays: it loads in milliseconds and answers for many texts at once. It is a likelihood ratio against any string, and any
-word may be one that it knows nothing of: a line in another language costs next to nothing. Digits, and letters
-by themselves, have no language.
+word may be one that it knows nothing of: such a word costs at most -log(1 - `KNOWN`), and one of another language may gain where
+it looks English. Digits, and letters by themselves, have no language.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fusion.ctc import fold
 
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz'.,-?!:()0\x01"
-"""Symbols of the model; 0 stands for any digit, the last one for everything else."""
+"""Symbols of the model; 0 stands for any number, the last one for everything else."""
 BASE = 40
 """At least as many as there are symbols; an n-gram is a number to this base."""
 ORDER = 6

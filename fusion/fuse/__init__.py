@@ -163,7 +163,7 @@ class Fuser:
         Returns:
             Spans that together are the line's text, and a Failure if there is no second reader.
         """
-        line = self._evidence(ocr, ink, others, prior, reader_posterior, hand, hand_ink)
+        line = self._expected(LineEvidence(ocr, ink, others, reader_posterior, hand, hand_ink, prior))
         missing = Failure("vlm", "not_asked", "no second reader: OCR candidates and evidence only")
         failures = () if others else (missing,)
         prior, others, looked = line.prior, line.others, line.looked
@@ -210,24 +210,14 @@ class Fuser:
         hand_ink: Ink | None = None,
     ) -> list[str]:
         """The texts for the decoder to score. Arguments as for `fuse`; independent of the fitted weights."""
-        line = self._evidence(ocr, ink, others, prior, reader_posterior, hand, hand_ink)
+        line = self._expected(LineEvidence(ocr, ink, others, reader_posterior, hand, hand_ink, prior))
         return line.shortlist(self._config.hypotheses)
 
-    def _evidence(
-        self,
-        ocr: Reading,
-        ink: Ink,
-        others: Sequence[Reading],
-        prior: Prior | None,
-        reader_posterior: Ink | None,
-        hand: Reading | None,
-        hand_ink: Ink | None,
-    ) -> LineEvidence:
-        """What there is on a line, with the prior and the language that have something to say about it."""
-        if prior is not None and not prior.concerns(ocr.text):
-            prior = None
-        language = spoken(self._languages, ocr.text, prior)
-        return LineEvidence(ocr, ink, _legible(others), reader_posterior, hand, hand_ink, prior, language)
+    def _expected(self, line: LineEvidence) -> LineEvidence:
+        """A line with the prior and the language that have something to say about it, and what others could read."""
+        prior = line.prior if line.prior is not None and line.prior.concerns(line.ocr.text) else None
+        language = spoken(self._languages, line.ocr.text, prior)
+        return replace(line, others=_legible(line.others), prior=prior, language=language)
 
     def _cased(
         self,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.ctc import mixture
 from fusion.ink import Expectation, Ink
 
 WIDTH = 24
@@ -123,8 +124,7 @@ class _Prefixes:
         """Views of a look are one, see `ctc.Views`; no text with a letter unknown to a look beats its own reading there."""
         total = np.zeros(views.shape[1:])
         for n, (look, most) in enumerate(zip(self._looks, self._most, strict=True)):
-            table = views[self._look_of_view == n]
-            mean = table.mean(axis=0) if look.ink.agree else np.logaddexp.reduce(table, axis=0) - math.log(len(table))
+            mean = mixture(views[self._look_of_view == n], look.ink.agree)
             total += look.weight * np.where(strange[n], np.minimum(mean, most), mean)
         return total
 

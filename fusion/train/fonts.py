@@ -10,8 +10,9 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,35 +179,47 @@ def _call(npm: str, packages: Sequence[Package], folder: Path) -> str:
     return lines[0] if done.returncode and lines else ""
 
 
-def _unpack(package: Package, archive: Path, target: Path, *, font: bool) -> None:
+@contextmanager
+def opened(package: Package, archive: Path) -> Iterator[tarfile.TarFile]:
+    """The archive of a package, whose licence is what the listing says.
+
+    Raises:
+        DependencyError: it is not, or the archive lacks what is then sought in it.
+    """
     try:
         with tarfile.open(archive) as tar:
-            said = json.loads(_member(tar, "package/package.json")).get("license")
+            said = json.loads(member(tar, "package/package.json")).get("license")
             if said != package.licence:
                 problem = f"the package says its licence is {said}, the listing says {package.licence}"
                 raise DependencyError(package.spec, problem, "Look at the package and mend or drop the entry")
-            if font:
-                content = _member(tar, f"package/files/{package.family}-{package.subset}-400-normal.woff2")
-            else:
-                content = json.dumps([_tier(tar, sizes) for sizes in TIERS]).encode()
-    except (KeyError, tarfile.TarError, json.JSONDecodeError) as error:
+            yield tar
+    except (KeyError, tarfile.TarError, ValueError) as error:
         problem = f"the archive lacks what is needed ({error})"
         raise DependencyError(package.spec, problem, "Pin another version in the listing") from error
-    # Renamed into place when complete, so that a run cut off leaves no half file that passes for a font.
-    partial = target.with_suffix(".part")
-    partial.write_bytes(content)
-    partial.replace(target)
 
 
-def _member(tar: tarfile.TarFile, name: str) -> bytes:
+def member(tar: tarfile.TarFile, name: str) -> bytes:
+    """The content of a file of an archive; KeyError if there is none."""
     file = tar.extractfile(name)
     if file is None:
         raise KeyError(name)
     return file.read()
 
 
+def _unpack(package: Package, archive: Path, target: Path, *, font: bool) -> None:
+    with opened(package, archive) as tar:
+        if font:
+            content = member(tar, f"package/files/{package.family}-{package.subset}-400-normal.woff2")
+        else:
+            content = json.dumps([_tier(tar, sizes) for sizes in TIERS]).encode()
+    # Renamed into place when complete, so that a run cut off leaves no half file that passes for a font.
+    partial = target.with_suffix(".part")
+    partial.write_bytes(content)
+    partial.replace(target)
+
+
 def _tier(tar: tarfile.TarFile, sizes: Sequence[int]) -> list[str]:
     words: set[str] = set()
     for size in sizes:
-        words.update(json.loads(_member(tar, f"package/english-words-{size}.json")))
+        words.update(json.loads(member(tar, f"package/english-words-{size}.json")))
     return sorted(w for w in words if w.islower() and w.isascii() and w.replace("'", "").isalpha())

