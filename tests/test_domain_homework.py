@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fusion.config import DomainConfig
 from fusion.domain import arithmetic, homework, open_profile, sums
-from fusion.page import Candidate, Reading, Recipe, Span
+from fusion.page import Candidate, Page, Reading, Recipe, Span
 from fusion.train import grammar
 from tests.made_pages import line, page
 
@@ -294,7 +294,60 @@ def test_a_row_of_a_vertical_sum_begins_no_question() -> None:
     assert found.fields[0].value["written"] == "3.50+1.25=4.75"
 
 
-def test_a_vertical_sum_stays_in_its_region() -> None:
+@pytest.mark.parametrize(
+    ("confidence", "second", "kind"),
+    [(0.95, "46+7=3", "sum_wrong"), (0.8, "46+7=3", "sum_unsure"), (0.95, "46+7=53", "sum_unsure")],
+)
+def test_a_sum_that_may_be_misread_is_not_called_wrong(confidence: float, second: str, kind: str) -> None:
+    made = page((Span("46+7=3", "ocr", confidence, "ocr_preferred"),))
+    readings = tuple(Reading("ocr", text, Recipe("made", "1", "m", "0" * 64)) for text in ("46+7=3", second))
+    made = replace(made, lines=(replace(made.lines[0], readings=readings),))
+    (check,) = homework.checks(made, homework.exercises(made))
+    assert (check.kind, check.review) == (kind, kind == "sum_unsure")
+    assert made.text == "46+7=3"
+
+
+def placed(*rows: tuple[str, float, float]) -> Page:
+    """Lines 30 px high at their left edge and top, px; 20 px a character."""
+    boxes = [(left, top, left + 20 * len(text), top + 30) for text, left, top in rows]
+    lines = tuple(line(text, n, box) for n, ((text, *_), box) in enumerate(zip(rows, boxes, strict=True)))
+    return replace(page(), lines=lines)
+
+
+def written(made: Page) -> list[tuple[object, object]]:
+    found = [record.fields[0].value for record in homework.exercises(made)]
+    return [(value["written"], value.get("holds")) for value in found if "written" in value]
+
+
+def test_rows_of_a_vertical_sum_may_be_regions_of_their_own_but_not_far_apart() -> None:
     made = page("456", "+ 278", "734")
-    apart = replace(made, lines=(*made.lines[:2], replace(made.lines[2], region="r001")))
-    assert not [record for record in homework.exercises(apart) if len(record.places) > 1]
+    regions = tuple(replace(one, region=f"r{n:03d}") for n, one in enumerate(made.lines))
+    assert written(replace(made, lines=regions)) == [("456+278=734", True)]
+    assert written(placed(("456", 40, 0), ("+278", 20, 40), ("734", 40, 200))) == []
+
+
+@pytest.mark.parametrize("sign", ["+", "十"])
+def test_the_sign_of_a_vertical_sum_may_be_a_line_by_itself(sign: str) -> None:
+    made = placed(("456", 40, 0), (sign, 0, 42), ("278", 40, 40), ("734", 40, 80))
+    assert written(made) == [("456+278=734", True)]
+    (record,) = (r for r in homework.exercises(made) if r.get("sum"))
+    assert record.fields[0].text == f"456 {sign} 278 734"  # the text stays as it was read
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("18", 80, 0), ("4", 20, 40), ("72", 80, 40), ("4", 80, 80), ("32", 80, 120), ("32", 80, 160), ("0", 100, 200)], ("72÷4=18", True)),
+        ([("1 8", 80, 0), ("4)7 4", 40, 40), ("4", 80, 80), ("3 4", 80, 120), ("3 2", 80, 160), ("2", 120, 200)], ("74÷4=18…2", True)),
+        ([("17", 80, 0), ("4", 20, 40), ("72", 80, 40), ("72", 80, 80), ("0", 100, 120)], ("72÷4=17", False)),
+    ],
+)  # fmt: skip
+def test_a_long_division_is_a_block(rows: list[tuple[str, float, float]], expected: tuple[str, bool]) -> None:
+    made = placed(*rows)
+    assert written(made) == [expected]
+    assert len(homework.exercises(made)) == 1  # its numbers begin no question
+
+
+def test_numbers_in_two_columns_are_no_long_division() -> None:
+    assert written(placed(("18", 80, 0), ("4", 20, 40), ("72", 80, 40), ("5", 20, 80), ("60", 80, 80))) == []
+    assert written(placed(("18", 80, 0), ("4", 20, 40), ("72", 80, 40))) == []

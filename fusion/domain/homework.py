@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import regex
 
-from fusion.domain import arithmetic
+from fusion.domain import arithmetic, columns
 from fusion.domain.places import field_at
 from fusion.page import Check, Line, Page, Place, Record, Value
 
@@ -21,14 +21,11 @@ _NUMBER = regex.compile(
 _MAYBE = regex.compile(r"^\s*(?P<number>(?P<value>\d{1,3})\.)(?=\d)")
 """`1.12+30=42`: a number with its point if the lines around continue the count, else a decimal."""
 _ANSWER = regex.compile(r"(?:^|(?<=\s))(?P<mark>答案?\s*[:：]?|解\s*[:：]|[Aa]ns(?:wer)?\s*[.:：]|A\s*[:：])\s*")
+PUPILS_RIGHT = 0.9
+"""Share of a pupil's sums that are right, taken for granted: the surety from which a wrong one is his mistake. A policy."""
 _LATEX = regex.compile(r"\\[a-zA-Z]{2,}|\^\{|_\{|\$[^$]+\$")
 _LINEAR = regex.compile(r"[\d\p{Latin})）]\s*[=＝≤≥≠±×÷]|[≤≥≠±×÷]\s*[\d\p{Latin}(（]")
 _HAN = regex.compile(r"\p{Han}")
-_ROW = regex.compile(r"\s*(?P<sign>[-+–—×xX*]?)\s*(?P<number>\d+(?:\.\d+)?)\s*")
-"""A row of a vertical sum."""
-_SIGNS = {"–": "-", "—": "-", "x": "×", "X": "×", "*": "×"}
-_COLUMN = regex.compile(r"(?<![-+×])0(?:[-+]+|×)0(?![-+×])")
-"""The signs of a vertical sum's rows, 0 for a row without; not of a column that goes on."""
 
 
 def exercises(page: Page) -> tuple[Record, ...]:
@@ -37,14 +34,14 @@ def exercises(page: Page) -> tuple[Record, ...]:
     A numbered line begins a question, which extends to the next one; from 答, 解 or Ans. on it is the answer. Lines before
     the first number belong to no question.
     """
-    vertical = _vertical(page.lines)
-    taken = {place.line for record in vertical for place in record.places}
+    blocks = _in_columns(page.lines)
+    taken = {place.line for record in blocks for place in record.places}
     lines = [line for line in page.lines if line.id not in taken]
     leads = _numbering(lines)
     borders = itertools.pairwise([*sorted(leads), len(lines)])
     questions = [_question(lines[start:end], leads[start]) for start, end in borders]
     sums = (record for n, line in enumerate(lines) for record in _of_line(line, leads.get(n)))
-    return (*questions, *sums, *vertical)
+    return (*questions, *sums, *blocks)
 
 
 def _numbering(lines: Sequence[Line]) -> dict[int, regex.Match[str]]:
@@ -111,55 +108,26 @@ def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
     return found
 
 
-def _vertical(lines: Sequence[Line]) -> list[Record]:
-    """Sums written one number below the other in a region: a number, rows with + or -, or one with ×, and a number."""
+def _in_columns(lines: Sequence[Line]) -> list[Record]:
+    """Sums written in columns, with their value on one line as `written`."""
     found = []
-    regions = [list(region) for _, region in itertools.groupby(lines, key=lambda line: line.region)]
-    for members in itertools.chain.from_iterable(map(_columns, regions)):
-        rows = [_ROW.fullmatch(line.text) for line in members]
-        signs = "".join(" " if row is None else _SIGNS.get(row["sign"], row["sign"]) or "0" for row in rows)
-        for match in _COLUMN.finditer(signs):
-            start, end = match.span()
-            numbers = [row["number"] for row in rows[start:end] if row is not None]
-            written = (
-                "".join(itertools.chain(*zip(numbers[:-1], signs[start + 1 : end - 1] + "=", strict=True)))
-                + numbers[-1]
-            )
-            done = arithmetic.check(written)
-            value: Value = {"written": written}
-            # Numbers below each other, of which one is negative, may be three answers.
-            if done is not None and done.holds is not None and (done.holds or "-" not in match[0]):
-                value |= {"holds": done.holds, "left": str(done.left)}
-            found.append(
-                Record("sum", (field_at("sum", [(line, 0, len(line.text)) for line in members[start:end]], value),))
-            )
+    for block in columns.blocks(lines):
+        done = arithmetic.check(block.written)
+        value: Value = {"written": block.written}
+        # Numbers below each other, of which one is negative, may be three answers.
+        if done is not None and done.holds is not None and (done.holds or "-" not in block.written):
+            value |= {"holds": done.holds, "left": str(done.left)}
+        places = [(line, 0, len(line.text)) for line in block.lines]
+        found.append(Record("sum", (field_at("sum", places, value),)))
     return found
 
 
-def _columns(lines: Sequence[Line]) -> list[list[Line]]:
-    """Lines of a region that may be rows of a vertical sum, by the column that they stand in; other text ends a column."""
-    open_ones: list[list[Line]] = []
-    closed: list[list[Line]] = []
-    for line in lines:
-        own = [column for column in open_ones if _beside(column[-1], line)]
-        if _ROW.fullmatch(line.text) and len(own) == 1:
-            own[0].append(line)
-            continue
-        closed += own
-        open_ones = [column for column in open_ones if column not in own]
-        if _ROW.fullmatch(line.text):
-            open_ones.append([line])
-    return closed + open_ones
-
-
-def _beside(above: Line, below: Line) -> bool:
-    """Whether two lines share some of the page's width."""
-    (a, b), (c, d) = ((min(xs), max(xs)) for xs in ([x for x, _ in line.polygon] for line in (above, below)))
-    return min(b, d) > max(a, c)
-
-
 def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
-    """Wrong sums of a page, and readings under which a sum would be judged otherwise."""
+    """Wrong sums of a page, and readings under which a sum would be judged otherwise.
+
+    A sum is called wrong if that is likelier than a misreading: its characters are surer than pupils are right, and no
+    reader of the line reads it so that it holds. Else it is `sum_unsure`.
+    """
     lines = {line.id: line for line in page.lines}
     found = []
     for record in records:
@@ -168,12 +136,22 @@ def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
             continue
         if field.value.get("holds") is False:
             message = f"{field.value.get('written', field.text)}: the left side is {field.value.get('left', '?')}"
-            found.append(Check("sum_wrong", message, field.places, review=False))
+            sure = (field.confidence or 0.0) >= PUPILS_RIGHT and not any(_holds(lines[p.line]) for p in field.places)
+            found.append(
+                Check("sum_wrong", message, field.places, review=False)
+                if sure
+                else Check("sum_unsure", f"{message}; it may be misread", field.places)
+            )
         if "written" in field.value:
             continue
         (place,) = field.places
         found += _hints(lines[place.line], place, field.value.get("holds"))
     return tuple(found)
+
+
+def _holds(line: Line) -> bool:
+    """Whether any reader reads a line as a sum that holds."""
+    return any(done.holds for reading in line.readings if (done := arithmetic.check(reading.text)))
 
 
 def _hints(line: Line, place: Place, holds: object) -> list[Check]:
