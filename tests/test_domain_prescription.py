@@ -330,6 +330,30 @@ def test_print_below_a_handwritten_drug_is_none_of_its_directions(
     assert ("frequency" in found) is belongs
 
 
+def test_directions_that_were_given_to_no_drug_are_listed() -> None:
+    made = page("Tab. Seclo 20 mg", "twice daily before meals", "BP 130/85 mmHg", "Dr. Who 2 tablets")
+    lines = tuple(replace(line, printed=own) for line, own in zip(made.lines, (0.02, 0.99, 0.02, 0.02), strict=True))
+    understood = open_profile(DomainConfig(profile="prescription")).understand(replace(made, lines=lines))
+    found = [check for check in understood.checks if check.kind == "unplaced"]
+    assert [check.places[0].line for check in found] == ["l001"]
+    assert all(check.review for check in found)
+
+
+def test_a_number_run_into_a_schedule_is_remarked() -> None:
+    def kinds(text: str) -> set[str]:
+        return {
+            check.kind for check in open_profile(DomainConfig(profile="prescription")).understand(page(text)).checks
+        }
+
+    assert "run_together" in kinds("Napa 500 mg 1+0+17 days")
+    assert "run_together" not in kinds("Napa 500 mg 1+0+1 7 days") | kinds("12-05-2024") | kinds("Napa 1-0-1-0")
+
+
+def test_one_or_two_letters_are_no_name() -> None:
+    assert meds(page("S. 3 dd 5 ml", "da 100 ml")) == []
+    assert [found["drug"] for found in meds(page("Tab. Seclo 20 mg", "S. 3 dd 5 ml"))] == ["Seclo"]
+
+
 def test_print_between_a_drug_and_its_directions_parts_them_not() -> None:
     made = page("Tab. Seclo 20 mg", "twice daily before meals", "1+0+1 for 7 days")
     lines = tuple(replace(line, printed=own) for line, own in zip(made.lines, (0.02, 0.99, 0.02), strict=True))

@@ -20,6 +20,7 @@ from fusion.domain import sig
 from fusion.domain.places import field_at
 from fusion.errors import InputError
 from fusion.page import Check, Field, Line, Page, Place, Record
+from fusion.review import SACRED
 
 _NUMBERING = regex.compile(r"^\s*(?P<item>\(?\d{1,2}\s*[.、)）:]|[①-⑳])(?!\d)\s*")
 _HEADER = regex.compile(
@@ -50,6 +51,8 @@ PRINT, HAND = 0.9, 0.5
 """Probabilities of print from which a line surely is print, and below which it is handwriting."""
 BELONGS = 2.0
 """Greatest white space between a line of directions and its drug's last line, in heights of the line."""
+SHORTEST = 3
+"""Letters of a Latin name that no list has; fewer are an abbreviation."""
 _DRUG = regex.compile(r"\p{L}[\p{L}\p{Pd}']*(?:[ ]\p{L}[\p{L}\p{Pd}']{2,})*(?:\s?\d{1,4}(?=\s*$))?")
 _HAN_DRUG = regex.compile(r"\p{Han}{2,}")
 R = TypeVar("R")
@@ -142,7 +145,7 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
         text = line.text
         if not text.strip():
             continue
-        if _HEADER.search(text) or _ASIDE.search(text) or _CONCENTRATION.search(text):
+        if _beside_the_drugs(text):
             last = None
             continue
         parts = sig.parse(text)
@@ -162,6 +165,11 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
         records[-1] += _fields(line, parts, name)
         last = line
     return tuple(Record("medication", tuple(fields)) for fields in records)
+
+
+def _beside_the_drugs(text: str) -> bool:
+    """Whether a line is about the patient, the visit or the pad."""
+    return any(pattern.search(text) for pattern in (_HEADER, _ASIDE, _CONCENTRATION))
 
 
 def _of_the_pad(line: Line, drug: Line | None) -> bool:
@@ -207,6 +215,8 @@ def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) ->
     strength = any(part.name == "strength" and part.start >= right for part in parts)
     words = [text[left:right], *text[left:right].split()]
     listed = any(known(word) for word in words)
+    if not listed and text[left:right].isascii() and right - left < SHORTEST:
+        return None  # S. 5 ml, da 100 ml
     alone = len(words) <= 3 and right >= len(text.rstrip()) and (numbered or prefixed)
     return (left, right) if right > left and (listed or strength or alone or (prefixed and parts)) else None
 
@@ -259,6 +269,11 @@ _PATTERNS = (
     ("abbreviation_half_strength", r"(?<![A-Za-z])HS(?![A-Za-z])", "means half-strength and bedtime"),
     ("abbreviation_subcutaneous", r"(?<![A-Za-z])SC(?![A-Za-z])", "is taken for SL: write “subcut”"),
     ("trailing_zero", r"(?<![\d.])\d+\.0+(?!\d)", "the point is overlooked and the dose is tenfold"),
+    (
+        "run_together",
+        r"(?<![\d+–-])[0-3½](?:\s?[+–-]\s?[0-3½]){1,2}\s?[+–-]\s?[0-3½]\d+(?![\d+–-])",
+        "may be two numbers run together: 1+0+1 and 7",
+    ),
     ("naked_decimal", r"(?<![\d.])\.\d+", "the point is overlooked: write a zero before it"),
     (
         "letter_in_number",
@@ -292,10 +307,21 @@ def checks(
     word = [len(line.text.split()) for line in page.lines] == [1]  # a word that was cut out has no dose
     for record in records:
         found += ([] if word else _incomplete(record)) + _unlisted(record, known) + _out_of_range(record, ranges)
-    found += _missing_items(records) + _looking_alike(page, lookalikes)
+    found += _unplaced(page, records) + _missing_items(records) + _looking_alike(page, lookalikes)
     if len(records) > most_drugs:
         found.append(Check("many_drugs", f"{len(records)} drugs, more than {most_drugs}", review=False))
     return tuple(found)
+
+
+def _unplaced(page: Page, records: Sequence[Record]) -> list[Check]:
+    """Directions that were given to no drug: by their place, or since they are printed."""
+    placed = {place.line for record in records for place in record.places}
+    return [
+        Check("unplaced", f"“{line.text}” was given to no drug", (Place(line.id, 0, len(line.text)),))
+        for line in page.lines
+        if records and line.id not in placed and not _beside_the_drugs(line.text)
+        if any(part.name in SACRED for part in sig.parse(line.text))
+    ]
 
 
 def _missing_items(records: Sequence[Record]) -> list[Check]:
