@@ -71,6 +71,24 @@ def test_a_stamp_is_faded_where_other_ink_lies_under_it() -> None:
     assert (faded.max(axis=2) < 140).sum() > 1000
 
 
+def sealed(*, carved: bool) -> NDArray[np.uint8]:
+    """A red square over a word: a seal full of strokes, or a box of a form with a word in it."""
+    page = np.full((700, 900, 3), 245, np.uint8)
+    cv2.putText(page, "Napa 500 mg", (250, 360), cv2.FONT_HERSHEY_SIMPLEX, 2, BLUE, 4, cv2.LINE_AA)
+    cv2.rectangle(page, (370, 270), (530, 430), RED, 7)
+    for row in range(300, 420, 30) if carved else ():
+        cv2.putText(page, "HHHH", (385, row), cv2.FONT_HERSHEY_SIMPLEX, 1.2, RED, 4, cv2.LINE_AA)
+    return page
+
+
+@pytest.mark.parametrize("carved", [True, False])
+def test_a_square_seal_is_faded_and_a_red_box_of_a_form_is_not(carved: bool) -> None:
+    page = sealed(carved=carved)
+    faded, findings = fade_stamps(page)
+    assert [finding.kind for finding in findings] == (["stamp"] if carved else [])
+    assert (faded is page) is not carved
+
+
 @pytest.mark.parametrize(("letters", "under"), [(True, False), (False, True), (False, False)])
 def test_a_teachers_circle_and_red_writing_stay(letters: bool, under: bool) -> None:
     page = stamped(letters=letters, under=under)

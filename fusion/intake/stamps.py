@@ -1,6 +1,6 @@
 """Red stamps over writing: in the red channel they fade, and what is written under them in blue or black stays.
 
-Knows colours and round shapes; reads nothing.
+Knows colours and two shapes, the round stamp and the square seal; reads nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ ROUND = 0.8
 """Least roundness, 4πA/P², of its outline; a square has 0.79, an ellipse of 2 : 1 0.84."""
 LETTERED = 0.02
 """Least share of its inside that is red."""
+SQUARE, EVEN, CARVED = 0.85, 1.4, 0.12
+"""Of a seal: least share of the smallest box around it that it fills, greatest ratio of that box's sides, and least share of
+its inside that is red: a box of a form printed in red holds less."""
 COVERS = 0.005
 """Least share of it under which other ink lies."""
 DARK = 140
@@ -27,7 +30,7 @@ _SIDE = 800  # px; stamps are looked for on a small copy
 
 
 def fade_stamps(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Finding]]:
-    """The page with round red stamps faded, and a finding if there are any.
+    """The page with red stamps faded, and a finding if there are any.
 
     Args:
         pixels: uint8 (H, W, 3), RGB.
@@ -44,17 +47,15 @@ def fade_stamps(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Find
     contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     for contour in contours:
         hull = cv2.convexHull(contour)
-        area, around = cv2.contourArea(hull), cv2.arcLength(hull, closed=True)
         diameter = min(cv2.boundingRect(hull)[2:])
-        if diameter < LARGE * min(closed.shape):
-            continue
-        if 4 * math.pi * area < ROUND * around**2 or cv2.contourArea(contour) < 0.7 * area:
+        least = _least_red(np.asarray(hull, dtype=np.int32))
+        if diameter < LARGE * min(closed.shape) or cv2.contourArea(contour) < 0.7 * cv2.contourArea(hull):
             continue
         inside = np.asarray(cv2.drawContours(np.zeros_like(mask), [hull], -1, (1,), cv2.FILLED), dtype=np.uint8)
         inner = cv2.erode(inside, np.ones((round(diameter / 4) | 1,) * 2, np.uint8))
         # A teacher's circle and a red 0 have nothing red inside; where nothing dark lies under it, nothing is to be mended.
         lettered, covers = (
-            np.count_nonzero(inked & inner) > LETTERED * inner.sum(),
+            np.count_nonzero(inked & inner) > least * inner.sum(),
             np.count_nonzero(dark & inside) > COVERS * inside.sum(),
         )
         if lettered and covers:
@@ -72,3 +73,12 @@ def fade_stamps(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Find
     return faded, [
         Finding("stamp", share, 0.0, f"a red stamp covers {share:.0%} of the page; it was faded to be read through")
     ]
+
+
+def _least_red(hull: NDArray[np.int32]) -> float:
+    """The share of its inside that must be red in a stamp of this outline, int32 (n, 1, 2); infinite for no stamp's."""
+    area, around = cv2.contourArea(hull), cv2.arcLength(hull, closed=True)
+    if 4 * math.pi * area >= ROUND * around**2:
+        return LETTERED
+    short, long = sorted(cv2.minAreaRect(hull)[1])
+    return CARVED if area >= SQUARE * short * long and long <= EVEN * short else math.inf
