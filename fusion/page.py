@@ -447,7 +447,8 @@ class Page:
     def edit(self, place: Place, text: str, by: str) -> Page:
         """The page with a stretch decided by a person: one `human` span, beside which what stood there is an alternative.
 
-        Readings stay. Records and checks point into the old text and are left out: `Engine.understand` makes them anew.
+        Readings stay, and so does what was seen beside the text. Records and checks point into the old text and are left out:
+        `Engine.understand` makes them anew.
 
         Args:
             place: the stretch.
@@ -465,7 +466,8 @@ class Page:
             raise ValueError(f"no stretch {place.start}:{place.end} on line {place.line}")
         edited = replace(line, spans=_edited(line.spans, place, unicodedata.normalize("NFC", text), by))
         lines = tuple(edited if one is line else one for one in self.lines)
-        return replace(self, lines=lines, records=(), checks=tuple(c for c in self.checks if not c.places))
+        seen = tuple(replace(check, places=()) for check in self.checks if check.polygon or not check.places)
+        return replace(self, lines=lines, records=(), checks=seen)
 
     def to_dict(self) -> dict[str, object]:
         """The page as JSON values, each line with its text, confidence and whether it needs a look; see `records`."""

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fusion.domain.boxes import boxes
+from fusion.domain.boxes import boxes, labelled
 from fusion.ink import PageImage
-from fusion.page import Check
+from fusion.page import Check, Page, Place
+from tests.made_pages import line
 
 INK = (30, 30, 60)
 
@@ -111,3 +112,27 @@ def test_a_blot_is_none() -> None:
 def test_a_blank_page_has_none() -> None:
     pixels = np.full((300, 300, 3), 250, np.uint8)
     assert boxes(page(pixels))[1] == ()
+
+
+def test_boxes_on_a_dark_page_are_found() -> None:
+    marks = ("ticked", "crossed", "empty")
+    image, found = boxes(page(255 - form(*marks)))
+    assert kinds(found) == list(marks)
+    assert int(image.pixels[:, :112].max()) < 60
+
+
+def test_a_box_has_the_words_on_its_right_as_its_label() -> None:
+    def box(kind: str, left: float, top: float) -> Check:
+        corners = ((left, top), (left + 20, top), (left + 20, top + 20), (left, top + 20))
+        return Check(f"box_{kind}", f"a box to tick, {kind}", (), False, corners)
+
+    lines = (line("dry cough Fever", 0, (40, 0, 190, 30)), line("Rash", 1, (40, 60, 90, 90)))
+    checks = (box("ticked", 10, 4), box("empty", 122, 4), box("crossed", 10, 64), box("empty", 10, 200))
+    made = labelled(Page("p", "0" * 64, 300, 300, lines=lines, checks=checks))
+    found = [[made.lines[int(p.line[1:])].text[p.start : p.end] for p in check.places] for check in made.checks]
+    assert found == [["dry cough"], ["Fever"], ["Rash"], []]
+    assert labelled(made) == made
+    edited = made.edit(Place("l001", 0, 4), "Rashes", "me")
+    assert [check.places for check in edited.checks] == [()] * 4  # the boxes stay, and their labels are found anew
+    (place,) = labelled(edited).checks[2].places
+    assert place == Place("l001", 0, 6)

@@ -8,7 +8,7 @@ import pytest
 
 from fusion.domain import strokes
 from fusion.domain.places import pieces
-from fusion.ink import InkLine, PageImage
+from fusion.ink import InkLine
 from fusion.ocr import marks
 from fusion.ocr.marks import Marker
 from fusion.page import Span
@@ -100,58 +100,3 @@ def test_a_small_line_on_a_large_ones_edge_is_added() -> None:
 def test_ordinary_lines_are_not_added() -> None:
     made = page("one line", "another line", "short")
     assert strokes.inserted(made) is made
-
-
-# --- a teacher's ink ----------------------------------------------------------------------------------------------
-
-
-def paper(*marks: str, pupil: bool = True) -> PageImage:
-    pixels = np.full((600, 800, 3), 240, np.uint8)
-    red, dark = (200, 30, 40), (40, 45, 110)
-    if pupil:
-        for y in range(80, 560, 80):
-            cv2.putText(pixels, "7 + 5 = 12  abc", (60, y), cv2.FONT_HERSHEY_SIMPLEX, 1.2, dark, 3)
-    if "tick" in marks:
-        cv2.polylines(pixels, [np.array([[560, 110], [580, 140], [650, 60]])], False, red, 4)
-    if "cross" in marks:
-        cv2.line(pixels, (570, 220), (630, 280), red, 4)
-        cv2.line(pixels, (630, 220), (570, 280), red, 4)
-    if "writing" in marks:
-        cv2.putText(pixels, "see me after class", (60, 590), cv2.FONT_HERSHEY_SIMPLEX, 1.0, red, 3)
-    return PageImage("p", "0" * 64, pixels, pixels, np.eye(3))
-
-
-def kinds(image: PageImage) -> list[str]:
-    return sorted(check.kind for check in strokes.teacher(image)[1])
-
-
-def test_ticks_and_crosses_are_told_apart_and_painted_over() -> None:
-    image = paper("tick", "cross")
-    clean, checks = strokes.teacher(image)
-    assert sorted(check.kind for check in checks) == ["teacher_cross", "teacher_tick"]
-    red = (clean.pixels[..., 0].astype(int) - clean.pixels[..., 2]) > 60
-    assert red.sum() == 0
-    assert (clean.pixels[:, :540] == image.pixels[:, :540]).all()  # the pupil's ink is untouched
-    tick = next(check for check in checks if check.kind == "teacher_tick")
-    assert tick.polygon is not None
-    assert 550 <= tick.polygon[0][0] <= 565
-    assert 50 <= tick.polygon[0][1] <= 65
-
-
-def test_red_writing_stays_to_be_read() -> None:
-    image = paper("writing")
-    clean, checks = strokes.teacher(image)
-    assert {check.kind for check in checks} == {"teacher_writing"}
-    assert (clean.pixels == image.pixels).all()
-    assert strokes.is_teachers(line("see me after class", 0, (60, 565, 380, 598)), checks)
-    assert not strokes.is_teachers(line("7 + 5 = 12", 0, (60, 55, 380, 85)), checks)
-
-
-def test_a_page_in_red_is_the_pupils() -> None:
-    image = paper("writing", "tick", pupil=False)
-    assert strokes.teacher(image) == (image, ())
-
-
-def test_a_page_without_red_is_the_same_page() -> None:
-    image = paper()
-    assert strokes.teacher(image)[0] is image

@@ -8,7 +8,9 @@ completion policy (what may never be supplied), and fields and checks of the fin
     lists/                 names that ship, with their sources and licences
     sig, prescription      directions for use; medications
     arithmetic, homework   sums; questions and answers
-    strokes                struck-out words, insertions, a teacher's marks
+    columns                vertical sums, long division
+    strokes, teacher       struck-out words, insertions; a teacher's marks
+    boxes                  boxes to tick, with their labels
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ class Profile:
 
     def understand(self, page: Page) -> Page:
         """The page with records and checks; its lines stay."""
-        return page
+        from fusion.domain.boxes import labelled
+
+        return labelled(page)
 
 
 def languages(names: Sequence[str]) -> tuple[Language, ...]:

@@ -7,13 +7,16 @@ is a tick, a cross or nothing: writing stays.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.domain.strokes import shape_of, shrunk, without
+from fusion.domain.ink import is_cross, is_tick, shrunk, without
 from fusion.ink import PageImage
-from fusion.page import Check, Polygon
+from fusion.page import Check, Line, Page, Place, Polygon, stretches
 from fusion.placement import to_photo
 
 SIDE = 1600
@@ -36,21 +39,26 @@ ROW, LABEL = 2, 4
 """How far on the left of a box, in sides, there is no writing, and how far on the right there is some: its label."""
 INSET = 0.15
 """Width of the strip along a side, in sides, that counts as the box and not as its mark."""
+BOARD = 110
+"""Level of grey under which the page is dark and its ink light."""
 EMPTY = 0.03
 """Share of the inside that is ink in an empty box."""
 SOLID = 0.6
 """Share from which it is a blot and no box."""
 
+KINDS = ("box_empty", "box_ticked", "box_crossed")
 Box = tuple[int, int, int, int]
 
 
 def boxes(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
     """The page without its boxes and their marks, and a check with the place on the photograph for each.
 
-    Checks are `box_empty`, `box_ticked` and `box_crossed`.
+    Checks are those of `KINDS`.
     """
     small, factor = shrunk(image.pixels, SIDE)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    if np.median(grey) < BOARD:
+        grey = cv2.bitwise_not(grey)  # chalk on a board
     around = 2 * LARGEST + 1
     inked = cv2.adaptiveThreshold(grey, 1, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, around, 25)
     dark = np.asarray(inked, dtype=np.uint8)
@@ -64,6 +72,43 @@ def boxes(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
         checks.append(Check(f"box_{kind}", f"a box to tick, {kind}", (), False, _place(box, factor, image)))
         erased[own] = 1
     return without(image, small, erased), tuple(checks)
+
+
+def labelled(page: Page) -> Page:
+    """The page with the label of each box in its check: the words on its right, up to the next box."""
+    corners = [_bounds(check) for check in page.checks if check.kind in KINDS]
+
+    def with_label(check: Check) -> Check:
+        left, _, right, bottom = _bounds(check)
+        side, state = right - left, check.kind.removeprefix("box_")
+        for line in page.lines:
+            low, high = min(y for _, y in line.polygon), max(y for _, y in line.polygon)
+            if not low < bottom - side / 2 < high:  # a tick may stick out above
+                continue
+            end = min((a for a, _, c, d in corners if a > right and low < d - (c - a) / 2 < high), default=math.inf)
+            words = [word for word in stretches(line.text) if right - side / 2 <= _left(line, word[0]) < end]
+            if words and _left(line, words[0][0]) - right < LABEL * side:
+                place = Place(line.id, words[0][0], words[-1][1])
+                label = line.text[place.start : place.end]
+                return replace(check, message=f"a box to tick, {state}: {label}", places=(place,))
+        return replace(check, message=f"a box to tick, {state}", places=())
+
+    return replace(page, checks=tuple(with_label(c) if c.kind in KINDS else c for c in page.checks))
+
+
+def _bounds(check: Check) -> tuple[float, float, float, float]:
+    xs, ys = zip(*(check.polygon or ()), strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _left(line: Line, start: int) -> float:
+    """Where a code point of a line begins along x, px of the photograph: within its span, an even share."""
+    for span in line.spans:
+        if start < len(span.text):
+            xs = [x for x, _ in span.polygon or line.polygon]
+            return min(xs) + start / len(span.text) * (max(xs) - min(xs))
+        start -= len(span.text)
+    return math.inf
 
 
 def _outlines(dark: NDArray[np.uint8]) -> list[Box]:
@@ -161,8 +206,8 @@ def _state(own: NDArray[np.bool_], dark: NDArray[np.uint8], box: Box) -> str | N
     ):
         mark[strip] = False
     rows, columns = np.flatnonzero(mark.any(axis=1)), np.flatnonzero(mark.any(axis=0))
-    kind = shape_of(mark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    return {"tick": "ticked", "cross": "crossed"}.get(kind) if share < SOLID else None
+    shape = mark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return None if share >= SOLID else "crossed" if is_cross(shape) else "ticked" if is_tick(shape) else None
 
 
 def _place(box: Box, factor: float, image: PageImage) -> Polygon:

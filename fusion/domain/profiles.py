@@ -63,6 +63,7 @@ class Prescription(Profile):
 
     def understand(self, page: Page) -> Page:
         """Medications, and checks about them."""
+        page = super().understand(page)
         records = prescription.medications(page, self._known)
         checks = prescription.checks(
             page,
@@ -94,10 +95,10 @@ class Homework(Profile):
 
     def prepare(self, image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
         """The page without the teacher's marks, which become checks."""
-        from fusion.domain import strokes
+        from fusion.domain import teacher
 
         image, boxes = super().prepare(image)
-        image, marks = strokes.teacher(image)
+        image, marks = teacher.marks(image)
         return image, (*boxes, *marks)
 
     def mark(self, line: InkLine, spans: Sequence[Span]) -> tuple[Span, ...]:
@@ -108,10 +109,10 @@ class Homework(Profile):
 
     def understand(self, page: Page) -> Page:
         """Questions with their answers, sums with their values."""
-        from fusion.domain import strokes
+        from fusion.domain import strokes, teacher
 
-        page = strokes.inserted(page)
-        pupils = tuple(line for line in page.lines if not strokes.is_teachers(line, page.checks))
+        page = teacher.scored(strokes.inserted(super().understand(page)))
+        pupils = tuple(line for line in page.lines if not teacher.is_teachers(line, page.checks))
         records = homework.exercises(replace(page, lines=pupils))
         return replace(page, records=records, checks=_union(page.checks, homework.checks(page, records)))
 

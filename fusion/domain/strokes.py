@@ -1,4 +1,4 @@
-"""Struck-out words, insertions and a teacher's marks. Everything here only marks; no text is changed."""
+"""Struck-out words and insertions: they are marked, and no text is changed."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from fusion.domain.places import pieces
-from fusion.ink import InkLine, PageImage
-from fusion.page import Check, Line, Page, Polygon, Span
-from fusion.placement import edges, to_photo
+from fusion.ink import InkLine
+from fusion.page import Page, Polygon, Span
+from fusion.placement import edges
 
 FLAT = set("-–—_=一二三≡÷+~→…·. ")
 """Characters that are themselves level strokes."""
 COVERED = 0.6
 """Share of a character's width that must be struck out."""
-SIDE = 1200
-"""Longest side of the page when searched for red ink, px."""
-RED, DARK = 2e-4, 0.5
-"""Least share of red pixels, and least other ink per red, of a page with a teacher's marks."""
 SMALL = 0.75
 """Greatest height of an inserted line, in heights of the line below it."""
 
@@ -89,113 +81,3 @@ def _in_column(box: tuple[float, float, float, float], other: tuple[float, float
     return (
         abs(box[0] - other[0]) < 0.5 * height and 0.7 < height / max(theirs, 1.0) < 1.4 and -0.4 * height < gap < height
     )
-
-
-# --- a teacher's ink ------------------------------------------------------------------------------------------------
-
-
-def teacher(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
-    """The page without red ticks and crosses, and checks with the place of all red ink on the photograph.
-
-    Checks are `teacher_tick`, `teacher_cross` and `teacher_writing`; red writing stays to be read. A page wholly in red is
-    the pupil's.
-    """
-    small, factor = shrunk(image.pixels, SIDE)
-    red, other = _inks(small)
-    if red.sum() < RED * red.size or other.sum() < DARK * red.sum():
-        return image, ()
-    erased = np.zeros(red.shape, np.uint8)
-    checks = []
-    for kind, mask in _marks(red):
-        checks.append(Check(f"teacher_{kind}", f"a {kind} in red ink", (), False, _on_photo(mask, factor, image)))
-        if kind != "writing":
-            erased[mask] = 1
-    return without(image, small, erased), tuple(checks)
-
-
-def shrunk(pixels: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint8], float]:
-    """A page, uint8 (H, W, 3), at most `longest` px long and wide, and the factor of its sides, in (0, 1]."""
-    height, width = pixels.shape[:2]
-    factor = min(1.0, longest / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8), factor
-
-
-def without(image: PageImage, small: NDArray[np.uint8], erased: NDArray[np.uint8]) -> PageImage:
-    """The page with paper where `erased`, uint8 (h, w), is not 0; `small` is the page as `shrunk` gives it."""
-    if not erased.any():
-        return image
-    wide = cv2.dilate(erased, np.ones((5, 5), np.uint8)).astype(np.uint8)
-    size = image.pixels.shape[1::-1]
-    paper = cv2.resize(cv2.inpaint(small, wide, 3, cv2.INPAINT_TELEA), size, interpolation=cv2.INTER_LINEAR)
-    covered = cv2.resize(wide, size, interpolation=cv2.INTER_NEAREST)
-    return replace(image, pixels=np.where(covered[..., None] > 0, paper, image.pixels).astype(np.uint8))
-
-
-def is_teachers(line: Line, checks: Sequence[Check]) -> bool:
-    """Whether a line is the teacher's writing: more than half of it is inside one."""
-    left, top, right, bottom = _box(line.polygon)
-    for check in checks:
-        if check.kind == "teacher_writing" and check.polygon is not None:
-            a, b, c, d = _box(check.polygon)
-            shared = max(0.0, min(right, c) - max(left, a)) * max(0.0, min(bottom, d) - max(top, b))
-            if shared > 0.5 * (right - left) * (bottom - top):
-                return True
-    return False
-
-
-def _inks(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks of red ink and of other ink, bool (H, W)."""
-    hue, saturation, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    paper = float(np.percentile(grey, 80))
-    red = ((hue < 9) | (hue > 168)) & (saturation > 90) & (value > 70)
-    return np.asarray(red), np.asarray((grey < paper - 60) & ~red)
-
-
-def _marks(red: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Groups of red ink: kind (`tick`, `cross` or `writing`) and mask, bool (H, W)."""
-    strokes = cv2.morphologyEx(red.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    reach = max(9, max(red.shape) // 35)
-    groups, labels = cv2.connectedComponents(cv2.dilate(strokes, np.ones((reach // 2, reach), np.uint8)))
-    found = []
-    for number in range(1, groups):
-        own = (labels == number) & (strokes > 0)
-        rows, columns = np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
-        if max(np.ptp(rows), np.ptp(columns)) < 10:
-            continue
-        single = cv2.connectedComponents(own.astype(np.uint8))[0] - 1 <= 2
-        kind = shape_of(own[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]) if single else "writing"
-        found.append((kind, np.asarray(own)))
-    return found
-
-
-def _on_photo(mask: NDArray[np.bool_], factor: float, image: PageImage) -> Polygon:
-    """Corners of a mask's box, px of the photograph."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
-    return to_photo([(x / factor, y / factor) for x, y in corners], image.transform)
-
-
-def shape_of(mark: NDArray[np.bool_]) -> str:
-    """The kind of a mark, bool (h, w) cut to its ink.
-
-    `cross`: ink in the four corners and the middle; `tick`: down on the left, up to the right; else `writing`.
-    """
-    square = cv2.resize(mark.astype(np.uint8), (30, 30), interpolation=cv2.INTER_AREA)
-    height, width = mark.shape
-    if not 0.3 < width / height < 4:
-        return "writing"
-    corners = [
-        bool(square[rows, columns].any())
-        for rows in (slice(0, 9), slice(21, 30))
-        for columns in (slice(0, 9), slice(21, 30))
-    ]
-    sides = [square[0:6, 12:18], square[24:30, 12:18], square[12:18, 0:6], square[12:18, 24:30]]
-    if all(corners) and square[11:19, 11:19].any() and not any(side.any() for side in sides):
-        return "cross"
-    lowest = float(np.mean(np.flatnonzero(mark[-max(1, height // 10) :].any(axis=0)))) / width
-    if corners[1] and not corners[3] and 0.08 < lowest < 0.62 and not square[0:6, 0:15].any():
-        return "tick"
-    return "writing"
