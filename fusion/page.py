@@ -416,7 +416,7 @@ class Check:
         message: for people; says what and why, and quotes the transcript where that helps.
         places: what it is about; empty when it is about the page.
         review: whether a person must look before the text is used.
-        polygon: where it sits on the photograph when it is about no text (a teacher's tick), else None.
+        polygon: where it sits on the photograph when it is about what was seen there (a teacher's tick, a box), else None.
     """
 
     kind: str
@@ -494,8 +494,8 @@ class Page:
     def edit(self, place: Place, text: str, by: str) -> Page:
         """The page with a stretch decided by a person: one `human` span, beside which what stood there is an alternative.
 
-        Readings stay, and so does what was seen beside the text. Records and checks point into the old text and are left out:
-        `Engine.understand` makes them anew.
+        Readings stay, and so do checks of what was seen beside the text. Records and other checks are about the old text and are
+        left out: `Engine.understand` makes them anew.
 
         Args:
             place: the stretch.
@@ -513,7 +513,7 @@ class Page:
             raise ValueError(f"no stretch {place.start}:{place.end} on line {place.line}")
         edited = replace(line, spans=_edited(line.spans, place, unicodedata.normalize("NFC", text), by))
         lines = tuple(edited if one is line else one for one in self.lines)
-        seen = tuple(replace(check, places=()) for check in self.checks if check.polygon or not check.places)
+        seen = tuple(replace(check, places=()) for check in self.checks if check.polygon)
         return replace(self, lines=lines, records=(), checks=seen)
 
     def to_dict(self) -> dict[str, object]:

@@ -5,7 +5,9 @@ Knows the geometry of one line and asks the ink where each character of a text s
 
 from __future__ import annotations
 
+import cmath
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +17,27 @@ from numpy.typing import NDArray
 
 from fusion.ink import InkLine
 from fusion.page import Polygon, Span
+
+Extent = tuple[float, float, float, float]
+"""Left, top, right, bottom, px."""
+
+
+def extent(polygon: Polygon, angle: float = 0.0) -> Extent:
+    """How far a polygon goes, along the writing.
+
+    Args:
+        polygon: px of the photograph.
+        angle: degrees counter-clockwise that make the writing level, as in `Page`.
+    """
+    turn = cmath.rect(1.0, -math.radians(angle))  # y runs down
+    points = [complex(x, y) * turn for x, y in polygon]
+    xs, ys = [point.real for point in points], [point.imag for point in points]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def overlap(one: Extent, other: Extent, axis: int) -> float:
+    """How much of an axis (0: across, 1: down) two things share, px; negative: the space between them."""
+    return min(one[2 + axis], other[2 + axis]) - max(one[axis], other[axis])
 
 
 def to_photo(points: Sequence[tuple[float, float]], transform: NDArray[np.float64]) -> Polygon:

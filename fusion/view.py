@@ -34,6 +34,14 @@ class View:
     ink: NDArray[np.bool_]
 
 
+def shrunk(pixels: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint8], float]:
+    """A page, uint8 (H, W, 3), at most `longest` px long and wide, and the factor of its sides, in (0, 1]."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, longest / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), factor
+
+
 def shrink(photo: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """A grey copy with a long side of at most `VIEW_SIDE`.
 

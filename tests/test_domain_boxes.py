@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import cmath
+import math
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ from numpy.typing import NDArray
 
 from fusion.domain.boxes import boxes, labelled
 from fusion.ink import PageImage
-from fusion.page import Check, Page, Place
+from fusion.page import Check, Page, Place, Polygon
 from tests.made_pages import line
 
 INK = (30, 30, 60)
@@ -119,6 +123,31 @@ def test_boxes_on_a_dark_page_are_found() -> None:
     image, found = boxes(page(255 - form(*marks)))
     assert kinds(found) == list(marks)
     assert int(image.pixels[:, :112].max()) < 60
+
+
+@pytest.mark.parametrize("paper", [95, 110])
+def test_boxes_on_dim_paper_are_found(paper: int) -> None:
+    marks = ("ticked", "crossed", "empty")
+    dim = (form(*marks).astype(np.float32) * paper / 245).astype(np.uint8)
+    assert kinds(boxes(page(dim))[1]) == list(marks)
+
+
+@pytest.mark.parametrize("angle", [0.0, 5.0, 180.0])
+def test_labels_are_found_on_a_turned_photograph(angle: float) -> None:
+    back = cmath.rect(1, math.radians(angle))
+
+    def turned(polygon: Polygon) -> Polygon:
+        points = [complex(x, y) * back for x, y in polygon]
+        return tuple((point.real, point.imag) for point in points)
+
+    texts = ("Fever above 39 degrees in the night", "Rash on the arms and on both the legs")
+    lines = [line(text, n, (60, 60.0 * n, 700, 60.0 * n + 30)) for n, text in enumerate(texts)]
+    corners = [((20, top), (44, top), (44, top + 24), (20, top + 24)) for top in (3.0, 63.0)]
+    checks = tuple(Check("box_ticked", "a box to tick, ticked", (), False, turned(one)) for one in corners)
+    made = Page(
+        "p", "0" * 64, 800, 400, angle, tuple(replace(one, polygon=turned(one.polygon)) for one in lines), checks=checks
+    )
+    assert [check.places[0].line for check in labelled(made).checks] == ["l000", "l001"]
 
 
 def test_a_box_has_the_words_on_its_right_as_its_label() -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import cmath
+import math
 from dataclasses import replace
 from fractions import Fraction
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from fusion.config import DomainConfig
 from fusion.domain import arithmetic, homework, open_profile, sums
-from fusion.page import Candidate, Page, Reading, Recipe, Span
+from fusion.page import Candidate, Line, Page, Reading, Recipe, Span
 from fusion.train import grammar
 from tests.made_pages import line, page
 
@@ -300,7 +303,8 @@ def test_a_row_of_a_vertical_sum_begins_no_question() -> None:
 )
 def test_a_sum_that_may_be_misread_is_not_called_wrong(confidence: float, second: str, kind: str) -> None:
     made = page((Span("46+7=3", "ocr", confidence, "ocr_preferred"),))
-    readings = tuple(Reading("ocr", text, Recipe("made", "1", "m", "0" * 64)) for text in ("46+7=3", second))
+    recipe = Recipe("made", "1", "m", "0" * 64)
+    readings = (Reading("ocr", "46+7=3", recipe), Reading("hand", second, recipe))
     made = replace(made, lines=(replace(made.lines[0], readings=readings),))
     (check,) = homework.checks(made, homework.exercises(made))
     assert (check.kind, check.review) == (kind, kind == "sum_unsure")
@@ -339,7 +343,8 @@ def test_the_sign_of_a_vertical_sum_may_be_a_line_by_itself(sign: str) -> None:
     [
         ([("18", 80, 0), ("4", 20, 40), ("72", 80, 40), ("4", 80, 80), ("32", 80, 120), ("32", 80, 160), ("0", 100, 200)], ("72÷4=18", True)),
         ([("1 8", 80, 0), ("4)7 4", 40, 40), ("4", 80, 80), ("3 4", 80, 120), ("3 2", 80, 160), ("2", 120, 200)], ("74÷4=18…2", True)),
-        ([("17", 80, 0), ("4", 20, 40), ("72", 80, 40), ("72", 80, 80), ("0", 100, 120)], ("72÷4=17", False)),
+        ([("17", 80, 0), ("4", 20, 40), ("72", 80, 40), ("28", 80, 80), ("44", 80, 120)], ("72÷4=17…44", False)),
+        ([("18", 80, 0), ("4)72", 40, 40), ("4", 80, 80), ("32", 80, 120), ("-32", 60, 160), ("0", 100, 200)], ("72÷4=18", True)),
     ],
 )  # fmt: skip
 def test_a_long_division_is_a_block(rows: list[tuple[str, float, float]], expected: tuple[str, bool]) -> None:
@@ -348,6 +353,77 @@ def test_a_long_division_is_a_block(rows: list[tuple[str, float, float]], expect
     assert len(homework.exercises(made)) == 1  # its numbers begin no question
 
 
-def test_numbers_in_two_columns_are_no_long_division() -> None:
-    assert written(placed(("18", 80, 0), ("4", 20, 40), ("72", 80, 40), ("5", 20, 80), ("60", 80, 80))) == []
-    assert written(placed(("18", 80, 0), ("4", 20, 40), ("72", 80, 40))) == []
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("18", 80, 0), ("4", 20, 40), ("72", 80, 40), ("5", 20, 80), ("60", 80, 80), ("15", 80, 120)],  # two columns
+        [("18", 80, 0), ("4", 20, 40), ("72", 80, 40)],
+        [("18", 80, 0), ("2", 20, 40), ("72", 80, 40), ("14", 80, 80), ("32", 80, 120)],  # a question's number
+        [("18", 80, 0), ("4", 20, 0), ("72", 80, 40), ("4", 80, 80), ("32", 80, 120)],  # not beside the second row
+        [("18", 300, 0), ("4", 20, 40), ("72", 300, 40), ("4", 300, 80), ("32", 300, 120)],  # far away
+        [("1 2", 80, 0), ("+3 4", 60, 40), ("4 6", 80, 80)],  # answers side by side
+    ],
+)
+def test_other_numbers_below_each_other_are_no_block(rows: list[tuple[str, float, float]]) -> None:
+    assert written(placed(*rows)) == []
+
+
+def test_two_long_divisions_below_each_other_are_two_blocks() -> None:
+    rows = [("18", 80, 0), ("4)72", 40, 40), ("4", 80, 80), ("32", 80, 120), ("32", 80, 160), ("0", 100, 200)]
+    below = [("21", 80, 240), ("3)63", 40, 280), ("6", 80, 320), ("3", 100, 360), ("3", 100, 400), ("0", 100, 440)]
+    assert written(placed(*rows, *below))[-1] == ("63÷3=21", True)
+
+
+def test_a_sign_belongs_to_the_nearest_number_on_its_right() -> None:
+    left = [("3", 20, 0), ("-", 0, 40), ("2", 20, 40), ("1", 20, 80)]
+    right = [("8", 90, 0), ("+", 70, 40), ("5", 90, 40), ("13", 80, 80)]
+    assert sorted(written(placed(*left, *right))) == [("3-2=1", True), ("8+5=13", True)]
+
+
+@settings(max_examples=20)
+@given(st.randoms(use_true_random=False), st.sampled_from([0, 90, 180, 270]))
+def test_the_order_of_lines_and_a_turned_photograph_change_no_block(rng: Random, angle: int) -> None:
+    made = placed(("456", 40, 0), ("+", 0, 42), ("278", 40, 40), ("734", 40, 80), ("18", 240, 0), ("4)72", 200, 40),
+                  ("4", 240, 80), ("32", 240, 120), ("32", 240, 160), ("0", 260, 200))  # fmt: skip
+    back = cmath.rect(1, math.radians(angle))  # as the photograph shows what has to be turned by `angle`
+
+    def turned(one: Line) -> Line:
+        points = [complex(x, y) * back for x, y in one.polygon]
+        return replace(one, polygon=tuple((point.real, point.imag) for point in points))
+
+    lines = rng.sample(made.lines, len(made.lines))
+    photo = replace(made, angle=float(angle), lines=tuple(map(turned, lines)))
+    assert sorted(written(photo)) == [("456+278=734", True), ("72÷4=18", True)]
+
+
+def test_a_vertical_sum_that_one_reader_reads_right_is_not_called_wrong() -> None:
+    made = page("456", "+278", "735")
+    recipe = Recipe("made", "1", "m", "0" * 64)
+    sure = [replace(one, spans=(replace(one.spans[0], confidence=0.99),)) for one in made.lines]
+    read = replace(sure[2], readings=(Reading("ocr", "735", recipe), Reading("hand", "734", recipe)))
+    for last, kind in ((sure[2], "sum_wrong"), (read, "sum_unsure")):
+        one = replace(made, lines=(*sure[:2], last))
+        assert [check.kind for check in homework.checks(one, homework.exercises(one))] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("23", 80, 0), ("×45", 60, 40), ("115", 60, 80), ("92", 60, 120), ("1035", 40, 160)], ("23×45=1035", True)),
+        ([("23", 80, 0), ("×45", 60, 40), ("115", 60, 80), ("92", 60, 120), ("1036", 40, 160)], ("23×45=1036", None)),
+        ([("18", 80, 0), ("4)72", 40, 40), ("4", 80, 80), ("32", 80, 120), ("32", 80, 160)], ("72÷4=18", True)),
+        ([("13", 80, 0), ("3)39", 40, 40), ("3", 80, 80), ("9", 100, 120), ("9", 100, 160), ("0", 100, 200)], ("39÷3=13", True)),
+    ],
+)  # fmt: skip
+def test_work_between_the_numbers_and_the_result(
+    rows: list[tuple[str, float, float]], expected: tuple[str, bool | None]
+) -> None:
+    assert written(placed(*rows)) == [expected]
+
+
+def test_a_stroke_across_a_result_is_not_its_sign() -> None:
+    assert written(placed(("456", 40, 0), ("+278", 20, 40), ("—", 50, 74), ("734", 40, 80))) == [("456+278=734", True)]
+
+
+def test_answers_below_a_number_are_no_long_division() -> None:
+    assert written(placed(("24", 80, 0), ("1) 12", 20, 40), ("15", 80, 80), ("18", 80, 120))) == []

@@ -339,19 +339,44 @@ def test_directions_that_were_given_to_no_drug_are_listed() -> None:
     assert all(check.review for check in found)
 
 
-def test_a_number_run_into_a_schedule_is_remarked() -> None:
-    def kinds(text: str) -> set[str]:
-        return {
-            check.kind for check in open_profile(DomainConfig(profile="prescription")).understand(page(text)).checks
-        }
+@pytest.mark.parametrize(
+    ("text", "remarked"),
+    [
+        ("Napa 500 mg 1+0+17 days", True), ("Napa 1+0+15", True), ("Napa 1-0-17 days", True),
+        ("Napa 500 mg 1+0+1 7 days", False), ("Napa 1-0-1-0", False), ("12-05-2024", False), ("1-2-2024", False),
+        ("3-3-25", False), ("Napa 1-0-1 x 7 days", False), ("tel 2-3-15 44", False),
+    ],
+)  # fmt: skip
+def test_a_number_run_into_a_schedule_is_remarked(text: str, remarked: bool) -> None:
+    understood = open_profile(DomainConfig(profile="prescription")).understand(page(text))
+    assert ("run_together" in {check.kind for check in understood.checks}) is remarked
 
-    assert "run_together" in kinds("Napa 500 mg 1+0+17 days")
-    assert "run_together" not in kinds("Napa 500 mg 1+0+1 7 days") | kinds("12-05-2024") | kinds("Napa 1-0-1-0")
 
-
-def test_one_or_two_letters_are_no_name() -> None:
+def test_words_of_directions_and_single_letters_are_no_name_but_short_drugs_are() -> None:
     assert meds(page("S. 3 dd 5 ml", "da 100 ml")) == []
     assert [found["drug"] for found in meds(page("Tab. Seclo 20 mg", "S. 3 dd 5 ml"))] == ["Seclo"]
+    for second in ("2. Fe 100 mg daily", "Tab. Fe 100 mg", "D3 1000 IU", "1. D3 60000 IU weekly"):
+        found = meds(page("Tab. Seclo 20 mg", second))
+        assert len(found) == 2, second
+        assert "dose" not in found[0]
+
+
+def test_no_part_of_numbers_run_together_is_a_duration_or_a_frequency() -> None:
+    (found,) = meds(page("Napa 500 mg 1+0+15 days"))
+    assert "duration" not in found
+    (found,) = meds(page("Napa 500 mg 1+0+1+1"))
+    assert "frequency" not in found
+
+
+def test_complaints_before_the_first_drug_are_not_listed() -> None:
+    made = page("Fever for 3 days", "Open daily 10 am", "Tab. Seclo 20 mg", "Cough 2 weeks")
+    understood = open_profile(DomainConfig(profile="prescription")).understand(made)
+    assert "unplaced" not in {check.kind for check in understood.checks}
+
+
+def test_directions_on_a_page_without_a_drug_are_listed() -> None:
+    understood = open_profile(DomainConfig(profile="prescription")).understand(page("5 ml tid", "after food"))
+    assert "unplaced" in {check.kind for check in understood.checks}
 
 
 def test_print_between_a_drug_and_its_directions_parts_them_not() -> None:

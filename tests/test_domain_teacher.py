@@ -10,7 +10,7 @@ import pytest
 
 from fusion.domain import teacher
 from fusion.ink import PageImage
-from fusion.page import Check
+from fusion.page import Check, Place
 from tests.made_pages import line, page
 
 
@@ -99,3 +99,66 @@ def test_what_reads_as_a_score_is_one(text: str, kind: str) -> None:
     assert [check.kind for check in understood.checks] == [kind]
     assert teacher.scored(understood) == understood
     assert teacher.is_teachers(understood.lines[0], understood.checks)
+
+
+def test_a_score_beside_words_is_writing_and_a_corrected_one_is_no_score() -> None:
+    box = ((60.0, 465.0), (380.0, 465.0), (380.0, 598.0), (60.0, 598.0))
+    check = Check("teacher_writing", "writing in red ink", (), False, box)
+    lines = (line("95", 0, (60, 465, 380, 520)), line("see me after class", 1, (60, 540, 380, 598)))
+    assert [c.kind for c in teacher.scored(replace(page(), lines=lines, checks=(check,))).checks] == ["teacher_writing"]
+    alone = teacher.scored(replace(page(), lines=lines[:1], checks=(check,)))
+    edited = alone.edit(Place("l000", 0, 2), "see me", "me")
+    assert [c.kind for c in teacher.scored(edited).checks] == ["teacher_writing"]
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        [(0, 0), (25, 80), (50, 30), (75, 80), (100, 0)],  # W
+        [(0, 80), (100, 0)],  # a slash
+        [(0, 0), (60, 90), (100, 60)],  # ends low
+        [(0, 0), (80, 90), (100, 0)],  # turns late: V
+    ],
+)
+def test_other_strokes_are_no_tick(corners: list[tuple[int, int]]) -> None:
+    pixels = paper().pixels
+    cv2.polylines(pixels, [np.add(corners, (600, 300))], False, (200, 30, 40), 4)
+    assert kinds(PageImage("p", "0" * 64, pixels, pixels, np.eye(3))) == ["teacher_writing"]
+
+
+def test_a_small_cross_within_red_words_stays_a_letter() -> None:
+    pixels = paper().pixels
+    cv2.putText(pixels, "x = 5", (480, 420), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (200, 30, 40), 2)
+    clean, checks = teacher.marks(PageImage("p", "0" * 64, pixels, pixels, np.eye(3)))
+    assert [check.kind for check in checks] == ["teacher_writing"]
+    assert (clean.pixels == pixels).all()
+
+
+@pytest.mark.parametrize("text", ["Very good V", "VIX 100", "95 Y", "-5 r"])
+def test_no_letter_of_red_words_is_taken_for_a_mark(text: str) -> None:
+    pixels = paper().pixels
+    cv2.putText(pixels, text, (380, 560), cv2.FONT_HERSHEY_SIMPLEX, 1.8, (200, 30, 40), 4)
+    clean, checks = teacher.marks(PageImage("p", "0" * 64, pixels, pixels, np.eye(3)))
+    assert {check.kind for check in checks} == {"teacher_writing"}
+    assert (clean.pixels == pixels).all()
+
+
+def test_red_paper_and_strokes_across_the_page_leave_the_pupils_lines() -> None:
+    pixels = paper().pixels
+    for y in range(100, 600, 80):
+        cv2.line(pixels, (0, y), (799, y), (200, 30, 40), 2)
+    cv2.line(pixels, (40, 0), (40, 599), (200, 30, 40), 2)
+    assert kinds(PageImage("p", "0" * 64, pixels, pixels, np.eye(3))) == []
+    pixels = paper().pixels
+    cv2.line(pixels, (30, 560), (420, 40), (200, 30, 40), 3)
+    _, checks = teacher.marks(PageImage("p", "0" * 64, pixels, pixels, np.eye(3)))
+    assert [check.kind for check in checks] == ["teacher_stroke"]
+    assert not teacher.is_teachers(line("7 + 5 = 12", 0, (60, 55, 380, 85)), checks)
+
+
+def test_a_red_line_through_a_word_strikes_it_out_and_stays() -> None:
+    pixels = paper().pixels
+    cv2.line(pixels, (60, 228), (330, 230), (200, 30, 40), 3)  # through the middle of the letters
+    clean, checks = teacher.marks(PageImage("p", "0" * 64, pixels, pixels, np.eye(3)))
+    assert [check.kind for check in checks] != ["teacher_underline"]
+    assert (clean.pixels == pixels).all()

@@ -89,6 +89,18 @@ def test_a_square_seal_is_faded_and_a_red_box_of_a_form_is_not(carved: bool) -> 
     assert (faded is page) is not carved
 
 
+def test_a_label_and_a_ring_that_writing_keeps_clear_of_stay() -> None:
+    page = np.full((900, 900, 3), 245, np.uint8)
+    cv2.rectangle(page, (100, 100), (330, 330), RED, 7)
+    for row, word in ((180, "DRUG"), (250, "ALLERGY")):
+        cv2.putText(page, word, (120, row), cv2.FONT_HERSHEY_SIMPLEX, 1.2, RED, 5, cv2.LINE_AA)
+    cv2.putText(page, "Penicillin", (120, 310), cv2.FONT_HERSHEY_SIMPLEX, 1, BLUE, 3, cv2.LINE_AA)
+    cv2.circle(page, (650, 600), 150, RED, 8, cv2.LINE_AA)
+    cv2.putText(page, "13", (620, 560), cv2.FONT_HERSHEY_SIMPLEX, 2, RED, 6, cv2.LINE_AA)
+    cv2.putText(page, "1+3=4", (560, 660), cv2.FONT_HERSHEY_SIMPLEX, 1.6, BLUE, 4, cv2.LINE_AA)
+    assert fade_stamps(page)[0] is page
+
+
 @pytest.mark.parametrize(("letters", "under"), [(True, False), (False, True), (False, False)])
 def test_a_teachers_circle_and_red_writing_stay(letters: bool, under: bool) -> None:
     page = stamped(letters=letters, under=under)

@@ -11,6 +11,7 @@ completion policy (what may never be supplied), and fields and checks of the fin
     columns                vertical sums, long division
     strokes, teacher       struck-out words, insertions; a teacher's marks
     boxes                  boxes to tick, with their labels
+    shapes                 ticks, crosses; a page without them
 """
 
 from __future__ import annotations

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.domain.ink import is_cross, is_tick, shrunk, without
+from fusion.domain.shapes import bounds, is_cross, is_tick, without
 from fusion.ink import PageImage
 from fusion.page import Check, Line, Page, Place, Polygon, stretches
-from fusion.placement import to_photo
+from fusion.placement import Extent, extent, to_photo
+from fusion.view import shrunk
 
 SIDE = 1600
 """Longest side of the page when searched, px."""
@@ -39,8 +40,8 @@ ROW, LABEL = 2, 4
 """How far on the left of a box, in sides, there is no writing, and how far on the right there is some: its label."""
 INSET = 0.15
 """Width of the strip along a side, in sides, that counts as the box and not as its mark."""
-BOARD = 110
-"""Level of grey under which the page is dark and its ink light."""
+FINE = 9
+"""Greatest width of a stroke when it is asked whether ink is dark or light, px."""
 EMPTY = 0.03
 """Share of the inside that is ink in an empty box."""
 SOLID = 0.6
@@ -57,8 +58,10 @@ def boxes(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
     """
     small, factor = shrunk(image.pixels, SIDE)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    if np.median(grey) < BOARD:
-        grey = cv2.bitwise_not(grey)  # chalk on a board
+    fine = np.ones((FINE, FINE), np.uint8)
+    light, dark_ink = (cv2.morphologyEx(grey, kind, fine).mean() for kind in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT))
+    if light > dark_ink:  # chalk on a board
+        grey = cv2.bitwise_not(grey)
     around = 2 * LARGEST + 1
     inked = cv2.adaptiveThreshold(grey, 1, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, around, 25)
     dark = np.asarray(inked, dtype=np.uint8)
@@ -76,39 +79,55 @@ def boxes(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
 
 def labelled(page: Page) -> Page:
     """The page with the label of each box in its check: the words on its right, up to the next box."""
-    corners = [_bounds(check) for check in page.checks if check.kind in KINDS]
+    if not any(check.kind in KINDS for check in page.checks):
+        return page
+    known = [extent(c.polygon, page.angle) for c in page.checks if c.kind in KINDS and c.polygon is not None]
 
     def with_label(check: Check) -> Check:
-        left, _, right, bottom = _bounds(check)
-        side, state = right - left, check.kind.removeprefix("box_")
-        for line in page.lines:
-            low, high = min(y for _, y in line.polygon), max(y for _, y in line.polygon)
-            if not low < bottom - side / 2 < high:  # a tick may stick out above
-                continue
-            end = min((a for a, _, c, d in corners if a > right and low < d - (c - a) / 2 < high), default=math.inf)
-            words = [word for word in stretches(line.text) if right - side / 2 <= _left(line, word[0]) < end]
-            if words and _left(line, words[0][0]) - right < LABEL * side:
-                place = Place(line.id, words[0][0], words[-1][1])
-                label = line.text[place.start : place.end]
-                return replace(check, message=f"a box to tick, {state}: {label}", places=(place,))
+        if check.kind not in KINDS or check.polygon is None:
+            return check
+        own, state = extent(check.polygon, page.angle), check.kind.removeprefix("box_")
+        rows = {line.id: extent(line.polygon, page.angle) for line in page.lines}
+        level = sorted(
+            (line for line in page.lines if _in_row(own, rows[line.id])), key=lambda n: rows[n.id][0] < own[0]
+        )
+        for line in level:
+            others = [one[0] for one in known if one[0] > own[2] and _in_row(one, rows[line.id])]
+            place = _label(line, page.angle, own, min(others, default=math.inf))
+            if place is not None:
+                words = line.text[place.start : place.end]
+                return replace(check, message=f"a box to tick, {state}: {words}", places=(place,))
         return replace(check, message=f"a box to tick, {state}", places=())
 
-    return replace(page, checks=tuple(with_label(c) if c.kind in KINDS else c for c in page.checks))
+    return replace(page, checks=tuple(map(with_label, page.checks)))
 
 
-def _bounds(check: Check) -> tuple[float, float, float, float]:
-    xs, ys = zip(*(check.polygon or ()), strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
+def _in_row(own: Extent, line: Extent) -> bool:
+    """Whether a box stands at the height of a line; a tick may stick out above."""
+    return line[1] < own[3] - (own[2] - own[0]) / 2 < line[3]
 
 
-def _left(line: Line, start: int) -> float:
-    """Where a code point of a line begins along x, px of the photograph: within its span, an even share."""
+def _label(line: Line, angle: float, own: Extent, end: float) -> Place | None:
+    """The words of a line on the right of a box, before `end`, px; None where the first of them is far away."""
+    lefts = {word: _left(line, word[0], angle) for word in stretches(line.text)}
+    side = own[2] - own[0]
+    words = [word for word, left in lefts.items() if own[2] - side / 2 <= left < end]
+    if not words or lefts[words[0]] - own[2] >= LABEL * side:
+        return None
+    return Place(line.id, words[0][0], words[-1][1])
+
+
+def _left(line: Line, start: int, angle: float) -> float:
+    """Where a code point of a line begins, px along the writing; an even share of the line where its span has no place."""
+    at = start
     for span in line.spans:
-        if start < len(span.text):
-            xs = [x for x, _ in span.polygon or line.polygon]
-            return min(xs) + start / len(span.text) * (max(xs) - min(xs))
-        start -= len(span.text)
-    return math.inf
+        if at < len(span.text):
+            place = span.place(at, at + 1)
+            if place is not None:
+                return extent(place, angle)[0]
+        at -= len(span.text)
+    left, _, right, _ = extent(line.polygon, angle)
+    return left + start / len(line.text) * (right - left)
 
 
 def _outlines(dark: NDArray[np.uint8]) -> list[Box]:
@@ -205,9 +224,12 @@ def _state(own: NDArray[np.bool_], dark: NDArray[np.uint8], box: Box) -> str | N
         (slice(top - 1, bottom + 1), slice(right - edge, right + 1)),
     ):
         mark[strip] = False
-    rows, columns = np.flatnonzero(mark.any(axis=1)), np.flatnonzero(mark.any(axis=0))
-    shape = mark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return None if share >= SOLID else "crossed" if is_cross(shape) else "ticked" if is_tick(shape) else None
+    shape = mark[bounds(mark)]
+    if share >= SOLID:
+        return None
+    if is_cross(shape):
+        return "crossed"
+    return "ticked" if is_tick(shape) else None
 
 
 def _place(box: Box, factor: float, image: PageImage) -> Polygon:

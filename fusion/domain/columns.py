@@ -6,139 +6,168 @@ itself, and so does the divisor of a long division, whose quotient stands above 
 
 from __future__ import annotations
 
-import itertools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import regex
 
 from fusion.page import Line
+from fusion.placement import Extent, extent, overlap
 
 APART = 2.0
 """Greatest white space between two numbers of a column, and between a number and what stands on its left, in heights of the
 number."""
 _ROW = regex.compile(
-    r"\s*(?:(?P<divisor>\d+)\s*[)）])?\s*(?P<sign>[-+–—×xX*]?)\s*(?P<number>\d+(?:\.\d+)?|\d(?:\s\d)+)\s*"
+    r"\s*(?:(?P<divisor>\d+)\s*[)）])?\s*(?P<sign>[-+−–—×xX*]?)\s*(?P<number>\d+(?:\.\d+)?|\d(?:\s\d)+)\s*"
 )
 """A number, the digits of which may stand apart, with its sign or divisor."""
-_SIGN = regex.compile(r"\s*(?P<sign>[-+–—×xX*十一])\s*")
+_SIGN = regex.compile(r"\s*([-+−–—×xX*十一])\s*")
 """A sign by itself; a cross and a stroke may have been read as Chinese."""
-_SIGNS = {"–": "-", "—": "-", "一": "-", "十": "+", "x": "×", "X": "×", "*": "×"}
-_SUM = regex.compile(r"(?<![-+×])0(?:[-+]+|×)0(?![-+×])")
-"""The signs of a vertical sum's rows, 0 for a row without; not of a column that goes on."""
-_LADDER = regex.compile(r"0÷[-0]{2,}")
-"""The same of a long division: quotient, dividend with its divisor, products and remainders."""
+_SIGNS = {"−": "-", "–": "-", "—": "-", "一": "-", "十": "+", "x": "×", "X": "×", "*": "×"}
+_BLOCK = regex.compile(r"0÷[-0]{2,}(?!÷)|(?<![-+×])0(?:[-+]+0|×0+)(?![-+×÷])")
+"""The rows of a long division (quotient, dividend with its divisor, products and remainders), of a vertical sum, or of a long
+multiplication with its partial products: the sign of each, 0 for a row without."""
+ON = 0.3
+"""How far a sign may stand over its number, in heights of the number; further, it is a stroke across it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A number of a column. `sign`: + - × or ""; `beside`: its sign or divisor where that is a line by itself."""
+    """A number of a column.
+
+    Attributes:
+        line: where it stands.
+        box: of the line, along the writing, px.
+        number: its digits, without spaces.
+        sign: + - × or "".
+        divisor: digits on its left before a bracket, or a line by themselves.
+        spaced: its digits stand apart.
+        beside: its sign or divisor where that is a line by itself.
+    """
 
     line: Line
+    box: Extent
     number: str
     sign: str = ""
     divisor: str = ""
+    spaced: bool = False
     beside: Line | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Lines that are one sum in columns, and the same on one line: 456+278=734, 74÷4=18…2."""
+    """Lines that are one sum in columns.
+
+    Attributes:
+        lines: from top to bottom, what stands beside a number before it.
+        written: the same on one line: 456+278=734, 74÷4=18…2.
+        worked: there are rows of the work between the numbers and the result.
+    """
 
     lines: tuple[Line, ...]
     written: str
+    worked: bool
 
 
-def blocks(lines: Sequence[Line]) -> list[Block]:
-    """The vertical sums and long divisions of a page."""
-    columns, signs = _columns(lines)
-    singles = [column[0] for column in columns if len(column) == 1]
+def blocks(lines: Sequence[Line], angle: float, text: Callable[[Line], str] = lambda line: line.text) -> list[Block]:
+    """The vertical sums and long divisions of a page.
+
+    Args:
+        lines: of the page.
+        angle: of the page.
+        text: what a line says; its transcript, or what one reader has.
+    """
     found = []
-    for column in columns:
-        rows = [_with_beside(row, number, singles, signs) for number, row in enumerate(column)]
-        kinds = "".join("÷" if row.divisor else row.sign or "0" for row in rows)
-        for match in itertools.chain(_SUM.finditer(kinds), _LADDER.finditer(kinds)):
+    for rows in _columns(lines, angle, text):
+        for match in _BLOCK.finditer("".join("÷" if row.divisor else row.sign or "0" for row in rows)):
             own = rows[slice(*match.span())]
-            members = [line for row in own for line in (row.beside, row.line) if line is not None]
-            found.append(Block(tuple(members), _division(own) if own[1].divisor else _sum(own)))
+            division = bool(own[1].divisor)
+            if _is_ladder(own) if division else not any(row.spaced for row in own):
+                members = tuple(line for row in own for line in (row.beside, row.line) if line is not None)
+                worked = not division and not all(row.sign for row in own[1:-1])
+                found.append(Block(members, _division(own) if division else _sum(own), worked))
     return found
 
 
 def _sum(rows: Sequence[Row]) -> str:
-    *terms, result = rows
-    return "".join(f"{row.sign}{row.number}" for row in terms) + f"={result.number}"
+    first, *others = rows
+    return first.number + "".join(f"{row.sign}{row.number}" for row in others if row.sign) + f"={rows[-1].number}"
 
 
 def _division(rows: Sequence[Row]) -> str:
-    quotient, dividend, rest = rows[0], rows[1], rows[-1]
-    left = "" if set(rest.number) == {"0"} else f"…{rest.number}"
-    return f"{dividend.number}÷{dividend.divisor}={quotient.number}{left}"
+    quotient, dividend, *_, before, rest = rows
+    even = rest.number == before.number or not float(rest.number)  # the last 0 may be left out
+    return f"{dividend.number}÷{dividend.divisor}={quotient.number}" + ("" if even else f"…{rest.number}")
 
 
-def _columns(lines: Sequence[Line]) -> tuple[list[list[Row]], list[Line]]:
-    """Numbers by the column that they stand in, from top to bottom, and the signs; other text ends a column."""
+def _is_ladder(rows: Sequence[Row]) -> bool:
+    """Whether what stands below a dividend is the work of a division: its first row is the divisor times a digit above."""
+    quotient, dividend, product, *_ = rows
+    products = {str(int(dividend.divisor) * int(digit)) for digit in quotient.number if digit in "123456789"}
+    return product.number in products
+
+
+def _columns(lines: Sequence[Line], angle: float, text: Callable[[Line], str]) -> list[list[Row]]:
+    """Numbers by the column that they stand in, from top to bottom, with what stands beside them."""
+    boxes = {line.id: extent(line.polygon, angle) for line in lines}
+    ordered = sorted(lines, key=lambda line: boxes[line.id][1])
+    rows = {line.id: row for line in ordered if (row := _row(line, boxes[line.id], text(line))) is not None}
+    signs = {line.id: match[1] for line in ordered if (match := _SIGN.fullmatch(text(line)))}
+    for line in ordered:
+        if line.id in signs and (owner := _right_of(boxes[line.id], list(rows.values()))) is not None:
+            rows[owner.line.id] = replace(owner, sign=_SIGNS.get(signs[line.id], signs[line.id]), beside=line)
+    columns = _stacked([(rows.get(line.id), boxes[line.id]) for line in ordered if line.id not in signs])
+    tall = [column for column in columns if len(column) > 1]
+    for single in (column[0] for column in columns if len(column) == 1 and not column[0].sign):
+        for column in tall:
+            if not column[1].sign and _right_of(single.box, [column[1]]) is not None:
+                column[1] = replace(column[1], divisor=single.number, beside=single.line)
+    return tall
+
+
+def _row(line: Line, own: Extent, text: str) -> Row | None:
+    match = _ROW.fullmatch(text)
+    if match is None:
+        return None
+    parts = match["number"].split()
+    number = unicodedata.normalize("NFKC", "".join(parts))
+    return Row(line, own, number, _SIGNS.get(match["sign"], match["sign"]), match["divisor"] or "", len(parts) > 1)
+
+
+def _stacked(placed: Sequence[tuple[Row | None, Extent]]) -> list[list[Row]]:
+    """Columns of rows from top to bottom; other text (None) ends a column."""
     open_ones: list[list[Row]] = []
     closed: list[list[Row]] = []
-    signs = []
-    for line in sorted(lines, key=lambda line: _extent(line, 1)):
-        if _SIGN.fullmatch(line.text):
-            signs.append(line)
+    for row, own in placed:
+        above = [column for column in open_ones if overlap(_around(column), own, 0) > 0]
+        if row is not None and len(above) == 1 and -overlap(above[0][-1].box, own, 1) <= APART * _height(own):
+            above[0].append(row)
             continue
-        match = _ROW.fullmatch(line.text)
-        own = [column for column in open_ones if _overlap(column[-1].line, line, 0) > 0]
-        if match is not None and len(own) == 1 and _apart(own[0][-1].line, line, 1) <= APART:
-            own[0].append(_row(line, match))
-            continue
-        closed += own
-        open_ones = [column for column in open_ones if column not in own]
-        if match is not None:
-            open_ones.append([_row(line, match)])
-    return closed + open_ones, signs
+        closed += above
+        open_ones = [column for column in open_ones if column not in above]
+        if row is not None:
+            open_ones.append([row])
+    return closed + open_ones
 
 
-def _row(line: Line, match: regex.Match[str]) -> Row:
-    number = unicodedata.normalize("NFKC", "".join(match["number"].split()))
-    return Row(line, number, _SIGNS.get(match["sign"], match["sign"]), match["divisor"] or "")
+def _around(column: Sequence[Row]) -> Extent:
+    lefts, tops, rights, bottoms = zip(*(row.box for row in column), strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
-def _with_beside(row: Row, number: int, singles: Sequence[Row], signs: Sequence[Line]) -> Row:
-    """A row with the sign, or for the second row of a column the divisor, that is a line by itself on its left."""
-    if row.sign or row.divisor:
-        return row
-    for line in signs:
-        if _level(line, row.line):
-            sign = _SIGN.fullmatch(line.text)
-            return replace(row, sign=_SIGNS.get(sign["sign"], sign["sign"]), beside=line) if sign else row
-    for single in singles if number == 1 else ():
-        if not single.sign and _level(single.line, row.line):
-            return replace(row, divisor=single.number, beside=single.line)
-    return row
+def _right_of(own: Extent, rows: Sequence[Row]) -> Row | None:
+    """The nearest row close on the right of a box, at its height."""
+    near = [
+        row
+        for row in rows
+        if own[0] < row.box[0]
+        and overlap(own, row.box, 0) <= ON * _height(row.box)
+        and overlap(own, row.box, 1) > min(_height(own), _height(row.box)) / 2
+        and -overlap(own, row.box, 0) <= APART * _height(row.box)
+    ]
+    return min(near, key=lambda row: row.box[0], default=None)
 
 
-def _level(left: Line, right: Line) -> bool:
-    """Whether a line stands close on the left of another one, at its height."""
-    height = min(b - a for a, b in (_extent(left, 1), _extent(right, 1)))
-    return (
-        _overlap(left, right, 1) > height / 2
-        and _extent(left, 0) < _extent(right, 0)
-        and _apart(left, right, 0) <= APART
-    )
-
-
-def _extent(line: Line, axis: int) -> tuple[float, float]:
-    """From where to where a line goes along an axis, px."""
-    values = [point[axis] for point in line.polygon]
-    return min(values), max(values)
-
-
-def _overlap(line: Line, other: Line, axis: int) -> float:
-    """How much of an axis two lines share, px; negative: the space between them."""
-    (a, b), (c, d) = _extent(line, axis), _extent(other, axis)
-    return min(b, d) - max(a, c)
-
-
-def _apart(line: Line, other: Line, axis: int) -> float:
-    """Space between two lines along an axis, in heights of the second."""
-    top, bottom = _extent(other, 1)
-    return -_overlap(line, other, axis) / max(bottom - top, 1.0)
+def _height(own: Extent) -> float:
+    return max(own[3] - own[1], 1.0)

@@ -12,7 +12,7 @@ import regex
 
 from fusion.domain import arithmetic, columns
 from fusion.domain.places import field_at
-from fusion.page import Check, Line, Page, Place, Record, Value
+from fusion.page import Check, Field, Line, Page, Place, Record, Value
 
 _NUMBER = regex.compile(
     r"^\s*(?P<number>[（(]\s*\d{1,3}\s*[)）]|\d{1,3}\s*[、．)）]|\d{1,3}\.(?!\d)|[①-⑳]|[Qq]\d{1,3}[.:：]?(?!\w)"
@@ -22,7 +22,8 @@ _MAYBE = regex.compile(r"^\s*(?P<number>(?P<value>\d{1,3})\.)(?=\d)")
 """`1.12+30=42`: a number with its point if the lines around continue the count, else a decimal."""
 _ANSWER = regex.compile(r"(?:^|(?<=\s))(?P<mark>答案?\s*[:：]?|解\s*[:：]|[Aa]ns(?:wer)?\s*[.:：]|A\s*[:：])\s*")
 PUPILS_RIGHT = 0.9
-"""Share of a pupil's sums that are right, taken for granted: the surety from which a wrong one is his mistake. A policy."""
+"""Share of a pupil's sums that are right, taken for granted: the confidence from which a wrong one is a mistake of the pupil.
+A policy."""
 _LATEX = regex.compile(r"\\[a-zA-Z]{2,}|\^\{|_\{|\$[^$]+\$")
 _LINEAR = regex.compile(r"[\d\p{Latin})）]\s*[=＝≤≥≠±×÷]|[≤≥≠±×÷]\s*[\d\p{Latin}(（]")
 _HAN = regex.compile(r"\p{Han}")
@@ -34,7 +35,7 @@ def exercises(page: Page) -> tuple[Record, ...]:
     A numbered line begins a question, which extends to the next one; from 答, 解 or Ans. on it is the answer. Lines before
     the first number belong to no question.
     """
-    blocks = _in_columns(page.lines)
+    blocks = _in_columns(page)
     taken = {place.line for record in blocks for place in record.places}
     lines = [line for line in page.lines if line.id not in taken]
     leads = _numbering(lines)
@@ -108,14 +109,15 @@ def _of_line(line: Line, lead: regex.Match[str] | None) -> list[Record]:
     return found
 
 
-def _in_columns(lines: Sequence[Line]) -> list[Record]:
+def _in_columns(page: Page) -> list[Record]:
     """Sums written in columns, with their value on one line as `written`."""
     found = []
-    for block in columns.blocks(lines):
+    for block in columns.blocks(page.lines, page.angle):
         done = arithmetic.check(block.written)
         value: Value = {"written": block.written}
-        # Numbers below each other, of which one is negative, may be three answers.
-        if done is not None and done.holds is not None and (done.holds or "-" not in block.written):
+        # Numbers below each other, of which one is negative, may be three answers; below a product others may stand.
+        doubtful = "-" in block.written or block.worked
+        if done is not None and done.holds is not None and (done.holds or not doubtful):
             value |= {"holds": done.holds, "left": str(done.left)}
         places = [(line, 0, len(line.text)) for line in block.lines]
         found.append(Record("sum", (field_at("sum", places, value),)))
@@ -123,35 +125,49 @@ def _in_columns(lines: Sequence[Line]) -> list[Record]:
 
 
 def checks(page: Page, records: Sequence[Record]) -> tuple[Check, ...]:
-    """Wrong sums of a page, and readings under which a sum would be judged otherwise.
-
-    A sum is called wrong if that is likelier than a misreading: its characters are surer than pupils are right, and no
-    reader of the line reads it so that it holds. Else it is `sum_unsure`.
-    """
+    """Wrong sums of a page, and readings under which a sum would be judged otherwise."""
     lines = {line.id: line for line in page.lines}
     found = []
     for record in records:
         field = record.get("sum")
         if field is None:
             continue
+        own = [lines[place.line] for place in field.places]
         if field.value.get("holds") is False:
-            message = f"{field.value.get('written', field.text)}: the left side is {field.value.get('left', '?')}"
-            sure = (field.confidence or 0.0) >= PUPILS_RIGHT and not any(_holds(lines[p.line]) for p in field.places)
-            found.append(
-                Check("sum_wrong", message, field.places, review=False)
-                if sure
-                else Check("sum_unsure", f"{message}; it may be misread", field.places)
-            )
-        if "written" in field.value:
-            continue
-        (place,) = field.places
-        found += _hints(lines[place.line], place, field.value.get("holds"))
+            found.append(_wrong(field, own, page.angle))
+        if "written" not in field.value:
+            found += _hints(own[0], field.places[0], field.value.get("holds"))
     return tuple(found)
 
 
-def _holds(line: Line) -> bool:
-    """Whether any reader reads a line as a sum that holds."""
-    return any(done.holds for reading in line.readings if (done := arithmetic.check(reading.text)))
+def _wrong(field: Field, lines: Sequence[Line], angle: float) -> Check:
+    """The check of a sum that does not hold.
+
+    It is called wrong if that is likelier than a misreading: it is surer than pupils are right, and no reader reads it
+    so that it holds.
+    """
+    message = f"{field.value.get('written', field.text)}: the left side is {field.value.get('left', '?')}"
+    if (field.confidence or 0.0) >= PUPILS_RIGHT and not _read_right(field, lines, angle):
+        return Check("sum_wrong", message, field.places, review=False)
+    return Check("sum_unsure", f"{message}; it may be misread", field.places)
+
+
+def _read_right(field: Field, lines: Sequence[Line], angle: float) -> bool:
+    """Whether one reader's texts of the lines of a sum hold."""
+    for source in dict.fromkeys(reading.source for line in lines for reading in line.readings):
+
+        def said(line: Line, source: str = source) -> str:
+            return next((reading.text for reading in line.readings if reading.source == source), line.text)
+
+        if "written" in field.value:
+            sums = [arithmetic.check(block.written) for block in columns.blocks(lines, angle, said)]
+        else:
+            text = said(lines[0])
+            answer = _ANSWER.search(text)
+            sums = [arithmetic.check(text, answer.end() if answer is not None else 0)]
+        if any(done is not None and done.holds for done in sums):
+            return True
+    return False
 
 
 def _hints(line: Line, place: Place, holds: object) -> list[Check]:

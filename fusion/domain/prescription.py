@@ -20,7 +20,7 @@ from fusion.domain import sig
 from fusion.domain.places import field_at
 from fusion.errors import InputError
 from fusion.page import Check, Field, Line, Page, Place, Record
-from fusion.review import SACRED
+from fusion.placement import extent, overlap
 
 _NUMBERING = regex.compile(r"^\s*(?P<item>\(?\d{1,2}\s*[.、)）:]|[①-⑳])(?!\d)\s*")
 _HEADER = regex.compile(
@@ -51,8 +51,6 @@ PRINT, HAND = 0.9, 0.5
 """Probabilities of print from which a line surely is print, and below which it is handwriting."""
 BELONGS = 2.0
 """Greatest white space between a line of directions and its drug's last line, in heights of the line."""
-SHORTEST = 3
-"""Letters of a Latin name that no list has; fewer are an abbreviation."""
 _DRUG = regex.compile(r"\p{L}[\p{L}\p{Pd}']*(?:[ ]\p{L}[\p{L}\p{Pd}']{2,})*(?:\s?\d{1,4}(?=\s*$))?")
 _HAN_DRUG = regex.compile(r"\p{Han}{2,}")
 R = TypeVar("R")
@@ -157,7 +155,7 @@ def medications(page: Page, known: Callable[[str], bool]) -> tuple[Record, ...]:
             item = [field_at("item", [(line, number.start("item"), number.end("item"))])] if number else []
             records.append([field_at("drug", [(line, *name)]), *item])
             drug = line
-        elif last is None or not parts or _gap(last, line) > BELONGS:
+        elif last is None or not parts or _gap(last, line, page.angle) > BELONGS:
             last = None if parts else last
             continue
         elif _of_the_pad(line, drug):
@@ -183,16 +181,12 @@ def _of_the_pad(line: Line, drug: Line | None) -> bool:
     )
 
 
-def _gap(above: Line, below: Line) -> float:
+def _gap(above: Line, below: Line, angle: float) -> float:
     """White space between two lines of a column, in heights of the lower one; infinite where they share no column."""
-    left, right = (
-        max(min(x for x, _ in line.polygon) for line in (above, below)),
-        min(max(x for x, _ in line.polygon) for line in (above, below)),
-    )
-    bottom, top = max(y for _, y in above.polygon), min(y for _, y in below.polygon)
-    height = max(max(y for _, y in below.polygon) - top, 1.0)
-    beside = top < bottom - height / 2
-    return (top - bottom) / height if left < right or beside else float("inf")
+    upper, lower = extent(above.polygon, angle), extent(below.polygon, angle)
+    height = max(lower[3] - lower[1], 1.0)
+    beside = lower[1] < upper[3] - height / 2
+    return -overlap(upper, lower, 1) / height if overlap(upper, lower, 0) > 0 or beside else float("inf")
 
 
 def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) -> tuple[int, int] | None:
@@ -215,7 +209,8 @@ def _drug(text: str, parts: Sequence[sig.Part], known: Callable[[str], bool]) ->
     strength = any(part.name == "strength" and part.start >= right for part in parts)
     words = [text[left:right], *text[left:right].split()]
     listed = any(known(word) for word in words)
-    if not listed and text[left:right].isascii() and right - left < SHORTEST:
+    letter = right - left == 1 and text[left:right].isascii()
+    if (letter or set(map(str.casefold, words)) <= sig.terms()) and not (listed or numbered or prefixed):
         return None  # S. 5 ml, da 100 ml
     alone = len(words) <= 3 and right >= len(text.rstrip()) and (numbered or prefixed)
     return (left, right) if right > left and (listed or strength or alone or (prefixed and parts)) else None
@@ -271,7 +266,8 @@ _PATTERNS = (
     ("trailing_zero", r"(?<![\d.])\d+\.0+(?!\d)", "the point is overlooked and the dose is tenfold"),
     (
         "run_together",
-        r"(?<![\d+–-])[0-3½](?:\s?[+–-]\s?[0-3½]){1,2}\s?[+–-]\s?[0-3½]\d+(?![\d+–-])",
+        r"(?<![\d+–-])[0-3½](?:\s?\+\s?[0-3½]){1,2}\d{1,2}(?![\d+])"
+        r"|(?<![\d+–-])[0-3½](?:\s?[–-]\s?[0-3½]){2}\d{1,2}(?=\s?(?:days?|d|weeks?|months?|天|日|周)(?!\p{L}))",
         "may be two numbers run together: 1+0+1 and 7",
     ),
     ("naked_decimal", r"(?<![\d.])\.\d+", "the point is overlooked: write a zero before it"),
@@ -314,13 +310,14 @@ def checks(
 
 
 def _unplaced(page: Page, records: Sequence[Record]) -> list[Check]:
-    """Directions that were given to no drug: by their place, or since they are printed."""
+    """Directions from the first drug on that were given to no drug: by their place, or since they are printed."""
     placed = {place.line for record in records for place in record.places}
+    below = list(itertools.dropwhile(lambda line: records and line.id not in placed, page.lines))
     return [
         Check("unplaced", f"“{line.text}” was given to no drug", (Place(line.id, 0, len(line.text)),))
-        for line in page.lines
-        if records and line.id not in placed and not _beside_the_drugs(line.text)
-        if any(part.name in SACRED for part in sig.parse(line.text))
+        for line in below
+        if len(page.lines) > 1 and line.id not in placed and not _beside_the_drugs(line.text)
+        if any(part.name in ("strength", "dose", "frequency") for part in sig.parse(line.text))
     ]
 
 

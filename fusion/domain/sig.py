@@ -51,7 +51,7 @@ def _terms() -> dict[str, dict[str, Value]]:
 @cache
 def terms() -> frozenset[str]:
     """All terms and other words of directions, lower-case."""
-    words = {"take", "for", "times", "every", "with", "water", "rx", "sig", "disp", "x", "q"}
+    words = {"take", "for", "times", "every", "with", "water", "rx", "sig", "disp", "da", "dd", "x", "q"}
     return frozenset(words | {word for kind in _terms().values() for term in kind for word in term.split()})
 
 
@@ -91,7 +91,7 @@ def _patterns() -> tuple[tuple[str, regex.Pattern[str]], ...]:
     quantity = rf"(?:#|disp\.?|no\.|共|total)\s?(?P<count>\d{{1,4}})\s?(?P<form>{form})?(?!\s?{time})"
     boxes = r"[x×]\s?(?P<count>\d{1,4})\s?(?P<form>box(?:es)?|盒|瓶|袋|支)"
     duration = rf"(?:[x×*]|for|共|连服|连用|用)\s?(?P<amount>{_NUMBER})\s?(?P<unit>{time})"
-    days = rf"{border}(?P<amount>{_NUMBER})\s?(?P<unit>days?|weeks?|months?|wks?)(?![A-Za-z])"
+    days = rf"{border}(?<!\+)(?P<amount>{_NUMBER})\s?(?P<unit>days?|weeks?|months?|wks?)(?![A-Za-z])"
     frequency = (
         rf"{border}{_any('frequency')}",
         rf"{border}q\.?\s?(?P<hours>\d{{1,2}})\s?h(?:rs?|ourly)?(?![A-Za-z])\.?",
@@ -99,7 +99,7 @@ def _patterns() -> tuple[tuple[str, regex.Pattern[str]], ...]:
         r"每\s?(?P<hours>\d{1,2}|[一二两三四六八])\s?(?:个)?小时(?:一次|1次)?",
         rf"{border}(?P<times>\d|two|three|four)\stimes\s(?:a\sday|daily|per\sday)",
         r"[每一][日天]\s?(?P<times>\d|[一二两三四])\s?次",
-        rf"{border}(?P<morning>[0-3½])\s?[+\-–]\s?(?P<noon>[0-3½])\s?[+\-–]\s?(?P<night>[0-3½])(?![\d+\-–])",
+        rf"{border}(?<![+\-–]\s?)(?P<morning>[0-3½])\s?[+\-–]\s?(?P<noon>[0-3½])\s?[+\-–]\s?(?P<night>[0-3½])(?![\d+\-–])",
     )
     made = {
         "quantity": f"(?:{quantity}|{boxes})",

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from fusion.domain.places import pieces
 from fusion.ink import InkLine
-from fusion.page import Page, Polygon, Span
-from fusion.placement import edges
+from fusion.page import Page, Span
+from fusion.placement import Extent, edges, extent
 
 FLAT = set("-–—_=一二三≡÷+~→…·. ")
 """Characters that are themselves level strokes."""
@@ -45,7 +45,7 @@ def struck(line: InkLine, spans: Sequence[Span]) -> tuple[Span, ...]:
 
 def inserted(page: Page) -> Page:
     """The page with small lines on the upper edge of a larger one marked `added`, each after that one."""
-    boxes = [_box(line.polygon) for line in page.lines]
+    boxes = [extent(line.polygon, page.angle) for line in page.lines]
     hosts = {
         n: host
         for n, box in enumerate(boxes)
@@ -60,12 +60,7 @@ def inserted(page: Page) -> Page:
     return replace(page, lines=ordered) if hosts else page
 
 
-def _box(polygon: Polygon) -> tuple[float, float, float, float]:
-    xs, ys = [x for x, _ in polygon], [y for _, y in polygon]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _sits_on(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+def _sits_on(box: Extent, other: Extent) -> bool:
     """Whether a box is lower and narrower than another one and on its upper edge."""
     height, below = box[3] - box[1], other[3] - other[1]
     inside = other[0] + 0.5 * height < box[0] and box[2] < other[2] + height
@@ -74,7 +69,7 @@ def _sits_on(box: tuple[float, float, float, float], other: tuple[float, float, 
     return 0 < height < SMALL * below and inside and narrow and touches and box[1] < other[1]
 
 
-def _in_column(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+def _in_column(box: Extent, other: Extent) -> bool:
     """Whether a box stands right above or below another one, as high and with the same left edge: it is a line of its own."""
     height, theirs = box[3] - box[1], other[3] - other[1]
     gap = max(box[1], other[1]) - min(box[3], other[3])

@@ -12,18 +12,19 @@ from fusion.ink import PageImage
 
 STROKE = 0.35
 """Greatest median height of a tick's ink in a column of pixels, in heights of the tick: it is one stroke."""
-
-
-def shrunk(pixels: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint8], float]:
-    """A page, uint8 (H, W, 3), at most `longest` px long and wide, and the factor of its sides, in (0, 1]."""
-    height, width = pixels.shape[:2]
-    factor = min(1.0, longest / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8), factor
+TURN, ARM, TOP = 0.5, 0.08, 0.25
+"""Of a tick: where its lowest point is at most, from the left, in widths; how far it comes down to it, and how far below its
+upper edge it may end on the right, in heights."""
+LONGER = 1.25
+"""Least length of its right arm, in lengths of the left: a V has equal ones."""
+RISING = 0.85
+"""Least share of the columns behind the lowest point in which the stroke does not fall."""
+WIDE = (0.3, 4.0)
+"""Least and greatest ratio of a tick's width to its height."""
 
 
 def without(image: PageImage, small: NDArray[np.uint8], erased: NDArray[np.uint8]) -> PageImage:
-    """The page with paper where `erased`, uint8 (h, w), is not 0; `small` is the page as `shrunk` gives it."""
+    """The page with paper where `erased`, uint8 (h, w), is not 0; `small` is the page as `view.shrunk` gives it."""
     if not erased.any():
         return image
     wide = cv2.dilate(erased, np.ones((5, 5), np.uint8)).astype(np.uint8)
@@ -33,10 +34,10 @@ def without(image: PageImage, small: NDArray[np.uint8], erased: NDArray[np.uint8
     return replace(image, pixels=np.where(covered[..., None] > 0, paper, image.pixels).astype(np.uint8))
 
 
-def cut(mark: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mark on a page, bool (H, W), without the white around it."""
+def bounds(mark: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of a mark on a page, bool (H, W)."""
     rows, columns = np.flatnonzero(mark.any(axis=1)), np.flatnonzero(mark.any(axis=0))
-    return mark[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def is_cross(mark: NDArray[np.bool_]) -> bool:
@@ -52,18 +53,14 @@ def is_tick(mark: NDArray[np.bool_]) -> bool:
     """Whether a mark, bool (h, w) cut to its ink, is one stroke: down on the left, then up to the top on the right."""
     height, width = mark.shape
     columns = np.flatnonzero(mark.any(axis=0))
-    rows = np.arange(height)[:, None]
     counts = mark[:, columns].sum(axis=0)
-    middle = (mark[:, columns] * rows).sum(axis=0) / counts / height
-    if len(columns) < 6 or not 0.3 < width / height < 4 or np.median(counts) > STROKE * height:
+    if not WIDE[0] < width / height < WIDE[1] or np.median(counts) > STROKE * height:
         return False
+    middle = (mark[:, columns] * np.arange(height)[:, None]).sum(axis=0) / counts / height
     turn = int(np.argmax(middle))
-    down, up = middle[: turn + 1], middle[turn:]
-    left = turn / len(columns)
-    return bool(
-        0.03 < left < 0.65
-        and middle[turn] - down.min() > 0.08
-        and up[-1] < 0.25
-        and np.mean(np.diff(up) <= 0.02) > 0.85
-        and np.mean(np.diff(down) >= -0.05) > 0.8
-    )
+    left, right = middle[turn] - middle[: turn + 1].min(), middle[turn] - middle[turn:].min()
+    rises = np.diff(middle[turn:]) <= 1 / height
+    reach = len(columns) - turn
+    arms = np.hypot(reach, right * height) >= LONGER * np.hypot(turn, left * height)
+    ends_high = turn < TURN * len(columns) and middle[-1] < TOP
+    return bool(ends_high and arms and left > ARM and rises.mean() > RISING)
