@@ -357,7 +357,8 @@ class Engine:
         def decided() -> Line:
             spans = self._spans(seen, around, failures)
             placed = place_spans(line, spans, transform)
-            return Line(line.id, polygon, order, readings, placed, tuple(failures), line.region, line.printed)
+            width = line.crop.shape[1]
+            return Line(line.id, polygon, order, readings, placed, tuple(failures), line.region, line.printed, width)
 
         # Built behind the stage door: a decision that breaks, or a line that its own invariants refuse, loses no page.
         made = self._stage("fuse", decided, failures)

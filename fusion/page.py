@@ -61,6 +61,26 @@ def stretches(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _STRETCH.finditer(text)]
 
 
+def strip(polygon: Polygon, left: float, right: float) -> Polygon:
+    """What of a quadrilateral lies between two shares of its width, from 0 at its start to 1 at its end.
+
+    >>> strip(((0, 0), (10, 0), (10, 4), (0, 4)), 0.2, 0.5)
+    ((2.0, 0.0), (5.0, 0.0), (5.0, 4.0), (2.0, 4.0))
+    """
+    start, end, end_below, start_below = polygon
+
+    def between(a: tuple[float, float], b: tuple[float, float], share: float) -> tuple[float, float]:
+        return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share
+
+    upper = between(start, end, left), between(start, end, right)
+    return (*upper, between(start_below, end_below, right), between(start_below, end_below, left))
+
+
+def joined(first: Polygon, last: Polygon) -> Polygon:
+    """The stretch of a line from the start of one quadrilateral on it to the end of another."""
+    return first[0], last[1], last[2], first[3]
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One thing that may stand at a place. `text` may be empty: "nothing stands here".
@@ -171,7 +191,9 @@ class Span:
         confidence: calibrated probability that `text` is what is on the paper, or None when unknown.
         because: name of the rule that decided.
         alternatives: other texts for the same stretch, best first, with their marginal probabilities.
-        polygon: where it sits on the photograph, or None when it can't be placed.
+        polygon: where it sits on the photograph, clockwise from its start, or None when it can't be placed.
+        cuts: where its characters meet in the best alignment of its text with the ink, as shares of the polygon's width,
+            ascending: one fewer than code points, or none when unknown.
         extent: estimated number of characters behind a gap or a supplied text, else 0.
         mark: `deleted` when the writer struck it out, `added` when it was put in between (TEI `<del>`, `<add>`).
         by: of a `human` span, who decided and when; else "".
@@ -186,6 +208,7 @@ class Span:
     extent: int = 0
     mark: Mark = ""
     by: str = ""
+    cuts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _require(unicodedata.is_normalized("NFC", self.text), "span text is not NFC")
@@ -195,6 +218,28 @@ class Span:
         _require(bool(self.because), "a span names the rule that decided it")
         _require((self.extent > 0) == (self.source in ("gap", "supplied")), "gaps and supplied spans have an extent")
         _require(self.source != "gap" or self.text == GAP * self.extent, "a gap shows one mark per character")
+        _require(len(self.cuts) in (0, len(self.text) - 1), "a span is cut once between two characters")
+        edges = [0.0, *self.cuts, 1.0]
+        _require(edges == sorted(edges), "cuts of a span ascend from 0 to 1")
+
+    def place(self, start: int, end: int) -> Polygon | None:
+        """Where its code points `start` to `end`, half-open, sit on the photograph; None when unknown."""
+        if (start, end) == (0, len(self.text)):
+            return self.polygon
+        if self.polygon is None or len(self.polygon) != 4 or not self.cuts:
+            return None
+        edges = (0.0, *self.cuts, 1.0)
+        return strip(self.polygon, edges[start], edges[end])
+
+    def part(self, start: int, end: int) -> Span:
+        """A piece of it: its confidence stays; its alternatives were the whole span's."""
+        edges = (0.0, *self.cuts, 1.0)
+        inner = edges[start + 1 : end] if self.cuts else ()
+        width = edges[end] - edges[start] if self.cuts else 0.0
+        cuts = tuple((edge - edges[start]) / width for edge in inner) if width else ()
+        extent = end - start if self.extent else 0
+        place = self.place(start, end)
+        return replace(self, text=self.text[start:end], alternatives=(), polygon=place, cuts=cuts, extent=extent)
 
     @property
     def diplomatic(self) -> str:
@@ -259,6 +304,7 @@ class Line:
         failures: what did not deliver for this line.
         region: name of the part of the page that it belongs to: lines below each other, a column, a row of a table.
         printed: probability that it is print and not handwriting, or None when unknown.
+        crop_width: width of the crop that was read, to which positions of readings refer, px; 0 when unknown.
     """
 
     id: str
@@ -269,6 +315,7 @@ class Line:
     failures: tuple[Failure, ...] = ()
     region: str = ""
     printed: float | None = None
+    crop_width: int = 0
 
     def __post_init__(self) -> None:
         _require(bool(self.spans) or bool(self.failures), f"line {self.id} has neither spans nor a failure")
@@ -495,13 +542,15 @@ def _edited(spans: tuple[Span, ...], place: Place, text: str, by: str) -> tuple[
         elif right <= 0:
             after.append(span)
         else:
-            cut.append(span)
-            for side, part in ((before, span.text[: max(0, left)]), (after, span.text[right:])):
-                if part:  # a piece keeps its confidence; its alternatives were the whole span's
-                    extent = len(part) if span.extent else 0
-                    side.append(replace(span, text=part, alternatives=(), polygon=None, extent=extent))
+            inside = span.part(max(0, left), min(right, len(span.text)))
+            cut.append(inside)
+            if left > 0:
+                before.append(span.part(0, left))
+            if right < len(span.text):
+                after.append(span.part(right, len(span.text)))
     old = "".join(span.text for span in spans)[place.start : place.end]
     known = [span.confidence for span in cut if span.confidence is not None]
     alternatives = (Candidate(old, min(known, default=0.0)),) if old and old != text else ()
-    polygon = cut[0].polygon if len(cut) == 1 and cut[0].text == old else None
+    first, last = (cut[0].polygon, cut[-1].polygon) if cut else (None, None)
+    polygon = joined(first, last) if first and last and len(first) == len(last) == 4 else None
     return (*before, Span(text, "human", 1.0, "decided_by_person", alternatives, polygon, by=by), *after)

@@ -30,7 +30,7 @@ def to_photo(points: Sequence[tuple[float, float]], transform: NDArray[np.float6
 
 
 def place_spans(line: InkLine, spans: Sequence[Span], transform: NDArray[np.float64]) -> tuple[Span, ...]:
-    """The same spans, each with its polygon on the photograph; without ink they stay unplaced."""
+    """The same spans, each with its polygon on the photograph and its cuts; without ink they stay unplaced."""
     text = "".join(span.text for span in spans)
     if line.ink is None or not text:
         return tuple(spans)
@@ -42,7 +42,9 @@ def place_spans(line: InkLine, spans: Sequence[Span], transform: NDArray[np.floa
         end = start + len(span.text)
         left, right = borders[start], borders[end]
         polygon = to_photo([(left, 0), (right, 0), (right, height), (left, height)], matrix)
-        placed.append(replace(span, polygon=polygon))
+        inner = borders[start + 1 : end] if right > left else []
+        cuts = tuple(round((edge - left) / (right - left), 4) for edge in inner)
+        placed.append(replace(span, polygon=polygon, cuts=cuts))
         start = end
     return tuple(placed)
 
