@@ -53,8 +53,8 @@ class Format(StrEnum):
     @staticmethod
     def of(name: str) -> Format | None:
         """The format that the name of a file asks for; None where it asks for none."""
-        name = name.lower()
-        name = name.removesuffix("l") if name.endswith(".jsonl") else name
-        exact = (one for one in Format if name.endswith(one.ending))
-        alike = (one for one in Format if one.ending.endswith("." + name.rpartition(".")[2]))
-        return next(exact, None) or next(alike, None)
+        name = name.lower().replace(".jsonl", ".json")
+        suffix = name[name.rfind(".") :] if "." in name else None
+        exact = [one for one in Format if name.endswith(one.ending)]
+        alike = (one for one in Format if suffix and one.ending.endswith(suffix))
+        return max(exact, key=lambda one: len(one.ending)) if exact else next(alike, None)

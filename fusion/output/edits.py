@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 
 from pydantic import BaseModel, ConfigDict
 
-from fusion.output.markup import xml_id
+from fusion.output.markup import clean, xml_id
 from fusion.page import Line, Page, stretches
 
 SEEN = ("page", "image_sha256", "text_sha256")
@@ -60,10 +60,10 @@ def seen(page: Page) -> dict[str, str]:
     """The values of `SEEN`."""
     text = "\n".join(f"{line.id} {line.diplomatic}" for line in page.lines)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return dict(zip(SEEN, (page.id, page.image_sha256, digest), strict=True))
+    return dict(zip(SEEN, (clean(page.id), page.image_sha256, digest), strict=True))
 
 
-def corrections(page: Page, edited: Edited, by: str) -> list[Correction]:
+def corrections_of(page: Page, edited: Edited, by: str) -> list[Correction]:
     """What differs between the page as it was shown, without supplied text, and as it came back.
 
     Raises:
@@ -88,13 +88,13 @@ def corrections(page: Page, edited: Edited, by: str) -> list[Correction]:
             by=who,
         )
         for name, text in edited.texts.items()
-        for start, end, new in _changes(lines[name], unicodedata.normalize("NFC", text))
+        for start, end, new in _changes(lines[name], unicodedata.normalize("NFC", clean(text)))
     ]
 
 
 def _changes(line: Line, new: str) -> Iterator[tuple[int, int, str]]:
     """Stretches of a line's text that differ, and what stands there now: whole words, Chinese by character."""
-    old = line.diplomatic
+    old = clean(line.diplomatic)
     a, b = _edges(old), _edges(new)
     matcher = SequenceMatcher(None, _cut(old, a), _cut(new, b), autojunk=False)
     found: list[tuple[int, int, int, int]] = []

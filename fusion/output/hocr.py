@@ -1,13 +1,13 @@
 """Pages as hOCR 1.2 (https://kba.github.io/hocr-spec/1.2/): words with boxes and confidences of each character.
 
-The text is what is on the paper, gaps as `□`. Alternatives stand as the specification says, in `<del class="alt">` after the word
-itself; supplied text only in the property `x_supplied`, never in the text.
+The text is what is on the paper, gaps as `□`. Alternatives and supplied text stand in properties of the word, `x_alternatives` and
+`x_supplied`. The specification has `<del class="alt">` for alternatives; there programs that take all text of a line, as its own
+example does, read two doses as one: `<ins>5</ins><del>15</del> mg`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from pathlib import PurePath
 from xml.etree.ElementTree import Element
@@ -16,8 +16,7 @@ from fusion.output.markup import add, clean, document, say, xml_id
 from fusion.output.units import Word, baseline, box, made_by, regions, words
 from fusion.page import Line, Page, Polygon
 
-_CAPABILITIES = "ocr_page ocr_carea ocr_line ocrx_word ocrp_nlp"
-_STYLE = "del.alt { display: none } ins.alt { text-decoration: none } .ocr_line { display: block }"
+_CAPABILITIES = "ocr_page ocr_carea ocr_line ocrx_word"
 _STEEP = 45.0
 """Degrees from which a line has a `textangle` and no slope."""
 
@@ -31,7 +30,7 @@ def hocr_document(pages: Iterable[Page]) -> str:
     system = add(head, "meta", name="ocr-system", content="fusion")
     add(head, "meta", name="ocr-capabilities", content=_CAPABILITIES)
     count = add(head, "meta", name="ocr-number-of-pages")
-    add(head, "style", _STYLE)
+    add(head, "style", ".ocr_line { display: block }")
     number = 0
     for number, page in enumerate(pages, 1):
         if number == 1:
@@ -45,8 +44,7 @@ def hocr_document(pages: Iterable[Page]) -> str:
 
 def _page(body: Element, page: Page, number: int) -> None:
     name = f"page_{number}"
-    image = re.sub('[";]', "_", PurePath(page.id).name)
-    stands = f'image "{image}"; bbox 0 0 {page.width} {page.height}; ppageno {number - 1}'
+    stands = f"image {_quoted(PurePath(page.id).name)}; bbox 0 0 {page.width} {page.height}; ppageno {number - 1}"
     sheet = add(body, "div", class_="ocr_page", id=name, title=stands)
     for part, lines in regions(page):
         around = _bbox(page, *(line.polygon for line in lines))
@@ -62,14 +60,7 @@ def _line(area: Element, line: Line, page: Page, name: str) -> None:
     for number, word in enumerate(words(line)):
         if number:
             say(element, " ")
-        others = [other for other in word.others if not other.supplied]
-        parent = element
-        if others:
-            choice = add(element, "span", class_="alternatives")
-            parent = add(choice, "ins", class_="alt", title=_nlp(word.confidence))
-            for other in others:
-                add(choice, "del", other.text, class_="alt", title=_nlp(other.probability))
-        _word(parent, word, page, f"{name}_w{number}")
+        _word(element, word, page, f"{name}_w{number}")
 
 
 def _word(parent: Element, word: Word, page: Page, name: str) -> None:
@@ -81,9 +72,9 @@ def _word(parent: Element, word: Word, page: Page, name: str) -> None:
         boxes = [box([glyph.polygon], page) for glyph in word.glyphs for _ in glyph.text]
         properties.append("x_bboxes " + " ".join(str(edge) for one in boxes for edge in one))
     properties.append(f"x_source {word.sources}")
-    for other in word.others:
-        if other.supplied:
-            properties.append(f'x_supplied "{re.sub("[;]", ",", other.text).replace(chr(34), chr(39))}"')
+    for kind, supplied in (("x_alternatives", False), ("x_supplied", True)):
+        if others := [other for other in word.others if other.supplied is supplied]:
+            properties.append(kind + "".join(f" {_quoted(other.text)} {other.probability:.4f}" for other in others))
     element = add(parent, "span", class_="ocrx_word", id=name, title="; ".join(properties))
     add(element, "s", word.text) if word.deleted else say(element, word.text)
 
@@ -103,6 +94,6 @@ def _slope(line: Line, page: Page) -> str:
     return f"baseline {slope:.4f} {y + slope * (left - x) - bottom:.1f}"
 
 
-def _nlp(probability: float | None) -> str | None:
-    """Negative natural logarithm of a probability."""
-    return None if probability is None else f"nlp {-math.log(max(probability, 1e-9)):.3f}"
+def _quoted(text: str) -> str:
+    """A string of a property; quotes and semicolons, which part properties, become their look-alikes."""
+    return '"' + text.replace('"', "\u2033").replace(";", "\u037e") + '"'

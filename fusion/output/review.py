@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fusion.errors import InputError
 from fusion.output.crops import at_most, crop_line, data_uri, photo_scale
-from fusion.output.edits import Correction, Edited, corrections
+from fusion.output.edits import Correction, Edited, corrections_of, seen
 from fusion.output.labelstudio import task_edits
 from fusion.output.marks import template
 from fusion.output.pagexml import page_edits
@@ -170,7 +170,7 @@ def _of_edits(
     edits: Mapping[str, Callable[[], Edited | None]], by: str, pages: Sequence[Page]
 ) -> tuple[list[Correction], list[InputError]]:
     """Corrections of whole pages, each read when its turn comes; keys name them in messages."""
-    known = {page.id: page for page in pages}
+    known = {seen(page)["page"]: page for page in pages}
     found, refused = list[Correction](), list[InputError]()
     for name, read in edits.items():
         try:
@@ -178,7 +178,7 @@ def _of_edits(
                 continue
             if edited.seen["page"] not in known:
                 raise ValueError("is for no page of this review")
-            found += corrections(known[edited.seen["page"]], edited, by)
+            found += corrections_of(known[edited.seen["page"]], edited, by)
         except ValueError as error:
             refused.append(InputError(name, str(error), "Correct what was written from the same pages."))
     return found, refused
@@ -201,7 +201,7 @@ def review_pages(path: Path) -> list[Page]:
     return [load_page(row, name=str(path / PAGES)) for row in _rows(path, PAGES)]
 
 
-def corrected(seen: Sequence[Page], wanted_: Sequence[Correction]) -> tuple[list[Page], list[InputError]]:
+def corrected(before: Sequence[Page], corrections: Sequence[Correction]) -> tuple[list[Page], list[InputError]]:
     """The pages of a review with what a person decided: `human` spans, without records and remarks about text.
 
     Returns:
@@ -211,9 +211,9 @@ def corrected(seen: Sequence[Page], wanted_: Sequence[Correction]) -> tuple[list
     pages = []
     refused: list[InputError] = []
     wanted: dict[str, list[Correction]] = {}
-    for one in wanted_:
+    for one in corrections:
         wanted.setdefault(one.page, []).append(one)
-    for page in seen:
+    for page in before:
         fitting = [one for one in wanted.pop(page.id, []) if _applied(page, one, refused) is not page]
         fitting.sort(key=lambda one: (one.line, -one.start, -one.end))  # so that the places of the others stay
         clashing: list[Correction] = []

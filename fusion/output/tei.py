@@ -7,6 +7,7 @@ by nobody, `<supplied>` completed from the context, `<unclear>` doubtful: with a
 from __future__ import annotations
 
 import itertools
+from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
 from fusion.output.marks import MARKS
@@ -31,7 +32,7 @@ def tei_document(page: Page) -> str:
     add(add(description, "publicationStmt"), "p", "Read by fusion.")
     add(add(description, "sourceDesc"), "p", f"Image with SHA-256 {page.image_sha256}")
     surface = add(add(root, "facsimile"), "surface", ulx=0, uly=0, lrx=page.width, lry=page.height)
-    add(surface, "graphic", url=page.id.replace(" ", "%20"))
+    add(surface, "graphic", url=quote(page.id))
     for line in page.lines:
         if len(line.polygon) > 2:
             add(surface, "zone", xml__id=xml_id(line.id), points=points(rounded(line.polygon, page)))
