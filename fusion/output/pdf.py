@@ -26,6 +26,9 @@ from fusion.records import dump_page
 Point = tuple[float, float]
 _SIDE = 842.0
 """Long side of a page, points: that of A4."""
+_SIZE = 0.6
+"""Font size as a share of the height of a line. With a smaller one, programs take the space between words for one between
+columns; with a larger one, they run lines together that stand beside each other."""
 _BLOCK = 100
 """Most entries of a block in a CMap (Adobe Technical Note 5014): Ghostscript discards a map that has more."""
 _UPRIGHT = {
@@ -81,7 +84,7 @@ def _text(page: Page, scale: float, height: float, codes: dict[str, int]) -> Ite
     for line in page.lines:
         sides = corners(line.polygon)
         tall = max(math.dist(sides[0], sides[3]), 1.0)
-        size = scale * tall  # in a smaller font, Poppler takes the space between words for one between columns
+        size = _SIZE * scale * tall
         origin, along = _direction(line, tall)
         for start, width, text in _runs(glyphs(line), origin, along):
             shown = "".join(f"{codes.setdefault(char, len(codes) + 1):04X}" for char in text)
