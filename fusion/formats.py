@@ -39,8 +39,7 @@ class Format(StrEnum):
     ALTO = "alto", ".alto.xml", "application/xml", False
     HOCR = "hocr", ".hocr", "text/vnd.hocr+html"
     PDF = "pdf", ".pdf", "application/pdf", True, True
-    OVERLAY = "overlay", ".overlay.png", "image/png", False, True
-    SVG = "svg", ".svg", "image/svg+xml", False, True
+    OVERLAY = "overlay", ".overlay.svg", "image/svg+xml", False, True
     LABELSTUDIO = "labelstudio", ".labelstudio.json", "application/json"
     PADDLEOCR = "paddleocr", ".paddleocr.txt", "text/plain"
     FHIR = "fhir", ".fhir.json", "application/fhir+json"
@@ -48,7 +47,7 @@ class Format(StrEnum):
     @property
     def binary(self) -> bool:
         """Whether its files are no text."""
-        return self in (Format.PDF, Format.OVERLAY)
+        return self is Format.PDF
 
     @staticmethod
     def of(name: str) -> Format | None:

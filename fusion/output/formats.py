@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fusion.errors import ConfigError
 from fusion.formats import Format
@@ -23,7 +21,6 @@ from fusion.output.overlay import draw_overlay
 from fusion.output.paddle import labels
 from fusion.output.pagexml import page_document
 from fusion.output.pdf import pdf_document
-from fusion.output.svg import svg_document
 from fusion.output.table import records_csv
 from fusion.output.tei import tei_document
 from fusion.output.units import regions
@@ -105,12 +102,6 @@ def _named(pages: Iterable[Page], write: Callable[[Page], str], heading: str) ->
     return "\n\n".join(f"{heading} {name}\n{text}" for name, text in texts)
 
 
-def _png(sheet: Sheet) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(draw_overlay(sheet.shown, sheet.page)).save(out, "PNG")
-    return out.getvalue()
-
-
 _OF_PAGE: dict[Format, Callable[[Page], str]] = {
     Format.TEI: tei_document,
     Format.PAGE: page_document,
@@ -147,9 +138,8 @@ def content(sheets: Iterable[Sheet], format_: Format, *, diplomatic: bool = Fals
         text = _named(pages, lambda page: markdown(page, diplomatic=diplomatic), "#")
     else:
         sheet = _only(sheets, format_)
-        if format_ is Format.OVERLAY:
-            return _png(sheet)
-        text = svg_document(sheet.page, sheet.shown) if format_ is Format.SVG else _OF_PAGE[format_](sheet.page)
+        drawn = format_ is Format.OVERLAY
+        text = draw_overlay(sheet.shown, sheet.page) if drawn else _OF_PAGE[format_](sheet.page)
     return (text.rstrip("\r\n") + "\n").encode()
 
 

@@ -23,13 +23,9 @@ def xml_id(text: str) -> str:
 
 
 def add(parent: Element, tag: str, text: str = "", /, **attributes: object) -> Element:
-    """A new last child. Attributes that are None are left out; `class_` and `for_` lose their underscore."""
-    given = {
-        name.rstrip("_").replace("__", ":").replace("http_", "http-"): value
-        for name, value in attributes.items()
-        if value is not None
-    }
-    child = SubElement(parent, tag, {name: clean(_shown(value)) for name, value in given.items()})
+    """A new last child. Attributes that are None are left out; `class_` is class, `xml__id` xml:id, `text_anchor` text-anchor."""
+    given = {_named(name): clean(_shown(value)) for name, value in attributes.items() if value is not None}
+    child = SubElement(parent, tag, given)
     child.text = clean(text) or None
     return child
 
@@ -52,6 +48,11 @@ def document(root: Element, *, pretty: bool = True, doctype: str = "") -> str:
 def points(polygon: list[tuple[int, int]] | Polygon) -> str:
     """`x,y x,y`, as PAGE and SVG write polygons."""
     return " ".join(f"{x:g},{y:g}" for x, y in polygon)
+
+
+def _named(name: str) -> str:
+    name = name.rstrip("_").replace("__", ":")
+    return name.replace("_", "-") if name.islower() else name
 
 
 def _shown(value: object) -> str:
