@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 
 from fusion import cli, records
 from fusion.config import load_config
+from fusion.domain import open_profile
 from fusion.errors import ConfigError, InputError
 from fusion.formats import Format
 from fusion.output.edits import Edited, corrections_of, seen
@@ -365,6 +366,94 @@ def test_words_are_the_text_on_the_paper(one: Page) -> None:
     for each in one.lines:
         assert "".join(glyph.text for glyph in glyphs(each)) == each.diplomatic
         assert [word.text for word in words(each)] == re.split(r"\s+", each.diplomatic.strip()) or not words(each)
+
+
+# --- FHIR R4 ----------------------------------------------------------------------------------------------------------
+
+# https://hl7.org/fhir/R4: of each type, element → type of its value (with * repeats, with ! required).
+EXTENSION = {"extension": "Extension*"}
+R4: dict[str, dict[str, str]] = {
+    "Bundle": {"resourceType": "code!", "type": "bundle-type!", "entry": "Entry*"},
+    "Entry": {"fullUrl": "uri", "resource": "MedicationRequest"},
+    "MedicationRequest": {
+        "resourceType": "code!",
+        "id": "id",
+        "status": "status!",
+        "intent": "intent!",
+        "medicationCodeableConcept": "CodeableConcept!",
+        "subject": "Reference!",
+        "dosageInstruction": "Dosage*",
+        "dispenseRequest": "DispenseRequest",
+        **EXTENSION,
+    },
+    "CodeableConcept": {"text": "string", **EXTENSION},
+    "Reference": {"display": "string"},
+    "Dosage": {
+        "text": "string",
+        "timing": "Timing",
+        "asNeededBoolean": "boolean",
+        "route": "CodeableConcept",
+        "doseAndRate": "DoseAndRate*",
+        **EXTENSION,
+    },
+    "DoseAndRate": {"doseQuantity": "Quantity"},
+    "DispenseRequest": {"quantity": "Quantity"},
+    "Quantity": {"value": "decimal", "unit": "string", "system": "uri", "code": "code", **EXTENSION},
+    "Timing": {"repeat": "Repeat"},
+    "Repeat": {
+        "boundsDuration": "Quantity",
+        "frequency": "positiveInt",
+        "frequencyMax": "positiveInt",
+        "period": "decimal",
+        "periodMax": "decimal",
+        "periodUnit": "units-of-time",
+        "when": "event-timing*",
+    },
+    "Extension": {"url": "uri!", "valueDecimal": "decimal", "valueString": "string"},
+}
+CODES = {
+    "bundle-type": "collection",
+    "status": "draft",
+    "intent": "proposal",
+    "units-of-time": "s min h d wk mo a",
+    "event-timing": "MORN MORN.early MORN.late NOON AFT AFT.early AFT.late EVE EVE.early EVE.late NIGHT PHS "
+    "HS WAKE C CM CD CV AC ACM ACD ACV PC PCM PCD PCV",
+}
+
+
+def conforms(value: Any, kind: str) -> bool:
+    """Whether a value is of a type of `R4`."""
+    if kind in R4:
+        known = R4[kind]
+        required = {name for name, of in known.items() if "!" in of}
+        if not isinstance(value, dict) or not value or not required <= value.keys() <= known.keys():
+            return False
+        return ("periodUnit" in value) == ("period" in value) and all(
+            all(conforms(one, known[name].strip("*!")) for one in (inner if "*" in known[name] else [inner]))
+            for name, inner in value.items()
+        )
+    if kind in CODES:
+        return value in CODES[kind].split()
+    if kind == "boolean":
+        return isinstance(value, bool)
+    if kind in ("decimal", "positiveInt"):
+        number = isinstance(value, int if kind == "positiveInt" else int | float) and not isinstance(value, bool)
+        return number and (value > 0 or kind == "decimal")
+    return isinstance(value, str) and bool(value.strip()) and (kind == "string" or " " not in value)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["1. Amoxicillin 500 mg", "1 cap tid x 7 days pc", "2. Napa 120 mg/5 ml", "5 ml q8h prn, dispense 1 bottle"],
+        ["1. Paracetamol 500 mg", "1-2 tab q4-6h prn", "2. Insulin 10 units sc hs"],
+        ["1. 阿莫西林胶囊 0.5g", "每次1粒 一日三次 饭后口服 7天"],
+        ["Hello"],
+    ],
+)
+def test_fhir_keeps_to_the_constraints_of_r4(rows: list[str]) -> None:
+    understood = open_profile(load_config("prescription").domain).understand(page(*rows))
+    assert conforms(json.loads(made(understood, Format.FHIR)), "Bundle")
 
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def alto_document(page: Page) -> str:
         block = add(space, "TextBlock", ID=name, **around)
         for line in lines:
             _line(block, line, page)
-    return document(root)
+    return document(root, root)
 
 
 def _line(block: Element, line: Line, page: Page) -> None:

@@ -39,7 +39,7 @@ def hocr_document(pages: Iterable[Page]) -> str:
         _page(body, page, number)
         say(body, "\n")
     count.set("content", str(number))
-    return document(root, pretty=False, doctype="<!DOCTYPE html>\n")
+    return document(root, doctype="<!DOCTYPE html>\n")
 
 
 def _page(body: Element, page: Page, number: int) -> None:

@@ -38,10 +38,11 @@ def say(parent: Element, text: str) -> None:
         parent.text = (parent.text or "") + clean(text)
 
 
-def document(root: Element, *, pretty: bool = True, doctype: str = "") -> str:
-    """A whole document; pretty only where white space means nothing."""
-    if pretty:
-        indent(root, " ")
+def document(root: Element, *pretty: Element, doctype: str = "") -> str:
+    """A whole document; `pretty` are the elements in which white space means nothing, and which are indented."""
+    for element in pretty:
+        indent(element, " ")
+        element.tail = "\n" if element is not root else None
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{doctype}{tostring(root, encoding="unicode")}\n'
 
 

@@ -52,7 +52,7 @@ def draw_overlay(photo: NDArray[np.uint8], page: Page) -> str:
         if finding.kind == "uncovered" and finding.polygon is not None:
             outline = add(root, "polygon", points=points(finding.polygon), class_="gap dashed")
             add(outline, "title", visible(finding.message))
-    return document(root, pretty=False)
+    return document(root)
 
 
 def _line(group: Element, line: Line) -> None:

@@ -45,7 +45,7 @@ def page_document(page: Page) -> str:
         for line in lines:
             _line(region, line, page)
         _text(region, "\n".join(line.diplomatic for line in lines))
-    return document(root)
+    return document(root, root)
 
 
 def _line(region: Element, line: Line, page: Page) -> None:

@@ -22,26 +22,35 @@ UNCLEAR = 0.5
 def tei_document(page: Page) -> str:
     """One TEI document."""
     root = Element("TEI", {"xmlns": "http://www.tei-c.org/ns/1.0"})
-    description = add(add(root, "teiHeader"), "fileDesc")
+    root.text = "\n"
+    head = add(root, "teiHeader")
+    description = add(head, "fileDesc")
     titles = add(description, "titleStmt")
     add(titles, "title", page.id)
-    for mark in MARKS.values():
-        statement = add(titles, "respStmt", xml__id=mark.source)
-        add(statement, "resp", mark.meaning)
-        add(statement, "name", f"{made_by(page)}: {mark.label}")
+    for source in sorted({span.source for line in page.lines for span in line.spans if _doubtful(span)}):
+        statement = add(titles, "respStmt", xml__id=source)
+        add(statement, "resp", MARKS[source].meaning)
+        add(statement, "name", made_by(page))
     add(add(description, "publicationStmt"), "p", "Read by fusion.")
     add(add(description, "sourceDesc"), "p", f"Image with SHA-256 {page.image_sha256}")
-    surface = add(add(root, "facsimile"), "surface", ulx=0, uly=0, lrx=page.width, lry=page.height)
+    places = add(root, "facsimile")
+    surface = add(places, "surface", ulx=0, uly=0, lrx=page.width, lry=page.height)
     add(surface, "graphic", url=quote(page.id))
     for line in page.lines:
         if len(line.polygon) > 2:
             add(surface, "zone", xml__id=xml_id(line.id), points=points(rounded(line.polygon, page)))
-    block = add(add(add(root, "text"), "body"), "ab")
+    text = add(root, "text")
+    block = add(add(text, "body"), "ab")
     for line in page.lines:
         say(block, "\n")
         _line(block, line)
     say(block, "\n")
-    return document(root, pretty=False)
+    text.tail = "\n"
+    return document(root, head, places)
+
+
+def _doubtful(span: Span) -> bool:
+    return span.source == "supplied" or (span.confidence is not None and span.confidence < UNCLEAR)
 
 
 def _line(block: Element, line: Line) -> None:
@@ -65,7 +74,7 @@ def _span(parent: Element, span: Span) -> None:
         add(parent, "gap", reason="illegible", unit="character", extent=span.extent)
     elif span.source == "supplied":
         add(parent, "supplied", span.text, reason="illegible", cert=_cert(span.confidence), resp=who)
-    elif span.confidence is None or span.confidence >= UNCLEAR:
+    elif not _doubtful(span):
         say(parent, span.text)
     else:
         if span.alternatives:
