@@ -458,8 +458,8 @@ def _opened(config: Config) -> Engine:
 
 def _pages(
     engine: Engine, paths: list[str], crop: bool, failed: list[InputError], *, photos: bool
-) -> Iterator[tuple[Page, NDArray[np.uint8] | None, bytes | None, str]]:
-    """Every page of every input, its photograph and the bytes of its file if wanted, and a name to write it under.
+) -> Iterator[tuple[Page, NDArray[np.uint8] | None, Path | bytes | None, str]]:
+    """Every page of every input, its photograph if wanted, the input itself, and a name to write it under.
 
     An input that can't be read is reported and put into `failed`; the others go on.
     """
@@ -481,15 +481,10 @@ def _pages(
             pictures = photographs(source, engine.config) if photos else itertools.repeat(None)
             try:
                 for page in engine.read(source, crop=crop, name=name):
-                    content = _bytes_of(source) if photos else None
-                    yield page, next(pictures), content, stem
+                    file = source if isinstance(source, Path | bytes) else None
+                    yield page, next(pictures), file, stem
             except InputError as error:
                 _report(failed, error)
-
-
-def _bytes_of(source: Source) -> bytes | None:
-    """The content of a file."""
-    return source if isinstance(source, bytes) else source.read_bytes() if isinstance(source, Path) else None
 
 
 def _input_of(page: Page) -> str:
@@ -516,7 +511,7 @@ def _with_photos(pages: list[Page], name: str, images: Path | None, config: Conf
     as_displayed = config.intake.model_copy(update={"deskew": False, "rectify": False})
     for image in open_pages(file, as_displayed, name=name):
         if (page := wanted.pop(image.id, None)) is not None:
-            yield Sheet(page, image.photo, file.read_bytes())
+            yield Sheet(page, image.photo, file)
 
 
 def _inputs(paths: list[str], failed: list[InputError]) -> dict[str, Source]:

@@ -43,12 +43,12 @@ class Sheet:
     Attributes:
         page: the page.
         photo: its photograph as displayed, uint8 (H, W, 3), RGB; None for formats that show none.
-        source: bytes of the file that is this photograph and nothing else; None where there is none.
+        source: the file that it was decoded from, or its bytes; None where there is none.
     """
 
     page: Page
     photo: NDArray[np.uint8] | None = None
-    source: bytes | None = None
+    source: Path | bytes | None = None
 
     @property
     def shown(self) -> NDArray[np.uint8]:
@@ -163,7 +163,7 @@ def write_page(
     format_: Format,
     *,
     diplomatic: bool = False,
-    source: bytes | None = None,
+    source: Path | bytes | None = None,
 ) -> str:
     """Write one page in one format; returns the name of the file. Pages of one input are told apart by `.p1`, `.p2`.
 

@@ -13,12 +13,14 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from fusion.output.crops import photo_scale
+from fusion.output.markup import clean
 from fusion.output.units import Glyph, baseline, corners, glyphs
 from fusion.page import Line, Page, joined
 from fusion.records import dump_page
@@ -44,12 +46,12 @@ _UPRIGHT = {
 """EXIF orientation → the matrix that puts the stored picture upright in the unit square (x right, y up)."""
 
 
-def pdf_document(sheets: Iterable[tuple[Page, NDArray[np.uint8], bytes | None]]) -> bytes:
+def pdf_document(sheets: Iterable[tuple[Page, NDArray[np.uint8], Path | bytes | None]]) -> bytes:
     """One PDF of some pages.
 
     Args:
-        sheets: pages with their photograph as displayed, uint8 (H, W, 3) RGB, and the bytes of its file where it has one
-            for itself: a JPEG is embedded as it is, everything else without loss.
+        sheets: pages with their photograph as displayed, uint8 (H, W, 3) RGB, and the file or bytes that it was decoded
+            from: a JPEG is embedded as it is, everything else without loss.
 
     Raises:
         InputError: a photograph does not fit its page.
@@ -87,7 +89,7 @@ def _text(page: Page, scale: float, height: float, codes: dict[str, int]) -> Ite
         size = _SIZE * scale * tall
         origin, along = _direction(line, tall)
         for start, width, text in _runs(glyphs(line), origin, along):
-            shown = "".join(f"{codes.setdefault(char, len(codes) + 1):04X}" for char in text)
+            shown = "".join(f"{codes.setdefault(char, len(codes) + 1):04X}" for char in clean(text))
             wide = max(width * scale / len(text), 0.01)
             x, y = ((at + step * start) * scale for at, step in zip(origin, along, strict=True))
             matrix = _n(wide * along[0], -wide * along[1], size * along[1], size * along[0], x, height - y)
@@ -121,17 +123,16 @@ def _runs(found: list[Glyph], origin: Point, along: Point) -> Iterator[tuple[flo
         yield left, right - left, "".join(glyph.text for glyph in run)
 
 
-def _picture(file: _File, photo: NDArray[np.uint8], source: bytes | None) -> tuple[int, tuple[int, ...]]:
+def _picture(file: _File, photo: NDArray[np.uint8], source: Path | bytes | None) -> tuple[int, tuple[int, ...]]:
     """The photograph as an object, and the matrix that puts it upright."""
-    if source is not None and source.startswith(b"\xff\xd8"):
-        with Image.open(io.BytesIO(source)) as image:
+    data = source.read_bytes() if isinstance(source, Path) else source
+    if data is not None and data.startswith(b"\xff\xd8"):
+        with Image.open(io.BytesIO(data)) as image:
             turn = image.getexif().get(0x0112, 1)
             size = image.size if turn < 5 else image.size[::-1]
             if image.mode in ("RGB", "L") and size == photo.shape[1::-1] and turn in _UPRIGHT:
                 colour = "RGB" if image.mode == "RGB" else "Gray"
-                return file.stream(source, _image(*image.size, colour) + "/Filter /DCTDecode ", raw=True), _UPRIGHT[
-                    turn
-                ]
+                return file.stream(data, _image(*image.size, colour) + "/Filter /DCTDecode ", raw=True), _UPRIGHT[turn]
     # PNG's "up" predictor (15 lets each row name its own): neighbouring rows are alike.
     rows = photo.reshape(photo.shape[0], -1)
     predicted = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
