@@ -35,7 +35,7 @@ from fusion.output.edits import Edited, corrections_of, seen
 from fusion.output.formats import Sheet, content
 from fusion.output.labelstudio import task_edits
 from fusion.output.pagexml import page_edits
-from fusion.output.pdf import pdf_document
+from fusion.output.pdf import _to_unicode, pdf_document
 from fusion.output.review import corrected, read_corrections
 from fusion.output.units import glyphs, words, written
 from fusion.page import Candidate, Field, Line, Page, Place, Position, Record, Span
@@ -570,10 +570,27 @@ def test_a_jpeg_is_embedded_as_it_is_and_stands_upright(turn: int) -> None:
     assert np.abs(drawn[:height, :width, :3].astype(int) - shown).mean() < 4
 
 
+def test_no_block_of_the_character_map_is_longer_than_ghostscript_takes() -> None:
+    codes = {char: code for code, char in enumerate(HAN, 1)}
+    mapped = _to_unicode(codes).decode()
+    counts = [int(count) for count in re.findall(r"(\d+) beginbfchar", mapped)]
+    assert max(counts) <= 100
+    assert sum(counts) == mapped.count("> <") - 1 == len(HAN)  # one more is the range of codes
+    assert "<D840DC00>" in mapped  # U+20000
+
+
+@few
+@given(pages())
+def test_any_page_becomes_a_pdf(one: Page) -> None:
+    with pypdfium2.PdfDocument(content([Sheet(one, blank(one))], Format.PDF)) as pdf:
+        assert len(pdf) == 1
+        assert pdf.count_attachments() == 1
+
+
 def test_the_record_is_attached_to_a_pdf() -> None:
     with pypdfium2.PdfDocument(content([Sheet(homework(), blank(homework()))], Format.PDF)) as pdf:
         (attached,) = [pdf.get_attachment(n) for n in range(pdf.count_attachments())]
-        assert attached.get_name() == "page1.json"
+        assert attached.get_name() == "page00001.json"
         assert records.load_page(bytes(attached.get_data())) == homework()
 
 

@@ -1,8 +1,9 @@
 """Searchable PDF: the photograph, and over it invisible text where it is written (ISO 32000-1; text rendering mode 3).
 
-The text is what is on the paper, gaps as `□`: nobody finds or copies what was supplied. The font has one glyph, a box that is never
-drawn and stands for every character; a `ToUnicode` map says which. Each line is one text object on its baseline, each stretch whose place is known
-a run that is scaled to it. The page record is attached, with everything that text alone can't hold.
+The text is what is on the paper, gaps as `□`: nobody finds or copies what was supplied. It is shown on the baseline of its line, in
+runs that are scaled to their place: a character where that is known, else the smallest stretch whose place is. The font has one
+glyph, a box that is never drawn and stands for every character; a `ToUnicode` map says which. The page record is attached, with
+everything that text alone can't hold.
 """
 
 from __future__ import annotations
@@ -66,19 +67,21 @@ def pdf_document(sheets: Iterable[tuple[Page, NDArray[np.uint8], Path | bytes | 
         width, height = page.width * scale, page.height * scale
         picture, matrix = _picture(file, photo, source)
         a, b, c, d, e, f = (v * size for v, size in zip(matrix, (width, height) * 3, strict=True))
-        drawn = f"q {_n(a, b, c, d, e, f)} cm /P Do Q\nBT 3 Tr\n{''.join(_text(page, scale, height, codes))}ET\n"
+        drawn = (
+            f"q {_n(a, b, c, d, e, f)} cm /P Do Q\nBT 3 Tr /F 1 Tf\n{''.join(_text(page, scale, height, codes))}ET\n"
+        )
         content = file.stream(drawn.encode())
         resources = f"<< /XObject << /P {picture} 0 R >> /Font << /F {font} 0 R >> >>"
         kid = f"<< /Type /Page /Parent {tree} 0 R /MediaBox [0 0 {_n(width, height)}] /Resources {resources} "
         kids.append(file.add(f"{kid}/Contents {content} 0 R >>".encode()))
         record = file.stream(dump_page(page).encode(), "/Type /EmbeddedFile /Subtype /application#2Fjson ")
-        name = _string(f"page{len(kids)}.json")
-        attached.append(file.add(b"<< /Type /Filespec /F %b /UF %b /EF << /F %d 0 R >> >>" % (name, name, record)))
+        name = f"(page{len(kids):05}.json)"  # names of a tree ascend
+        entry = f"<< /Type /Filespec /F {name} /UF {name} /EF << /F {record} 0 R >> >>"
+        attached.append(f"{name} {file.add(entry.encode())} 0 R")
     file.put(tree, f"<< /Type /Pages /Count {len(kids)} /Kids [{' '.join(f'{kid} 0 R' for kid in kids)}] >>".encode())
     _font(file, font, codes)
-    names = b" ".join(b"%b %d 0 R" % (_string(f"page{n}.json"), ref) for n, ref in enumerate(attached, 1))
-    root = file.add(b"<< /Type /Catalog /Pages %d 0 R /Names << /EmbeddedFiles << /Names [%b] >> >> >>" % (tree, names))
-    return file.finish(root)
+    names = f"<< /EmbeddedFiles << /Names [{' '.join(attached)}] >> >>"
+    return file.finish(file.add(f"<< /Type /Catalog /Pages {tree} 0 R /Names {names} >>".encode()))
 
 
 def _text(page: Page, scale: float, height: float, codes: dict[str, int]) -> Iterator[str]:
@@ -93,7 +96,7 @@ def _text(page: Page, scale: float, height: float, codes: dict[str, int]) -> Ite
             wide = max(width * scale / len(text), 0.01)
             x, y = ((at + step * start) * scale for at, step in zip(origin, along, strict=True))
             matrix = _n(wide * along[0], -wide * along[1], size * along[1], size * along[0], x, height - y)
-            yield f"/F 1 Tf {matrix} Tm <{shown}> Tj\n"
+            yield f"{matrix} Tm <{shown}> Tj\n"
 
 
 def _direction(line: Line, tall: float) -> tuple[Point, Point]:
@@ -200,10 +203,6 @@ def _box_font() -> bytes:
 
 def _n(*numbers: float) -> str:
     return " ".join(f"{number:.3f}".rstrip("0").rstrip(".") for number in numbers)
-
-
-def _string(text: str) -> bytes:
-    return b"<FEFF" + text.encode("utf-16-be").hex().encode() + b">"
 
 
 class _File:
