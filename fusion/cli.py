@@ -512,6 +512,8 @@ def _with_photos(pages: list[Page], name: str, images: Path | None, config: Conf
     for image in open_pages(file, as_displayed, name=name):
         if (page := wanted.pop(image.id, None)) is not None:
             yield Sheet(page, image.photo, file)
+    if wanted:
+        raise InputError(next(iter(wanted)), f"is no page of {file}", "Say where its photograph is: --images.")
 
 
 def _inputs(paths: list[str], failed: list[InputError]) -> dict[str, Source]:
