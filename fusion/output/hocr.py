@@ -66,8 +66,8 @@ def _line(area: Element, line: Line, page: Page, name: str) -> None:
 def _word(parent: Element, word: Word, page: Page, name: str) -> None:
     properties = [_bbox(page, word.polygon)]
     if word.confidence is not None:
-        each = " ".join(f"{100 * (glyph.confidence or 0):.0f}" for glyph in word.glyphs for _ in glyph.text)
-        properties += [f"x_wconf {100 * word.confidence:.0f}", f"x_confs {each}"]
+        each = " ".join(_percent(glyph.confidence or 0.0) for glyph in word.glyphs for _ in glyph.text)
+        properties += [f"x_wconf {_percent(word.confidence)}", f"x_confs {each}"]
     if all(glyph.placed for glyph in word.glyphs):
         boxes = [box([glyph.polygon], page) for glyph in word.glyphs for _ in glyph.text]
         properties.append("x_bboxes " + " ".join(str(edge) for one in boxes for edge in one))
@@ -92,6 +92,11 @@ def _slope(line: Line, page: Page) -> str:
     left, _, _, bottom = box([line.polygon], page)
     slope = (low - y) / ((end - x) or 1.0)
     return f"baseline {slope:.4f} {y + slope * (left - x) - bottom:.1f}"
+
+
+def _percent(confidence: float) -> str:
+    """Whole per cent; 100 only for what is certain."""
+    return str(int(100 * confidence + 1e-9))
 
 
 def _quoted(text: str) -> str:
