@@ -684,6 +684,14 @@ def test_a_file_that_nobody_changed_corrects_nothing(one: Page) -> None:
     assert corrections_of(one, edited, "Ada") == []
 
 
+@few
+@given(pages())
+def test_regions_of_label_studio_lie_on_the_picture(one: Page) -> None:
+    (task,) = json.loads(made(one, Format.LABELSTUDIO))
+    for part in task["predictions"][0]["result"]:
+        assert all(0 <= part["value"][side] <= 100 for side in ("x", "y", "width", "height"))
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -49,10 +49,10 @@ def _region(line: Line, page: Page, flagged: bool) -> list[Json]:
     """Box, label and text of a line: three results with one id."""
     (x, y), (end, low), _, (left, bottom) = corners(line.polygon)
     box = {
-        "x": 100 * x / page.width,
-        "y": 100 * y / page.height,
-        "width": 100 * math.hypot(end - x, low - y) / page.width,
-        "height": 100 * math.hypot(left - x, bottom - y) / page.height,
+        "x": _percent(x, page.width),
+        "y": _percent(y, page.height),
+        "width": _percent(math.hypot(end - x, low - y), page.width),
+        "height": _percent(math.hypot(left - x, bottom - y), page.height),
         "rotation": math.degrees(math.atan2(low - y, end - x)) % 360,
     }
     common = {"id": line.id, "to_name": "image", "image_rotation": 0}
@@ -66,6 +66,11 @@ def _region(line: Line, page: Page, flagged: bool) -> list[Json]:
         {**common, "type": "labels", "from_name": "label", "value": {**box, "labels": [label]}},
         {**common, "type": "textarea", "from_name": "transcription", "value": {**box, "text": [line.diplomatic]}},
     ]
+
+
+def _percent(part: float, whole: int) -> float:
+    """Per cent of the picture; Label Studio refuses what reaches out of it."""
+    return min(max(100 * part / whole, 0.0), 100.0)
 
 
 def _worth(span: Span) -> bool:
