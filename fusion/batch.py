@@ -103,15 +103,16 @@ def _read_one(engine: Engine, path: Path, folder: Path, stem: str, counts: Count
     pages: list[Page] = []
     error: str | None = None
     batch = engine.config.batch
-    # Drawing needs the photograph as displayed; without an overlay it is not decoded a second time.
-    photos = photographs(path, engine.config) if "overlay" in batch.formats else itertools.repeat(None)
+    # Some formats show the photograph as displayed; without one of them it is not decoded a second time.
+    shown = any(name.photo for name in batch.formats)
+    photos = photographs(path, engine.config) if shown else itertools.repeat(None)
     try:
         for page in engine.read(path, crop=batch.crop):
             pages.append(page)
             photo = next(photos)
             for name in batch.formats:
                 try:
-                    written.append(write_page(page, photo, folder, stem, name))
+                    written.append(write_page(page, photo, folder, stem, name, source=path))
                 except OSError as problem:  # one output that can't be written loses no other
                     reason = problem.strerror or problem
                     error = f"{problem.filename or folder}: can't be written ({reason}). Check the folder."

@@ -1,4 +1,4 @@
-"""The command line: `fusion transcribe | compare | ask | batch | apply | config | doctor`.
+"""The command line: `fusion transcribe | convert | compare | ask | batch | apply | schema | config | doctor`.
 
 Knows arguments, progress and exit codes. Exit codes are those of `errors`: 0 when all inputs were read, 3 when one could
 not be; 130 when interrupted.
@@ -14,7 +14,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -23,6 +22,7 @@ import typer
 from fusion import __version__
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError, DependencyError, FusionError, InputError
+from fusion.formats import Format
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 
     from fusion.engine import Engine
     from fusion.intake import Source
+    from fusion.output.formats import Sheet
     from fusion.page import Page
 
+CORRECTIONS = (
+    "corrections.json, review.csv filled in, corrected PAGE XML (file or folder), or an export of Label Studio."
+)
 GLOBAL = ("-q", "--quiet", "-v", "--verbose")
 """Options of the program that may stand after the command too."""
 
@@ -63,10 +67,9 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VA
 Profile = Annotated[str | None, typer.Option("--profile", "-p", help="general, prescription or homework.")]
 Crop = Annotated[bool, typer.Option("--crop", help="Each image is one word or one line, already cut out.")]
 
-Format = StrEnum("Format", ["text", "json", "overlay", "csv", "fhir", "tei"])
-"""What `transcribe` prints or writes."""
-SUFFIXES = {".txt": Format.text, ".json": Format.json, ".jsonl": Format.json, ".csv": Format.csv, ".xml": Format.tei}
-"""Format that the name of a file after `--out` asks for."""
+FormatName = Annotated[Format | None, typer.Option("--format", "-f", help="text, or as the name after --out.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder, or a file such as result.csv.")]
+Diplomatic = Annotated[bool, typer.Option("--diplomatic", help="Nothing supplied; gaps show as □.")]
 _quiet = False
 
 
@@ -95,46 +98,86 @@ def transcribe(
     set_: Sets = None,
     profile: Profile = None,
     crop: Crop = False,
-    format_: Annotated[Format | None, typer.Option("--format", "-f", help="text, or as the name after --out.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder, or a file such as result.csv.")] = None,
-    diplomatic: Annotated[bool, typer.Option("--diplomatic", help="Nothing supplied; gaps show as □.")] = False,
+    format_: FormatName = None,
+    out: Out = None,
+    diplomatic: Diplomatic = False,
     review: Annotated[Path | None, typer.Option("--review", help="Folder for the review page.")] = None,
 ) -> None:
     """Transcribe handwriting. Supplied text stands in square brackets, what nobody can read as □."""
-    from fusion.output.formats import as_text, write_page
+    from fusion.output.formats import Sheet
     from fusion.output.review import ReviewList
 
     loaded = _loaded(config, set_, profile)
-    format_, file, folder = _target(format_, out)
-    if file is not None and file.exists() and any(Path(p).exists() and file.samefile(p) for p in paths if p != STDIN):
-        raise ConfigError(f"--out {file}", "is an input too", "Give another name: an input is never overwritten.")
-    at_once = out is None and format_ in (Format.json, Format.text) and len(paths) == 1 and not Path(paths[0]).is_dir()
+    format_, file, folder = _target(format_, out, paths)
+    at_once = format_ in (Format.JSON, Format.TEXT) and len(paths) == 1 and not Path(paths[0]).is_dir()
     failed: list[InputError] = []
-    pages: list[Page] = []
     listed = ReviewList(review) if review is not None else None
-    photos = format_ is Format.overlay or listed is not None
+    photos = format_.photo or listed is not None
     with _opened(loaded) as engine:
-        for page, photo, stem in _pages(engine, paths, crop, failed, photos=photos):
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                _say(f"wrote {folder / write_page(page, photo, folder, stem, format_.value, diplomatic=diplomatic)}")
-            elif at_once:
-                _put(as_text([page], format_.value, diplomatic=diplomatic))
-            else:
-                pages.append(page)
-            if listed is not None:
-                listed.add(page, photo)
-            _remarks(page)
-        if pages:
-            text = as_text(pages, format_.value, diplomatic=diplomatic)
-            if file is None:
-                _put(text)
-            else:
-                file.write_text(text + "\n", encoding="utf-8", newline="")
-                _say(f"wrote {file}")
+
+        def sheets() -> Iterator[tuple[Sheet, str]]:
+            for page, photo, source, stem in _pages(engine, paths, crop, failed, photos=photos):
+                yield Sheet(page, photo, source), stem
+                if listed is not None:
+                    listed.add(page, photo)
+                _remarks(page)
+
+        _write(sheets(), format_, file, folder, diplomatic=diplomatic, at_once=at_once)
         if listed is not None:
             _say(f"wrote {review}: {listed.close()}")
     _end(failed)
+
+
+@app.command()
+def convert(
+    records: Annotated[list[Path], typer.Argument(help="Pages as JSON: of `transcribe`, `batch` or a review.")],
+    format_: FormatName = None,
+    out: Out = None,
+    diplomatic: Diplomatic = False,
+    images: Annotated[Path | None, typer.Option("--images", help="The photograph, or the folder of all.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write stored pages in another format; nothing is read again.
+
+    Formats that show the photograph look for it where it was when the page was read, or at --images.
+    """
+    from fusion.output.formats import Sheet, stems
+    from fusion.records import load_pages
+
+    format_, file, folder = _target(format_, out, list(map(str, records)))
+    failed: list[InputError] = []
+    pages: list[Page] = []
+    for path in records:
+        try:
+            pages += load_pages(path)
+        except InputError as error:
+            _report(failed, error)
+    names = list(dict.fromkeys(map(_input_of, pages)))
+    stem = dict(zip(names, stems(names), strict=True))
+
+    def sheets() -> Iterator[tuple[Sheet, str]]:
+        if not format_.photo:
+            yield from ((Sheet(page), stem[_input_of(page)]) for page in pages)
+            return
+        for name, own in itertools.groupby(pages, key=_input_of):
+            try:
+                for sheet in _with_photos(list(own), name, images, _loaded(config, None)):
+                    yield sheet, stem[name]
+            except InputError as error:
+                _report(failed, error)
+
+    _write(sheets(), format_, file, folder, diplomatic=diplomatic)
+    _end(failed)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema (draft 2020-12) of a page as JSON."""
+    import json
+
+    from fusion.records import page_schema
+
+    _put(json.dumps(page_schema(), ensure_ascii=False, indent=1))
 
 
 @app.command()
@@ -160,7 +203,7 @@ def compare(
     shown: list[tuple[Page, NDArray[np.uint8] | None]] = []
     failed: list[InputError] = []
     with _opened(loaded) as engine:
-        for page, photo, _ in _pages(engine, paths, crop, failed, photos=html is not None):
+        for page, photo, _, _ in _pages(engine, paths, crop, failed, photos=html is not None):
             if truth is not None and shown:
                 problem = "is the text of one page, and there are several"
                 raise InputError(reference, problem, "Compare one page at a time.")
@@ -222,28 +265,29 @@ def batch(
 
 @app.command()
 def apply(
-    folder: Annotated[Path, typer.Argument(help="Folder that `transcribe --review` wrote.")],
-    corrections: Annotated[Path, typer.Argument(help="corrections.json of the page, or review.csv filled in.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that `transcribe --review` wrote, or pages as JSON.")],
+    corrections: Annotated[Path, typer.Argument(help=CORRECTIONS)],
     config: ConfigFile = None,
     set_: Sets = None,
     profile: Profile = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the corrected pages.")] = Path("corrected"),
-    by: Annotated[str, typer.Option("--by", help="Who filled in the CSV.")] = "unnamed",
+    by: Annotated[str, typer.Option("--by", help="Who corrected, where the file does not say.")] = "unnamed",
 ) -> None:
-    """Put a person's corrections into the pages of a review, as `human` spans; readings stay as they were.
+    """Put a person's corrections into pages, as `human` spans; readings stay as they were.
 
     Writes each page as JSON and text, and training.jsonl: corrected lines from which `python -m fusion.train adapt`
     learns. A correction for another photograph or another text than the review's is refused; the others are applied.
     """
     from fusion.domain import open_profile
     from fusion.output.formats import stems, write_page
-    from fusion.output.review import PAGES, corrected, read_corrections, training_rows
+    from fusion.output.review import PAGES, corrected, read_corrections, review_pages, training_rows
 
     if (out / PAGES).exists():
         raise ConfigError(f"--out {out}", "holds a review", "Give another folder for the corrected pages.")
-    wanted = read_corrections(corrections, by)
-    edited, refused = corrected(folder, wanted)
-    for error in refused:
+    seen = review_pages(folder)
+    wanted, unfit = read_corrections(corrections, by, seen)
+    edited, refused = corrected(seen, wanted)
+    for error in [*unfit, *refused]:
         _say(str(error), error=True)
     if profile is None and config is None and edited:  # understood again as it was read
         profile = edited[0].identities.get("profile")
@@ -251,13 +295,13 @@ def apply(
     pages = [understand(page) for page in edited]
     out.mkdir(parents=True, exist_ok=True)
     for page, stem in zip(pages, stems([page.id for page in pages]), strict=True):
-        for name in ("json", "text"):
+        for name in (Format.JSON, Format.TEXT):
             _say(f"wrote {out / write_page(page, None, out, stem, name)}")
     rows = training_rows(folder, pages)
     (out / "training.jsonl").write_text(rows, encoding="utf-8")
     done, taught = len(wanted) - len(refused), rows.count("\n")
     _put(f"{done} corrections on {len(pages)} pages, {taught} lines to learn from")
-    _end(refused)
+    _end([*unfit, *refused])
 
 
 @config_app.command("show")
@@ -348,23 +392,57 @@ def _loaded(config: str | None, set_: list[str] | None, profile: str | None = No
     return load_config(config, [*(set_ or []), *([f"domain.profile={profile}"] if profile is not None else [])])
 
 
-def _target(format_: Format | None, out: Path | None) -> tuple[Format, Path | None, Path | None]:
+def _target(format_: Format | None, out: Path | None, inputs: list[str]) -> tuple[Format, Path | None, Path | None]:
     """The format, and the file or the folder to write to; neither: print."""
     if out is None or out.is_dir():
-        chosen = format_ or Format.text
-        return chosen, None, Path(".") if out is None and chosen is Format.overlay else out
-    named = SUFFIXES.get(out.suffix.lower())
-    chosen = format_ or named or Format.text
-    if chosen is Format.overlay and out.suffix:
-        raise ConfigError(f"--out {out}", "is a file, and overlays are one for each page", "Name a folder.")
-    if named is None and chosen is not Format.overlay and re.fullmatch(r"\.[A-Za-z]+", out.suffix):
-        way = f"Files end in {', '.join(SUFFIXES)}; make a folder of this name first."
+        chosen = format_ or Format.TEXT
+        return chosen, None, Path(".") if out is None and chosen.binary else out
+    named = Format.of(out.name)
+    if named is None and re.fullmatch(r"\.[A-Za-z]+", out.suffix):
+        endings = ", ".join(one.ending for one in Format)
+        way = f"Files end in {endings}; make a folder of this name first."
         raise ConfigError(f"--out {out}", "is the name of no format", way)
     if named is None:
-        return chosen, None, out
-    if named is not chosen and {out.suffix.lower(), chosen.value} != {".json", "fhir"}:
-        raise ConfigError(f"--out {out}", f"is no name for {chosen.value}", "Leave --format out, or name a folder.")
+        return format_ or Format.TEXT, None, out
+    chosen = format_ or named
+    if not chosen.ending.endswith(out.suffix.lower().replace(".jsonl", ".json")):
+        raise ConfigError(f"--out {out}", f"is no name for {chosen}", "Leave --format out, or name a folder.")
+    if out.exists() and any(Path(p).exists() and out.samefile(p) for p in inputs if p != STDIN):
+        raise ConfigError(f"--out {out}", "is an input too", "Give another name: an input is never overwritten.")
     return chosen, out, None
+
+
+def _write(
+    sheets: Iterator[tuple[Sheet, str]],
+    format_: Format,
+    file: Path | None,
+    folder: Path | None,
+    *,
+    diplomatic: bool,
+    at_once: bool = False,
+) -> None:
+    """Write pages to a folder, a file of their own each; all to one file; or print them, `at_once` as they come."""
+    from fusion.output.formats import content, write_page
+
+    if folder is not None:
+        for sheet, stem in sheets:
+            folder.mkdir(parents=True, exist_ok=True)
+            page, photo, source = sheet.page, sheet.photo, sheet.source
+            name = write_page(page, photo, folder, stem, format_, diplomatic=diplomatic, source=source)
+            _say(f"wrote {folder / name}")
+        return
+    if at_once and file is None:
+        for sheet, _ in sheets:
+            _put(content([sheet], format_, diplomatic=diplomatic).decode().rstrip("\r\n"))
+        return
+    if (first := next(sheets, None)) is None:
+        return
+    made = content((sheet for sheet, _ in itertools.chain([first], sheets)), format_, diplomatic=diplomatic)
+    if file is None:
+        _put(made.decode().rstrip("\r\n"))
+    else:
+        file.write_bytes(made)
+        _say(f"wrote {file}")
 
 
 def _opened(config: Config) -> Engine:
@@ -380,8 +458,8 @@ def _opened(config: Config) -> Engine:
 
 def _pages(
     engine: Engine, paths: list[str], crop: bool, failed: list[InputError], *, photos: bool
-) -> Iterator[tuple[Page, NDArray[np.uint8] | None, str]]:
-    """Every page of every input, its photograph if wanted, and a name to write it under.
+) -> Iterator[tuple[Page, NDArray[np.uint8] | None, Path | bytes | None, str]]:
+    """Every page of every input, its photograph if wanted, the input itself, and a name to write it under.
 
     An input that can't be read is reported and put into `failed`; the others go on.
     """
@@ -403,9 +481,39 @@ def _pages(
             pictures = photographs(source, engine.config) if photos else itertools.repeat(None)
             try:
                 for page in engine.read(source, crop=crop, name=name):
-                    yield page, next(pictures), stem
+                    file = source if isinstance(source, Path | bytes) else None
+                    yield page, next(pictures), file, stem
             except InputError as error:
                 _report(failed, error)
+
+
+def _input_of(page: Page) -> str:
+    """The input that a page comes from: its id without the number of the page."""
+    return re.sub(r"#\d+$", "", page.id)
+
+
+def _with_photos(pages: list[Page], name: str, images: Path | None, config: Config) -> Iterator[Sheet]:
+    """Stored pages of one input with their photographs, in the order of the input.
+
+    Raises:
+        InputError: the input is not there, or is another one than what was read.
+    """
+    from fusion.intake import open_pages
+    from fusion.intake.files import hash_file
+    from fusion.output.formats import Sheet
+
+    file = Path(name) if images is None else images if images.is_file() else images / Path(name).name
+    if not file.is_file():
+        raise InputError(name, f"is shown by this format, and {file} is not there", "Say where it is: --images.")
+    if hash_file(file) != pages[0].image_sha256:
+        raise InputError(name, f"is shown by this format, and {file} is another picture", "Say where it is: --images.")
+    wanted = {page.id: page for page in pages}
+    as_displayed = config.intake.model_copy(update={"deskew": False, "rectify": False})
+    for image in open_pages(file, as_displayed, name=name):
+        if (page := wanted.pop(image.id, None)) is not None:
+            yield Sheet(page, image.photo, file)
+    if wanted:
+        raise InputError(next(iter(wanted)), f"is no page of {file}", "Say where its photograph is: --images.")
 
 
 def _inputs(paths: list[str], failed: list[InputError]) -> dict[str, Source]:

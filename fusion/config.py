@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from fusion.errors import ConfigError
+from fusion.formats import Format
 
 
 class Section(BaseModel):
@@ -298,9 +299,7 @@ class BatchConfig(Section):
 
     inputs: tuple[Path, ...] = Field((), description="Files and folders to read.")
     output: Path = Field(Path("out"), description="Folder for the results; made if missing.")
-    formats: tuple[Literal["json", "text", "overlay", "csv", "fhir", "tei"], ...] = Field(
-        ("json", "text"), min_length=1, description="Written per page."
-    )
+    formats: tuple[Format, ...] = Field((Format.JSON, Format.TEXT), min_length=1, description="Written per page.")
     crop: bool = Field(False, description="Every image is one word or one line, already cut out.")
 
 

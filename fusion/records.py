@@ -8,7 +8,9 @@ is read back.
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,6 +33,7 @@ DERIVED = {
     },
 }
 """Keys of a line that follow from its spans, with their schema."""
+_SPACE = re.compile(r"\s*")
 _SHOWN = 5
 """Most problems listed in one message."""
 
@@ -107,6 +110,31 @@ def load_page(text: str | bytes, *, name: str = "page record") -> Page:
         way = "Give the .json file of a page; it may be cut off or another format."
         raise InputError(name, f"is not JSON ({error})", way) from error
     return page_of(record, name=name)
+
+
+def load_pages(path: Path) -> list[Page]:
+    """The pages of a file: records one after the other, a row each or laid out in any way.
+
+    Raises:
+        InputError: it can't be read, or something in it is no page record.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"can't be read as UTF-8 text ({type(error).__name__})"
+        raise InputError(path, problem, "Give the .json file of a page.") from error
+    decoder, end, at = json.JSONDecoder(), len(text.rstrip()), 0
+    found = []
+    while at < end:
+        try:
+            record, at = decoder.raw_decode(text, _SPACE.match(text, at).end())  # type: ignore[union-attr]
+        except (ValueError, RecursionError) as error:
+            way = "Give the .json file of a page; it may be cut off or another format."
+            raise InputError(path, f"is not JSON ({error})", way) from error
+        found.append(page_of(record, name=str(path)))
+    if not found:
+        raise InputError(path, "holds no page", "Give the .json file of a page.")
+    return found
 
 
 def page_schema() -> dict[str, Any]:

@@ -16,7 +16,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fusion"
 ROOMS = ("intake", "ocr", "vlm", "fuse", "complete", "domain", "output", "service", "train")
-COMMON = {"page", "ink", "config", "errors", "ctc", "quantities", "review", "records", "onnx", "view", "placement"}
+COMMON = {
+    "page",
+    "ink",
+    "config",
+    "errors",
+    "ctc",
+    "quantities",
+    "review",
+    "records",
+    "onnx",
+    "view",
+    "placement",
+    "formats",
+}
 ALSO = {
     "service": {"engine", "batch"},  # a door to the engine, as the command line is
     "train": {"vlm", "ocr", "domain"},  # what is trained and built is theirs

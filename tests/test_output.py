@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import unicodedata
+import xml.etree.ElementTree as ET
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -36,6 +37,7 @@ from fusion.review import review
 from tests.sample_pages import HOMEWORK_TEXT, PRESCRIPTION_TEXT, SHA, box, homework, ocr, prescription, span, vlm
 from tests.strategies import nfc_texts, pages, spans
 
+SVG = "{http://www.w3.org/2000/svg}"
 SAMPLES = Path(__file__).parents[1] / "eval" / "samples"
 few = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 some = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -286,61 +288,55 @@ def test_another_photograph_is_refused() -> None:
 # --- overlay -------------------------------------------------------------------------------------------------------
 
 
-def region(source: str, confidence: float | None = 0.9) -> NDArray[np.int64]:
-    """How a span changes 200-grey paper, well inside its polygon: int (h, w, 3)."""
+def drawn(page: Page, photo: NDArray[np.uint8] | None = None) -> ET.Element:
+    return ET.fromstring(draw_overlay(photo if photo is not None else blank(page.width, page.height), page))
+
+
+def region(source: str, confidence: float | None = 0.9) -> ET.Element:
+    """The polygon of a span."""
     extent = 1 if source in ("gap", "supplied") else 0
     text = "□" if source == "gap" else "x"
     made = span(text, source, confidence, "rule", at=box(60, 30, 160, 80), extent=extent)  # type: ignore[arg-type]
-    drawn = draw_overlay(blank(), page_of(Line("l0", box(60, 30, 160, 80), 0, spans=(made,))))
-    return drawn[45:70, 90:150].astype(np.int64) - 200
+    return drawn(page_of(Line("l0", box(60, 30, 160, 80), 0, spans=(made,)))).findall(f".//{SVG}polygon")[1]
 
 
-def test_each_source_has_its_look() -> None:
-    green, blue, orange, purple = (region(s).mean(axis=(0, 1)) for s in ("agreed", "ocr", "vlm", "lexicon"))
-    assert green.argmax() == 1
-    assert blue.argmax() == 2
-    assert orange.argmax() == 0
-    assert purple.argmin() == 1
-    assert not region("gap").any()  # outline only: nobody may take a tint for a reading
-    hatch = region("supplied")
-    assert 0.1 < (hatch == 0).all(axis=2).mean() < 0.9
-    assert hatch[..., 1].min() < -20
+@pytest.mark.parametrize("source", list(marks.MARKS))
+def test_each_source_has_its_look(source: str) -> None:
+    shape = region(source)
+    assert shape.attrib["class"] == source
+    assert shape.attrib["points"] == "60,30 160,30 160,80 60,80"
+    assert marks.MARKS[source].label in (shape.findtext(f"{SVG}title") or "")  # type: ignore[index]
+    style = drawn(page_of()).findtext(f"{SVG}style") or ""
+    assert marks.MARKS[source].colour in style  # type: ignore[index]
+    assert ".gap { fill: none }" in style  # nobody may take a tint for a reading
 
 
 def test_confidence_is_opacity_and_unknown_is_not_zero() -> None:
-    weak, strong = region("vlm", 0.1), region("vlm", 0.9)
-    assert strong.sum() < weak.sum() < 0
-    assert not region("vlm", None).any()
-    assert region("vlm", 0.0).any()
-
-
-def test_ink_stays_darker_than_its_paper() -> None:
-    photo = blank()
-    photo[50:60, 80:140] = 30
-    drawn = draw_overlay(
-        photo, page_of(Line("l0", box(60, 30, 160, 80), 0, spans=(span("x", at=box(60, 30, 160, 80)),)))
-    )
-    assert drawn[55, 110].max() <= 30
-    assert photo[55, 110].max() == 30  # the caller's array is not drawn on
+    weak, strong = (float(region("vlm", sure).attrib["fill-opacity"]) for sure in (0.1, 0.9))
+    assert 0 < weak < strong < 0.5  # ink stays readable
+    assert region("vlm", None).attrib["fill-opacity"] == "0"
+    assert "dashed" in region("vlm", None).attrib["class"]
+    assert float(region("vlm", 0.0).attrib["fill-opacity"]) > 0
 
 
 def test_the_overlay_is_the_photograph_with_what_was_read_drawn_on_it() -> None:
     photo = photograph("prescription.jpg")
-    drawn = draw_overlay(photo, prescription())
-    assert drawn.shape == photo.shape
-    assert (drawn[:20, :600] == photo[:20, :600]).all()  # where nothing was read, nothing is drawn
-    assert not (drawn[740:832, 300:500] != photo[740:832, 300:500]).all(axis=2).mean() > 0.1  # unread: no tint
-    colours = {tuple(colour) for colour in drawn.reshape(-1, 3)}
-    for source in ("ocr", "vlm", "lexicon", "human", "gap"):
-        assert marks.MARKS[source].rgb in colours, source  # type: ignore[index]
+    root = drawn(prescription(), photo)
+    image = root.find(f"{SVG}image")
+    assert image is not None
+    kept = np.asarray(Image.open(io.BytesIO(base64.b64decode(image.attrib["href"].partition(",")[2]))))
+    assert np.abs(kept.astype(int) - photo).mean() < 3
+    labels = [text.text for text in root.iter(f"{SVG}text")]
+    assert [label for label in labels if label and label[0].isdigit()] == ["1", "2", "3", "4", "5", "6", "7!"]
+    assert {"O", "V", "L", "H", "G"} <= set(labels)
+    outlines = [shape for shape in root.iter(f"{SVG}polygon") if shape.attrib["class"] == "gap dashed"]
+    assert len(outlines) == 1  # the line that nobody read
 
 
 @few
 @given(pages())
 def test_any_page_can_be_drawn(page: Page) -> None:
-    drawn = draw_overlay(np.full((page.height, page.width, 3), 230, np.uint8), page)
-    assert drawn.dtype == np.uint8
-    assert drawn.shape == (page.height, page.width, 3)
+    assert drawn(page).attrib["viewBox"] == f"0 0 {page.width} {page.height}"
 
 
 # --- report --------------------------------------------------------------------------------------------------------
@@ -387,7 +383,7 @@ def report() -> Reader:
 
 def test_the_report_is_one_file_without_script(report: Reader) -> None:
     assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in report.tags}
-    assert all(src.startswith("data:image/jpeg;base64,") for src in report.attributes("src"))
+    assert all(re.match(r"data:image/(jpeg|svg\+xml);base64,", src) for src in report.attributes("src"))
     assert all(href.startswith("#") for href in report.attributes("href"))
     assert {href[1:] for href in report.attributes("href")} <= set(report.attributes("id"))
     assert not any(name.startswith("on") for _, values in report.tags for name in values)

@@ -18,14 +18,15 @@ from PIL import Image
 
 from fusion.domain import homework, prescription
 from fusion.errors import InputError
+from fusion.output.edits import Correction
 from fusion.output.fhir import medication_requests
 from fusion.output.review import (
     COLUMNS,
-    Correction,
     ReviewList,
     corrected,
     read_corrections,
     review_csv,
+    review_pages,
     training_rows,
 )
 from fusion.output.table import records_csv
@@ -282,8 +283,14 @@ def row(made: Page, line: str, start: int, end: int, text: str) -> dict[str, Any
     return {**place, "old": old, "text": text, "by": "Ada, 2026-11-26"}
 
 
+def corrections_of(path: Path, by: str) -> list[Correction]:
+    found, refused = read_corrections(path, by, [])
+    assert refused == []
+    return found
+
+
 def applied(folder: Path, corrections: list[Correction]) -> Page:
-    (page,), refused = corrected(folder, corrections)
+    (page,), refused = corrected(review_pages(folder), corrections)
     assert refused == []
     return page
 
@@ -294,7 +301,7 @@ def test_corrections_become_human_spans_and_readings_stay(tmp_path: Path) -> Non
     path = saved(
         tmp_path, row(made, "l000", 3, 6, "dun"), row(made, "l002", 0, 2, "服用药"), row(made, "l002", 3, 4, "1")
     )
-    page = applied(tmp_path, read_corrections(path, "nobody"))
+    page = applied(tmp_path, corrections_of(path, "nobody"))
     assert [line.text for line in page.lines] == ["so dun", "all is well", "服用药 1 片"]
     human = [span for line in page.lines for span in line.spans if span.source == "human"]
     assert [(span.text, span.confidence, span.by) for span in human] == [
@@ -311,7 +318,7 @@ def test_a_table_filled_in_is_as_good(tmp_path: Path) -> None:
     written(tmp_path, (made, photo()))
     table = (tmp_path / "review.csv").read_text(encoding="utf-8-sig")
     (tmp_path / "filled.csv").write_text(table.replace(",dim,,", ",dim,'-dun,"), encoding="utf-8")
-    page = applied(tmp_path, read_corrections(tmp_path / "filled.csv", "Ada"))
+    page = applied(tmp_path, corrections_of(tmp_path / "filled.csv", "Ada"))
     assert page.lines[0].text == "so -dun"
     assert [span.by for span in page.lines[0].spans if span.source == "human"] == ["Ada"]
 
@@ -320,7 +327,7 @@ def test_only_lines_that_are_settled_teach(tmp_path: Path) -> None:
     made = doubtful()
     written(tmp_path, (made, photo()))
     path = saved(tmp_path, row(made, "l000", 3, 6, "dun"), row(made, "l002", 0, 2, "服药"))  # the rest of l002 is open
-    page = applied(tmp_path, read_corrections(path, ""))
+    page = applied(tmp_path, corrections_of(path, ""))
     (taught,) = [json.loads(one) for one in training_rows(tmp_path, [page]).splitlines()]
     assert taught["text"] == "so dun"
     assert Path(taught["image"]).is_file()
@@ -333,7 +340,7 @@ def test_corrections_that_overlap_are_refused(tmp_path: Path, start: int, end: i
     made = doubtful()
     written(tmp_path, (made, None))
     two = [Correction(**row(made, "l000", 3, 6, "dun")), Correction(**row(made, "l000", start, end, "x"))]
-    (after,), refused = corrected(tmp_path, two)
+    (after,), refused = corrected(review_pages(tmp_path), two)
     assert after.lines == made.lines
     assert len(refused) == 2
     assert all("overlaps" in str(error) for error in refused)
@@ -357,7 +364,7 @@ def test_a_correction_of_something_else_is_named_and_the_others_are_applied(
     made = doubtful()
     written(tmp_path, (made, None))
     wrong = Correction(**(row(made, "l000", 3, 6, "dun") | change))
-    (after,), (error,) = corrected(tmp_path, [wrong, Correction(**row(made, "l002", 3, 4, "1"))])
+    (after,), (error,) = corrected(review_pages(tmp_path), [wrong, Correction(**row(made, "l002", 3, 4, "1"))])
     assert named in str(error)
     assert [line.text for line in after.lines] == ["so dim", "all is well", "服药 1 片"]
 
@@ -381,9 +388,9 @@ def test_what_holds_no_corrections_is_named(tmp_path: Path, content: str) -> Non
     for name in ("c.json", "c.csv"):
         (tmp_path / name).write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=r"c\.json"):
-        read_corrections(tmp_path / "c.json", "")
+        read_corrections(tmp_path / "c.json", "", [])
     with pytest.raises(InputError, match="holds no pages"):
-        corrected(tmp_path, [])
+        review_pages(tmp_path)
 
 
 @settings(deadline=None, max_examples=60)

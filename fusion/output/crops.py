@@ -100,3 +100,8 @@ def data_uri(picture: NDArray[np.uint8], quality: int = 85) -> str:
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
+
+
+def svg_uri(drawing: str) -> str:
+    """An SVG document as a `data:image/svg+xml` address."""
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing.encode()).decode("ascii")

@@ -1,16 +1,17 @@
 """Medications as FHIR R4: a Bundle of MedicationRequest resources (https://hl7.org/fhir/R4/medicationrequest.html).
 
 A machine's reading is nobody's order: every request is a draft and a proposal, and no patient is named. What was not
-understood stays text; confidences and checks stand in extensions.
+understood stays text; confidences and checks stand in extensions. What was supplied is text in brackets and no value.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fusion.output.units import written
 from fusion.page import Field, Page, Record, lowest
 
 CONFIDENCE = "urn:fusion:confidence"
@@ -21,11 +22,11 @@ _DIRECTIONS = ("form", "dose", "route", "frequency", "when", "as_needed", "durat
 Json = dict[str, Any]
 
 
-def medication_requests(pages: Sequence[Page]) -> str:
+def medication_requests(pages: Iterable[Page]) -> str:
     """The medications of some pages as one JSON Bundle; pages without any give an empty collection."""
     requests = []
     for page in pages:
-        medications = [record for record in page.records if record.kind == "medication"]
+        medications = [record for record in written(page) if record.kind == "medication"]
         requests += [_request(page, record, number) for number, record in enumerate(medications, 1)]
     bundle: Json = {"resourceType": "Bundle", "type": "collection"}
     if requests:
@@ -62,7 +63,7 @@ def _dosage(record: Record, fields: Sequence[Field]) -> Json:
     dosage: Json = {**_extension(fields), "text": " ".join(field.text for field in fields)}
     if repeat := _repeat(record):
         dosage["timing"] = {"repeat": repeat}
-    if record.get("as_needed"):
+    if (as_needed := record.get("as_needed")) and as_needed.value:
         dosage["asNeededBoolean"] = True
     if route := record.get("route"):
         dosage["route"] = {"text": str(route.value.get("code", route.text))}

@@ -14,8 +14,6 @@ from fusion.page import Candidate, Source, Span
 if TYPE_CHECKING:
     from jinja2 import Template
 
-RGB = tuple[int, int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -40,12 +38,6 @@ class Mark:
     dark: str
     ansi: str
     underline: str
-
-    @property
-    def rgb(self) -> RGB:
-        """The colour as numbers from 0 to 255."""
-        red, green, blue = bytes.fromhex(self.colour[1:])
-        return red, green, blue
 
 
 _EXPECTED = "taken from the list of expected words"

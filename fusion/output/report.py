@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.output.compare import Errors, compare_page, differing, fused_runs, page_cer
-from fusion.output.crops import at_most, crop_line, data_uri, photo_scale
+from fusion.output.crops import at_most, crop_line, data_uri, photo_scale, svg_uri
 from fusion.output.marks import MARKS, alternatives, describe, template
 from fusion.output.overlay import draw_overlay
 from fusion.page import Page
@@ -74,8 +74,7 @@ def _sheet(page: Page, photo: NDArray[np.uint8] | None, reference: str | None) -
         scale = photo_scale(photo, page)
         cut = {line.id: crop_line(photo, line.polygon, scale) for line in page.lines}
         crops = {name: data_uri(at_most(crop, *_CROP)) for name, crop in cut.items() if crop.size}
-        # Made small first, so that badges and outlines keep their size on the screen.
-        picture = data_uri(draw_overlay(at_most(photo, *_PAGE), page), quality=80)
+        picture = svg_uri(draw_overlay(at_most(photo, *_PAGE), page))
     return {
         "page": page,
         "comparisons": comparisons,

@@ -12,22 +12,26 @@ import io
 import itertools
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from fusion.errors import InputError
 from fusion.output.crops import at_most, crop_line, data_uri, photo_scale
+from fusion.output.edits import Correction, Edited, corrections_of, seen
+from fusion.output.labelstudio import task_edits
 from fusion.output.marks import template
+from fusion.output.pagexml import page_edits
 from fusion.output.table import FORMULA
 from fusion.page import GAP, Line, Page, Place
-from fusion.records import dump_page, load_page
+from fusion.records import dump_page, load_page, load_pages
 from fusion.review import NOTHING, Item, Review, review
 
 _WHERE = ("rank", "page", "line", "start", "end")
@@ -38,29 +42,6 @@ CHOICES = 9
 """Most one-key choices of a stretch."""
 _GUARD = "'"
 """Put before a cell that a spreadsheet would take for a formula."""
-
-
-class Correction(BaseModel):
-    """What a person decided about one stretch.
-
-    Attributes:
-        page, image_sha256: id of the page, and SHA-256 of its input.
-        line: id of the line.
-        start, end: code points of the line's text, half-open.
-        old: what the person saw there.
-        text: what stands there; "" for nothing.
-        by: who decided, and when.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    page: str
-    image_sha256: str
-    line: str
-    start: int
-    end: int
-    old: str
-    text: str
-    by: str
 
 
 class ReviewList:
@@ -143,31 +124,64 @@ def review_csv(items: Sequence[Item]) -> str:
 # --- the corrections that come back -----------------------------------------------------------------------------------
 
 
-def read_corrections(path: Path, by: str) -> list[Correction]:
-    """Corrections from the JSON that `review.html` saves, or from `review.csv` with its column filled in.
+def read_corrections(path: Path, by: str, pages: Sequence[Page]) -> tuple[list[Correction], list[InputError]]:
+    """Corrections from what a person filled in.
+
+    That is the JSON that `review.html` saves, `review.csv` with its column filled in, PAGE XML (a file, or a folder of
+    them), or an export of Label Studio.
 
     Args:
-        path: the file.
-        by: who filled in the CSV.
+        path: the file or folder.
+        by: who made them, where it does not say.
+        pages: what was corrected.
+
+    Returns:
+        The corrections, and an error for each page that they don't fit.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is none of these.
     """
     try:
+        files = sorted(path.glob("*.xml")) if path.is_dir() else [path]
+        if files and files[0].suffix.lower() == ".xml":
+            written = {str(file): file.read_text(encoding="utf-8-sig") for file in files}
+            return _of_edits({name: partial(page_edits, text) for name, text in written.items()}, by, pages)
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() != ".csv":
-            return TypeAdapter(list[Correction]).validate_json(text)
-        rows = csv.DictReader(io.StringIO(text, newline=""))
-        return [_filled_in(row, by) for row in rows if row["correction"]]
+        if path.suffix.lower() == ".csv":
+            rows = csv.DictReader(io.StringIO(text, newline=""))
+            return [_filled_in(row, by) for row in rows if row["correction"]], []
+        exported = json.loads(text)
+        if isinstance(exported, list) and exported and all("data" in one for one in exported):
+            tasks = {f"task {number}": partial(task_edits, task) for number, task in enumerate(exported, 1)}
+            return _of_edits(tasks, by, pages)
+        return TypeAdapter(list[Correction]).validate_json(text), []
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except KeyError as error:
         problem = f"no column {error}"
-    except (OSError, csv.Error, ValueError, AttributeError) as error:
+    except (OSError, csv.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
         problem = type(error).__name__
-    way = "Give corrections.json as the review page saves it, or review.csv with the column `correction` filled in."
+    way = "Give corrections.json, review.csv filled in, PAGE XML that fusion wrote, or Label Studio's export as JSON."
     raise InputError(path, f"holds no corrections that can be understood ({problem})", way)
+
+
+def _of_edits(
+    edits: Mapping[str, Callable[[], Edited | None]], by: str, pages: Sequence[Page]
+) -> tuple[list[Correction], list[InputError]]:
+    """Corrections of whole pages, each read when its turn comes; keys name them in messages."""
+    known = {seen(page)["page"]: page for page in pages}
+    found, refused = list[Correction](), list[InputError]()
+    for name, read in edits.items():
+        try:
+            if (edited := read()) is None:
+                continue
+            if edited.seen["page"] not in known:
+                raise ValueError("is for no page of this review")
+            found += corrections_of(known[edited.seen["page"]], edited, by)
+        except ValueError as error:
+            refused.append(InputError(name, str(error), "Correct what was written from the same pages."))
+    return found, refused
 
 
 def _filled_in(row: dict[str, str], by: str) -> Correction:
@@ -176,23 +190,30 @@ def _filled_in(row: dict[str, str], by: str) -> Correction:
     return Correction.model_validate({**cells, "old": old, "text": text, "by": by})
 
 
-def corrected(folder: Path, corrections: Sequence[Correction]) -> tuple[list[Page], list[InputError]]:
+def review_pages(path: Path) -> list[Page]:
+    """The pages of a review's folder, or of a file of page records.
+
+    Raises:
+        InputError: there are none.
+    """
+    if path.is_file():
+        return load_pages(path)
+    return [load_page(row, name=str(path / PAGES)) for row in _rows(path, PAGES)]
+
+
+def corrected(before: Sequence[Page], corrections: Sequence[Correction]) -> tuple[list[Page], list[InputError]]:
     """The pages of a review with what a person decided: `human` spans, without records and remarks about text.
 
     Returns:
         All pages, and an error for each correction that could not be applied: for another photograph or another text
         than the person saw, for no stretch of the review, or overlapping another correction.
-
-    Raises:
-        InputError: the folder holds no review.
     """
     pages = []
     refused: list[InputError] = []
     wanted: dict[str, list[Correction]] = {}
     for one in corrections:
         wanted.setdefault(one.page, []).append(one)
-    for row in _rows(folder, PAGES):
-        page = load_page(row, name=str(folder / PAGES))
+    for page in before:
         fitting = [one for one in wanted.pop(page.id, []) if _applied(page, one, refused) is not page]
         fitting.sort(key=lambda one: (one.line, -one.start, -one.end))  # so that the places of the others stay
         clashing: list[Correction] = []
@@ -234,7 +255,7 @@ def training_rows(folder: Path, pages: Sequence[Page]) -> str:
 
     A line with a stretch that still needs a look, or with anything illegible in it, is left out.
     """
-    index = [json.loads(row) for row in _rows(folder, CROPS)]
+    index = [json.loads(row) for row in _rows(folder, CROPS)] if folder.is_dir() else []
     crops = {(row["page"], row["line"]): (folder / CROPS).with_name(row["image"]) for row in index}
     found = ""
     for page in pages:

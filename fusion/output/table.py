@@ -1,7 +1,7 @@
 """Records as CSV (RFC 4180): one row per medication, question or sum, and per line of a page that has none.
 
 A spreadsheet takes a cell that begins with = + - or @ for a formula; such cells get a leading apostrophe, as OWASP
-advises for CSV injection, so a pupil's “-3+5” shows as text.
+advises for CSV injection, so a pupil's “-3+5” shows as text. Supplied text stands in square brackets.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Iterable
 
+from fusion.output.units import written
 from fusion.page import Field, Page, Place, Record, lowest
 from fusion.review import review
 
@@ -32,7 +33,7 @@ def records_csv(pages: Iterable[Page]) -> str:
     writer.writerow(["page", "kind", "number_on_page", *COLUMNS, "confidence", "review", "checks"])
     for page in pages:
         flagged = [Place(i.line, i.start, i.end) for i in review(page, page.max_error).items]
-        for number, record in enumerate(page.records or _lines(page), 1):
+        for number, record in enumerate(written(page) or _lines(page), 1):
             sure = lowest(field.confidence for field in record.fields)
             cells = [
                 page.id,
@@ -50,7 +51,7 @@ def records_csv(pages: Iterable[Page]) -> str:
 def _lines(page: Page) -> list[Record]:
     """Lines as records, for pages of which no profile understands anything."""
     return [
-        Record("line", (Field("text", line.text, (Place(line.id, 0, len(line.text)),), line.confidence),))
+        Record("line", (Field("text", line.marked, (Place(line.id, 0, len(line.text)),), line.confidence),))
         for line in page.lines
         if line.text
     ]

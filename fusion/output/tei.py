@@ -1,52 +1,88 @@
-"""The transcript as TEI P5 (https://tei-c.org/guidelines/p5/, chapter 11: representation of primary sources)."""
+"""A page as TEI P5 (https://tei-c.org/guidelines/p5/, chapter 11: representation of primary sources).
+
+A line of writing is `<lb/>` and its text, with its place in `<facsimile>`. `<del>` struck out, `<add>` put in between, `<gap>` read
+by nobody, `<supplied>` completed from the context, `<unclear>` doubtful: with alternatives, a `<choice>` of them, best first.
+"""
 
 from __future__ import annotations
 
 import itertools
-import re
-from xml.sax.saxutils import escape, quoteattr
+from urllib.parse import quote
+from xml.etree.ElementTree import Element
 
+from fusion.output.marks import MARKS
+from fusion.output.markup import add, document, points, say, xml_id
+from fusion.output.units import made_by, rounded
 from fusion.page import Line, Page, Span
 
 UNCLEAR = 0.5
-"""A span less sure than this is `<unclear>`, with its confidence as `cert`."""
-_MARKED = {"": "{}", "deleted": "<del>{}</del>", "added": '<add place="above">{}</add>'}
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]|[\ud800-\udfff]")
+"""A span less sure than this is `<unclear>`."""
 
 
 def tei_document(page: Page) -> str:
-    """One TEI document: a line of writing is `<lb/>` and its text.
+    """One TEI document."""
+    root = Element("TEI", {"xmlns": "http://www.tei-c.org/ns/1.0"})
+    root.text = "\n"
+    head = add(root, "teiHeader")
+    description = add(head, "fileDesc")
+    titles = add(description, "titleStmt")
+    add(titles, "title", page.id)
+    for source in sorted({span.source for line in page.lines for span in line.spans if _doubtful(span)}):
+        statement = add(titles, "respStmt", xml__id=source)
+        add(statement, "resp", MARKS[source].meaning)
+        add(statement, "name", made_by(page))
+    add(add(description, "publicationStmt"), "p", "Read by fusion.")
+    add(add(description, "sourceDesc"), "p", f"Image with SHA-256 {page.image_sha256}")
+    places = add(root, "facsimile")
+    surface = add(places, "surface", ulx=0, uly=0, lrx=page.width, lry=page.height)
+    add(surface, "graphic", url=quote(page.id))
+    for line in page.lines:
+        if len(line.polygon) > 2:
+            add(surface, "zone", xml__id=xml_id(line.id), points=points(rounded(line.polygon, page)))
+    text = add(root, "text")
+    block = add(add(text, "body"), "ab")
+    for line in page.lines:
+        say(block, "\n")
+        _line(block, line)
+    say(block, "\n")
+    text.tail = "\n"
+    return document(root, head, places)
 
-    `<del>` struck out, `<add>` put in between, `<gap>` read by nobody, `<supplied>` completed, `<unclear>` doubtful.
-    Characters that XML does not allow become U+FFFD.
-    """
-    lines = "\n".join(_line(line) for line in page.lines)
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n<TEI xmlns="http://www.tei-c.org/ns/1.0">\n'
-        f"<teiHeader><fileDesc><titleStmt><title>{_text(page.id)}</title></titleStmt>"
-        "<publicationStmt><p>Read by fusion.</p></publicationStmt>"
-        f"<sourceDesc><p>Image with SHA-256 {_text(page.image_sha256)}</p></sourceDesc></fileDesc></teiHeader>\n"
-        f"<text><body><ab>\n{lines}\n</ab></body></text>\n</TEI>\n"
-    )
+
+def _doubtful(span: Span) -> bool:
+    return span.source == "supplied" or (span.confidence is not None and span.confidence < UNCLEAR)
 
 
-def _line(line: Line) -> str:
-    text = ""
+def _line(block: Element, line: Line) -> None:
+    name = xml_id(line.id)
+    add(block, "lb", n=name, facs=f"#{name}" if len(line.polygon) > 2 else None)
+    if not line.spans:
+        add(block, "gap", reason="illegible", unit="line", extent=1)
     for mark, spans in itertools.groupby(line.spans, key=lambda span: span.mark):
-        text += _MARKED[mark].format("".join(map(_span, spans)))
-    return f"<lb n={quoteattr(_FORBIDDEN.sub('�', line.id))}/>{text}"
+        parent = block
+        if mark == "deleted":
+            parent = add(block, "del", rend="strikethrough")
+        elif mark == "added":
+            parent = add(block, "add", place="above")
+        for span in spans:
+            _span(parent, span)
 
 
-def _span(span: Span) -> str:
-    text = _text(span.text)
+def _span(parent: Element, span: Span) -> None:
+    who = f"#{span.source}"
     if span.source == "gap":
-        return f'<gap reason="illegible" unit="character" extent="{span.extent}"/>'
-    if span.source == "supplied":
-        return f'<supplied reason="illegible">{text}</supplied>'
-    if span.confidence is not None and span.confidence < UNCLEAR:
-        return f'<unclear cert="{span.confidence:.2f}">{text}</unclear>'
-    return text
+        add(parent, "gap", reason="illegible", unit="character", extent=span.extent)
+    elif span.source == "supplied":
+        add(parent, "supplied", span.text, reason="illegible", cert=_cert(span.confidence), resp=who)
+    elif not _doubtful(span):
+        say(parent, span.text)
+    else:
+        if span.alternatives:
+            parent = add(parent, "choice")
+        add(parent, "unclear", span.text, cert=_cert(span.confidence), resp=who)
+        for other in span.alternatives:
+            add(parent, "unclear", other.text, cert=_cert(other.probability))
 
 
-def _text(text: str) -> str:
-    return escape(_FORBIDDEN.sub("�", text))
+def _cert(probability: float | None) -> str | None:
+    return None if probability is None else f"{probability:.2f}"
