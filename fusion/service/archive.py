@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from fusion.errors import ConfigError, InputError
+from fusion.errors import ConfigError, FusionError, InputError
 from fusion.page import Page, Place
 from fusion.records import dump_page, load_page
 from fusion.service.terms import Phrase, other_grams, phrases, terms
@@ -52,6 +52,14 @@ _EDITS = "SELECT line, start, \"end\", text, by FROM corrections WHERE page = ? 
 
 class Conflict(InputError):
     """What a person saw has changed since."""
+
+
+class Unwritable(FusionError):
+    """The archive takes nothing now: the disk is full, or another writer does not end."""
+
+
+class Missing(InputError):
+    """Something that is not in the archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +137,7 @@ class Archive:
                     for statement in _TABLES.split(";\n"):
                         db.execute(statement)
                     db.execute(f"PRAGMA user_version = {VERSION}")
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, Unwritable) as error:
             raise ConfigError("serve.archive", f"{path} can't be opened ({error})", "Name a file to write.") from error
         if version not in (0, VERSION):
             problem = f"{path} is an archive of version {version}, this is version {VERSION}"
@@ -207,7 +215,7 @@ class Archive:
         """One upload.
 
         Raises:
-            InputError: there is none of this id.
+            Missing: there is none of this id.
         """
         found = self._listed("WHERE t.id = ?", (id_,))
         if not found:
@@ -224,18 +232,18 @@ class Archive:
         return [id_ for (id_,) in rows]
 
     def upload(self, id_: str) -> bytes:
-        """The bytes that were uploaded. InputError: there is no such upload."""
+        """The bytes that were uploaded. Missing: there is no such upload."""
         row = self._db.execute("SELECT upload FROM transcriptions WHERE id = ?", (id_,)).fetchone()
         if row is None:
             raise _missing(id_)
         return bytes(row[0])
 
     def page(self, id_: str, number: int, *, as_read: bool = False) -> Page:
-        """A page as it stands, or as it was read. Numbers begin at 1. InputError: there is no such page."""
+        """A page as it stands, or as it was read. Numbers begin at 1. Missing: there is no such page."""
         return self._standing(self._db, id_, number, as_read)[1]
 
     def picture(self, id_: str, number: int) -> bytes:
-        """The photograph of a page as displayed, JPEG. InputError: there is no such page."""
+        """The photograph of a page as displayed, JPEG. Missing: there is no such page."""
         query = "SELECT picture FROM pages WHERE transcription = ? AND number = ?"
         row = self._db.execute(query, (id_, number)).fetchone()
         if row is None:
@@ -262,7 +270,7 @@ class Archive:
         """Delete an upload with its pages, pictures, corrections and index, for good.
 
         Raises:
-            InputError: there is none of this id.
+            Missing: there is none of this id.
         """
         if not self._deleted([id_]):
             raise _missing(id_)
@@ -275,13 +283,14 @@ class Archive:
         )
 
     def _deleted(self, ids: Sequence[str]) -> int:
-        gone = 0
+        gone = pages = 0
         with self._change() as db:
             for id_ in ids:
                 for key, lines in db.execute("SELECT id, lines FROM pages WHERE transcription = ?", (id_,)).fetchall():
                     _unindex(db, key, lines)
+                    pages += 1
                 gone += db.execute("DELETE FROM transcriptions WHERE id = ?", (id_,)).rowcount
-            if gone:
+            if pages:
                 db.execute("INSERT INTO found (found) VALUES ('optimize')")  # else old segments would keep the terms
         if gone:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -304,9 +313,12 @@ class Archive:
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
         """One transaction that sees no other writer."""
-        with self._db as db:  # commits, or rolls back
-            db.execute("BEGIN IMMEDIATE")
-            yield db
+        try:
+            with self._db as db:  # commits, or rolls back
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+        except sqlite3.OperationalError as error:
+            raise Unwritable("the archive", f"can't be written ({error})", "Make room on its disk.") from error
 
     def _listed(self, rest: str, values: tuple[object, ...]) -> list[Transcription]:
         columns = "t.id, name, profile, status, problem, created"
@@ -405,8 +417,8 @@ def _indexed(lines: str) -> tuple[str, str]:
     return " ".join(term for _, text, _ in stored for term in terms(text)), " ".join(others for _, _, others in stored)
 
 
-def _missing(name: str) -> InputError:
-    return InputError(name, "is not in the archive", "It may have been deleted; search for it.")
+def _missing(name: str) -> Missing:
+    return Missing(name, "is not in the archive", "It may have been deleted; search for it.")
 
 
 def _now() -> str:
