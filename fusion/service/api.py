@@ -52,7 +52,7 @@ SHORTEST_TOKEN = 16
 _STATUS = {Missing: 404, Conflict: 409, InputError: 422, ConfigError: 422, Full: 429, Unwritable: 503}
 """What errors for people are over HTTP; a reader that fails is 502."""
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -375,7 +375,8 @@ def delete(service: Ours, id: Id) -> None:
 def page(service: Ours, id: Id, number: Number) -> dict[str, Any]:
     """A page as the review page shows it: lines, spans, readings, what to look at and why, fields, remarks."""
     one = service.archive.get(id)
-    return {"name": one.name, "pages": one.pages, "profile": one.profile, **shown(service.page(id, number))}
+    about = {"name": one.name, "pages": one.pages, "profile": one.profile, "formats": list(Format)}
+    return {**about, **shown(service.page(id, number))}
 
 
 @api.get("/transcriptions/{id}/pages/{number}/picture", response_class=Response)
