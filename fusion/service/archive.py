@@ -127,7 +127,7 @@ class Archive:
         Raises:
             ConfigError: it can't be opened, or is no archive of this version.
         """
-        self._path = path
+        self.path = path
         self._local = threading.local()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -302,7 +302,7 @@ class Archive:
     def _db(self) -> sqlite3.Connection:
         """This thread's connection."""
         if not hasattr(self._local, "db"):
-            db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
+            db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
                 db.execute(f"PRAGMA {pragma}")
             self._local.db = db
