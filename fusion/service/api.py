@@ -197,9 +197,12 @@ class Service:
 
     def page(self, id_: str, number: int) -> Page:
         """A page as it stands, understood by its profile."""
-        page, one = self.archive.page(id_, number), self.archive.get(id_)
+        return self.understood(self.archive.page(id_, number), self.archive.get(id_).profile)
+
+    def understood(self, page: Page, profile: str) -> Page:
+        """A page with fields and remarks about its text as it stands; what nobody edited has them."""
         edited = any(span.source == "human" for line in page.lines for span in line.spans)
-        return self._profiles(one.profile).understand(page) if edited else page
+        return self._profiles(profile).understand(page) if edited else page
 
     def sheets(self, one: Transcription) -> list[Sheet]:
         """All pages of a transcription, to be exported."""
@@ -374,9 +377,12 @@ def delete(service: Ours, id: Id) -> None:
 @api.get("/transcriptions/{id}/pages/{number}")
 def page(service: Ours, id: Id, number: Number) -> dict[str, Any]:
     """A page as the review page shows it: lines, spans, readings, what to look at and why, fields, remarks."""
-    one = service.archive.get(id)
+    return _shown(service, service.archive.get(id), service.archive.page(id, number))
+
+
+def _shown(service: Service, one: Transcription, page: Page) -> dict[str, Any]:
     about = {"name": one.name, "pages": one.pages, "profile": one.profile, "formats": list(Format)}
-    return {**about, **shown(service.page(id, number))}
+    return {**about, **shown(service.understood(page, one.profile))}
 
 
 @api.get("/transcriptions/{id}/pages/{number}/picture", response_class=Response)
@@ -395,15 +401,15 @@ def crop(service: Ours, id: Id, number: Number, line: Annotated[str, Path(max_le
 def correct(service: Ours, id: Id, number: Number, body: Corrections) -> dict[str, Any]:
     """Keep what a person decided, as `human` spans; it is on the disk when this answers. 409 when the text has changed."""
     edits = [Edit(**one.model_dump()) for one in body.corrections]
-    service.archive.correct(id, number, edits, body.by.strip() or "unnamed")
-    return page(service, id, number)
+    made = service.archive.correct(id, number, edits, body.by.strip() or "unnamed")
+    return _shown(service, service.archive.get(id), made)
 
 
 @api.post("/transcriptions/{id}/pages/{number}/undo")
 def undo(service: Ours, id: Id, number: Number, body: Who) -> dict[str, Any]:
     """Take the last correction of a page back."""
-    service.archive.undo(id, number, body.by.strip() or "unnamed")
-    return page(service, id, number)
+    made = service.archive.undo(id, number, body.by.strip() or "unnamed")
+    return _shown(service, service.archive.get(id), made)
 
 
 # --- search and questions -------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ async function review(id, number) {
     location.href = "/";
   }));
   const others = page.pages < 2 ? [] : [...Array(page.pages).keys()].map(n => h("a", { href: `/review/${id}?page=${n + 1}`, textContent: n + 1 === number ? `[${n + 1}]` : n + 1 }));
-  main.replaceChildren(h("div", { className: "review" }, h("div", { className: "photo" }, frame), h("div", {},
+  main.replaceChildren(h("div", { className: "review" }, h("div", { className: "left" }, h("div", { className: "photo" }, frame), h("ol", { className: "queue", id: "queue" })), h("div", {},
     h("div", { className: "card", id: "card" }), h("ol", { className: "lines", id: "lines" }), h("ul", { className: "legend", id: "legend" }),
     h("div", { id: "fields" }), h("div", { className: "tools" }, ...others, ways, asking, remove), answer)));
   show();
@@ -124,7 +124,7 @@ async function review(id, number) {
 
 function show() {
   here = Math.max(0, Math.min(here, page.queue.length - 1));
-  drawLines(); drawOverlay(); drawCard(); drawFields();
+  drawLines(); drawOverlay(); drawCard(); drawQueue(); drawFields();
   const left = page.queue.length;
   say(left ? `${left} to look at · ${page.stretches} stretches` : "Everything has been looked at.");
 }
@@ -201,6 +201,16 @@ function drawCard() {
   drawCrop();
 }
 
+/** What is to be looked at, the dearest first, with the reason. */
+function drawQueue() {
+  $("queue").replaceChildren(...page.queue.map((item, n) => {
+    const made = h("li", { className: inside && n === here ? "here" : "" }, h("b", { textContent: visible(item.text.trim()) || "∅" }), h("span", { textContent: visible(item.reasons.join("; ")) }));
+    made.onclick = () => go(n);
+    return made;
+  }));
+  $("queue").children[here]?.scrollIntoView({ block: "nearest" });
+}
+
 /** The stretch with what stands around it, enlarged, out of the photograph that is already here. */
 function drawCrop() {
   const canvas = $("crop"), item = page && page.queue[here];
@@ -239,9 +249,9 @@ function drawFields() {
 }
 function drawField(field) {
   const doubt = page.queue.findIndex(item => field.places.some(place => place.line === item.line && place.start < item.end && item.start < place.end));
-  const made = h("span", { className: doubt < 0 ? "" : "doubt", textContent: visible(field.text), title: field.name });
+  const made = h("span", { className: doubt < 0 ? "field" : "field doubt", textContent: visible(field.text), title: field.name });
   if (doubt >= 0) made.onclick = () => go(doubt);
-  return h("div", {}, made);
+  return made;
 }
 
 // --- moving and deciding ----------------------------------------------------------------------------------------------
