@@ -18,7 +18,7 @@ PACKAGE = ROOT / "fusion"
 ROOMS = ("intake", "ocr", "vlm", "fuse", "complete", "domain", "output", "service", "train")
 COMMON = {"page", "ink", "config", "errors", "ctc", "quantities", "review", "records", "onnx", "view", "placement"}
 ALSO = {
-    "service": {"engine", "domain", "output"},  # a door to the engine, as the command line is
+    "service": {"engine", "domain", "output", "__version__"},  # a door to the engine, as the command line is
     "train": {"vlm", "ocr", "domain"},  # what is trained and built is theirs
 }
 HEAVY = ("torch", "paddle", "paddleocr", "paddlex", "transformers", "openai", "onnxruntime", "cv2", "fastapi")

@@ -10,6 +10,7 @@ import multiprocessing
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from hypothesis import strategies as st
 
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError
-from fusion.service.api import Service, opened
+from fusion.service.api import application
 from fusion.service.archive import Archive
+from fusion.service.door import Door
 from fusion.service.exports import Format
+from fusion.service.service import Service, opened
 from tests.made_pages import page
 from tests.test_service_archive import either
 from tests.vlm_readers import serving
@@ -42,12 +45,16 @@ def configured(folder: Path, *more: str) -> Config:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    with opened(configured(tmp_path_factory.mktemp("service"))) as app, ours(app) as made:
+    with ours(configured(tmp_path_factory.mktemp("service"))) as made:
         yield made
 
 
-def ours(app: Any, **settings: Any) -> TestClient:
-    return TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False, **settings)
+@contextmanager
+def ours(config: Config) -> Iterator[TestClient]:
+    with opened(config) as service:
+        app = application(service, Door(config))
+        with TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False) as client:
+            yield client
 
 
 def service_of(client: TestClient) -> Service:
@@ -185,7 +192,7 @@ def test_an_engine_that_is_killed_takes_one_file_along_and_nothing_else(client: 
 def test_what_was_accepted_and_not_read_is_read_by_the_next_process(tmp_path: Path) -> None:
     config = configured(tmp_path)
     one = Archive(config.serve.archive).add("note.jpg", NOTE, "general", "")
-    with opened(config) as app, ours(app) as client:
+    with ours(config) as client:
         done = threading.Event()
         service_of(client).workers.submit(lambda call: done.set())
         assert done.wait(60)
@@ -270,6 +277,17 @@ def test_without_a_model_a_question_is_answered_from_the_fields_and_says_so(clie
     assert client.post("/v1/ask", json={"id": NOWHERE, "question": "?"}).status_code == 404
 
 
+def test_a_transcript_that_is_asked_for_is_the_answer_and_nothing_else(
+    client: TestClient, note: dict[str, Any]
+) -> None:
+    question = {"image": base64.b64encode(NOTE).decode(), "question": "请逐行转录这张纸上写的内容。"}
+    assert client.post("/v1/inference", json=question).json() == {"answer": note["text"]}
+    other = client.post("/v1/inference", json={**question, "question": "买什么牛奶?"}).json()["answer"]
+    assert other.startswith("记得买牛奶")
+    assert "[l000]" in other
+    assert "No model" in other
+
+
 def test_a_model_that_answers_is_asked_and_one_that_does_not_is_said(tmp_path: Path) -> None:
     def script(path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
         return (200, {"answer": "三点半 [l001]"}, {}) if "几点" in body["question"] else (500, {}, {})
@@ -282,7 +300,7 @@ def test_a_model_that_answers_is_asked_and_one_that_does_not_is_said(tmp_path: P
             "vlm.ask=doubtful",
             "vlm.retries=0",
         ]
-        with opened(configured(tmp_path, *served)) as app, ours(app) as client:
+        with ours(configured(tmp_path, *served)) as client:
             id_ = client.post("/v1/transcriptions", files={"file": ("note.jpg", NOTE)}).json()["id"]
             said = client.post("/v1/ask", json={"id": id_, "question": "几点开会"}).json()
             assert said == {"text": "三点半 [l001]", "lines": ["l001"], "by": "model", "note": ""}
@@ -296,7 +314,7 @@ def test_a_model_that_answers_is_asked_and_one_that_does_not_is_said(tmp_path: P
 
 def test_with_a_token_nothing_is_told_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSION_TEST_TOKEN", TOKEN)
-    with opened(configured(tmp_path, "serve.token_env=FUSION_TEST_TOKEN")) as app, ours(app) as client:
+    with ours(configured(tmp_path, "serve.token_env=FUSION_TEST_TOKEN")) as client:
         paths = [
             path
             for path in client.get("/openapi.json").json()["paths"]
@@ -344,7 +362,7 @@ def test_what_can_not_be_served_safely_is_not_served(
     if token is not None:
         monkeypatch.setenv("FUSION_TEST_TOKEN", token)
     config = load_config(None, overrides)
-    with pytest.raises(ConfigError, match=problem), opened(config):
+    with pytest.raises(ConfigError, match=problem), ours(config):
         pass
 
 

@@ -21,6 +21,7 @@ import pytest
 from fusion.page import Candidate, Span
 from fusion.service.archive import Archive
 from tests.made_pages import page as made_page
+from tests.service_load import load
 from tests.test_service_api import BLANK
 from tests.test_service_archive import either
 
@@ -50,7 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     archive = tmp_path_factory.mktemp("service") / "archive.sqlite"
-    settings = ["vlm.engine=none", f"serve.port={port}", f"serve.archive={archive}", "domain.profile=prescription"]
+    settings = ["vlm.engine=none", "serve.queue=4", f"serve.port={port}", f"serve.archive={archive}", "domain.profile=prescription"]
     command = [sys.executable, "-m", "fusion.cli", "serve", *(f"--set={one}" for one in settings)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"
@@ -231,3 +232,8 @@ def test_the_command_line_searches_the_archive(served: Served) -> None:
     for query, shown in (("莫西", "l000 found.png: 阿莫西林"), ("头孢", "l001 found.png: ~头孢 头抱")):
         done = subprocess.run([*search, query], cwd=ROOT, capture_output=True, timeout=120)
         assert shown in done.stdout.decode("utf-8")
+
+
+def test_every_answer_under_load_is_right_or_an_honest_429(served: Served) -> None:
+    found = load(served.url, clients=25, seconds=1, patient=False)
+    assert set(found.statuses) == {"201", "429"}, found

@@ -35,7 +35,7 @@ class Answer:
     Attributes:
         text: the answer; the lines that a row rests on stand after it in square brackets.
         lines: their ids.
-        by: `model`, or `fields` where no model answered.
+        by: `model`; where none answered, `fields` or `transcript`.
         note: what the reader of the answer should know, else "".
     """
 
@@ -59,7 +59,7 @@ def from_fields(page: Page, question: str) -> Answer:
     """Answer a question from what was understood of a page, or from its lines."""
     chinese = any(map(is_ideograph, question))
     if _TRANSCRIBE.search(question):
-        return Answer(page.marked, tuple(line.id for line in page.lines), "fields", _unchecked(page, [], chinese))
+        return Answer(page.marked, tuple(line.id for line in page.lines), "transcript", _unchecked(page, [], chinese))
     rows = _rows(page, question, chinese)
     if not rows:
         nothing = "这一页没有写，或没有读出来。" if chinese else "The page does not say, or it could not be read."

@@ -1,31 +1,18 @@
-"""The routes: HTTP to archive, engines and answers.
-
-Nothing of a request names a file. Logs hold the route, an id, the status and the time it took; never text or images.
-"""
+"""The routes: HTTP to the service, and what requests look like. Nothing of a request names a file."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import json
 import logging
-import os
 import re
-import threading
-import time
-import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
 from importlib.resources import files
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-import cv2
 import prometheus_client as prometheus
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
@@ -34,31 +21,21 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.datastructures import UploadFile
 
-from fusion.config import Config, load_config
-from fusion.domain import open_profile
-from fusion.engine import require_answers
+from fusion import __version__
+from fusion.config import Config
 from fusion.errors import ConfigError, FusionError, InputError
-from fusion.output.crops import at_most, crop_line, photo_scale
 from fusion.page import Page
 from fusion.records import page_dict
-from fusion.service.answers import Answer, cited, from_fields
-from fusion.service.archive import Archive, Conflict, Edit, Found, Missing, Transcription, Unwritable
-from fusion.service.exports import Format, Sheet, decoded, export
+from fusion.service.answers import Answer
+from fusion.service.archive import Conflict, Edit, Found, Missing, Transcription, Unwritable
+from fusion.service.door import COOKIE, Door, OurDoor, OurService, admitted, watched, without_text
+from fusion.service.exports import Format, export
+from fusion.service.service import Service, opened
 from fusion.service.shapes import shown
-from fusion.service.workers import Ask, Call, Done, Full, Read, Workers
+from fusion.service.workers import Full
 
-COOKIE = "fusion"
-SHORTEST_TOKEN = 16
-_STATUS = {Missing: 404, Conflict: 409, InputError: 422, ConfigError: 422, Full: 429, Unwritable: 503}
-"""What errors for people are over HTTP; a reader that fails is 502."""
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-_log = logging.getLogger(__name__)
+_STATUS = {Missing: 404, Conflict: 409, InputError: 422, ConfigError: 422, Full: 429, Unwritable: 503, FusionError: 502}
+"""What errors for people are over HTTP; the nearest kind counts."""
 
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of a transcription.")]
 Number = Annotated[int, Path(ge=1, le=10_000, description="Number of the page, from 1.")]
@@ -80,7 +57,7 @@ class Submission(Body):
     profile: Word | None = None
 
 
-class Question_(Body):
+class Asked(Body):
     """A question about a page of the archive."""
 
     id: Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
@@ -105,17 +82,16 @@ class Corrected(Body):
     text: Annotated[str, StringConstraints(max_length=10_000)]
 
 
-class Corrections(Body):
+class Who(Body):
+    """Who decides."""
+
+    by: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f]*$", strip_whitespace=True)] = "unnamed"
+
+
+class Corrections(Who):
     """What one person decided at once: all of it is kept, or nothing."""
 
-    by: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f]*$")] = "unnamed"
     corrections: Annotated[list[Corrected], Field(min_length=1, max_length=1000)]
-
-
-class Who(Body):
-    """Who takes something back."""
-
-    by: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f]*$")] = "unnamed"
 
 
 class Token(Body):
@@ -130,151 +106,7 @@ class InferenceAnswer(BaseModel):
     answer: str
 
 
-@dataclass
-class Service:
-    """What the routes need: configuration, archive, engines, token and figures."""
-
-    config: Config
-    archive: Archive
-    workers: Workers
-    token: str | None
-    registry: prometheus.CollectorRegistry = field(default_factory=prometheus.CollectorRegistry)
-
-    def __post_init__(self) -> None:
-        figure: dict[str, Any] = {"registry": self.registry}
-        self.requests = prometheus.Counter("fusion_requests", "Requests.", ["route", "status"], **figure)
-        self.seconds = prometheus.Histogram("fusion_request_seconds", "Time to answer.", ["route"], **figure)
-        self.reading = prometheus.Histogram("fusion_reading_seconds", "Time to read an upload.", **figure)
-        self.pages = prometheus.Counter("fusion_pages", "Pages read.", **figure)
-        waiting = prometheus.Gauge("fusion_waiting", "Pieces of work that wait for an engine.", **figure)
-        waiting.set_function(lambda: self.workers.waiting)
-        self._taking = threading.Lock()
-        self._profiles = lru_cache(16)(lambda name: open_profile(self.configured(name).domain))
-        self._decoded = lru_cache(2)(lambda id_, number: decoded(self.archive.picture(id_, number)))
-
-    def configured(self, profile: str) -> Config:
-        """The configuration with a profile. ConfigError: there is none of this name."""
-        return load_config(self.config, [f"domain.profile={json.dumps(profile)}"])
-
-    def take(self, uploads: list[tuple[str, bytes]], profile: str | None, wait: bool) -> list[Transcription]:
-        """Keep uploads and have them read; Full when there is no room for all of them."""
-        config = self.configured(profile or self.config.domain.profile)
-        with self._taking:
-            self.workers.room(len(uploads))
-            made = [self.archive.add(name, upload, config.domain.profile, config.hash) for name, upload in uploads]
-            futures = [self.workers.submit(self._reading(one)) for one in made if one.status == "waiting"]
-        for future in futures if wait else ():
-            try:
-                future.result(self.config.serve.wait)
-            except TimeoutError:
-                break
-        return [self.archive.get(one.id) for one in made]
-
-    def resume(self) -> None:
-        """Read what an earlier process has taken and not read."""
-        for id_ in self.archive.waiting():
-            self.workers.submit(self._reading(self.archive.get(id_)))
-
-    def ask(self, upload: bytes, question: str, profile: str, number: int = 1, page: Page | None = None) -> Answer:
-        """Ask the model; where none answers, the fields of the page."""
-        failure = ""
-        try:
-            require_answers(self.config)
-            done = self._have_done(Ask(upload, question, profile, number, page))
-            if done.answer:
-                return Answer(done.answer, cited(page, done.answer) if page is not None else (), "model")
-            failure = done.problem
-        except ConfigError:
-            failure = "No model that answers is configured."
-        if page is None:
-            done = self._have_done(Read(upload, "image", profile))
-            if not done.pages:
-                raise InputError("image", "can't be read", done.problem)
-            page = done.pages[0][0]
-        answer = from_fields(page, question)
-        note = " ".join(part for part in (f"Answered from the fields of the page. {failure}", answer.note) if part)
-        return Answer(answer.text, answer.lines, answer.by, note)
-
-    def page(self, id_: str, number: int) -> Page:
-        """A page as it stands, understood by its profile."""
-        return self.understood(self.archive.page(id_, number), self.archive.get(id_).profile)
-
-    def understood(self, page: Page, profile: str) -> Page:
-        """A page with fields and remarks about its text as it stands; what nobody edited has them."""
-        edited = any(span.source == "human" for line in page.lines for span in line.spans)
-        return self._profiles(profile).understand(page) if edited else page
-
-    def sheets(self, one: Transcription) -> list[Sheet]:
-        """All pages of a transcription, to be exported."""
-        return [
-            Sheet(self.page(one.id, n), self.archive.page(one.id, n, as_read=True), self.archive.picture(one.id, n))
-            for n in range(1, one.pages + 1)
-        ]
-
-    def crop(self, id_: str, number: int, line: str) -> bytes:
-        """A line cut out, JPEG."""
-        page = self.archive.page(id_, number)
-        found = next((one for one in page.lines if one.id == line), None)
-        if found is None:
-            raise Missing(f"line {line}", "is not on the page", "Load the page again.")
-        photo = self._decoded(id_, number)
-        crop = crop_line(photo, found.polygon, photo_scale(photo, page))
-        if not crop.size:
-            raise Missing(f"line {line}", "has no area", "Look at the whole page.")
-        return bytes(cv2.imencode(".jpg", at_most(crop, 1400, 260)[:, :, ::-1])[1])
-
-    def _reading(self, one: Transcription) -> Callable[[Call], None]:
-        """The work of reading one upload: whatever happens, the archive knows its end."""
-
-        def read(call: Call) -> None:
-            start = time.perf_counter()
-            try:
-                done = call(Read(self.archive.upload(one.id), one.name, one.profile))
-            except Missing:
-                return  # deleted before it was read
-            except FusionError as error:
-                done = Done(problem=str(error))
-            self.archive.finish(one.id, done.pages, done.problem)
-            self.pages.inc(len(done.pages))
-            self.reading.observe(time.perf_counter() - start)
-
-        return read
-
-    def _have_done(self, job: Ask | Read) -> Done:
-        """Have an engine do what is not kept; Full when there is no room."""
-        found: list[Done] = []
-        with self._taking:
-            self.workers.room(1)
-            future = self.workers.submit(lambda call: found.append(call(job)))
-        future.result(self.config.serve.timeout * 2)
-        return found[0]
-
-
-def _service(request: Request) -> Service:
-    service = request.app.state.service
-    assert isinstance(service, Service)
-    return service
-
-
-Ours = Annotated[Service, Depends(_service)]
-
-
-def _cookie(token: str) -> str:
-    return hmac.new(token.encode(), b"the review page", hashlib.sha256).hexdigest()
-
-
-def _admitted(request: Request, service: Ours) -> None:
-    """Whether the request bears the token, in its header or as the cookie that the review page got for it."""
-    if service.token is None:
-        return
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    bears = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), service.token.encode())
-    cookie = request.cookies.get(COOKIE, "")
-    if not (bears or hmac.compare_digest(cookie.encode(), _cookie(service.token).encode())):
-        raise HTTPException(401, "The token is missing or wrong.", {"WWW-Authenticate": "Bearer"})
-
-
-api = APIRouter(prefix="/v1", dependencies=[Depends(_admitted)])
+api = APIRouter(prefix="/v1", dependencies=[Depends(admitted)])
 open_ = APIRouter()
 
 # --- transcriptions ---------------------------------------------------------------------------------------------------
@@ -329,7 +161,7 @@ Submitted = Annotated[tuple[list[tuple[str, bytes]], str | None], Depends(_submi
 
 
 @api.post("/transcriptions", status_code=201, openapi_extra=_BODY, responses={202: {}, 429: {}})
-def submit(service: Ours, submitted: Submitted, response: Response, wait: bool = True) -> Any:
+def submit(service: OurService, submitted: Submitted, response: Response, wait: bool = True) -> Any:
     """Have images or PDFs read: one is answered when it is read; several, or a slow one, with 202 and ids to ask for."""
     uploads, profile = submitted
     made = service.take(uploads, profile, wait and len(uploads) == 1)
@@ -337,21 +169,21 @@ def submit(service: Ours, submitted: Submitted, response: Response, wait: bool =
         response.status_code = 202
         return {"transcriptions": [asdict(one) for one in made]}
     if made[0].status == "failed":
-        service.archive.delete(made[0].id)
+        service.delete(made[0].id)
         raise HTTPException(422, made[0].problem)
     response.headers["Location"] = f"/v1/transcriptions/{made[0].id}"
     return _transcription(service, made[0])
 
 
 @api.get("/transcriptions")
-def listed(service: Ours, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Transcription]:
+def listed(service: OurService, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Transcription]:
     """The newest uploads."""
     return service.archive.recent(limit)
 
 
 @api.get("/transcriptions/{id}", response_model=None)
 def transcription(
-    service: Ours, id: Id, format: Annotated[Format | None, Query(description="A file instead.")] = None
+    service: OurService, id: Id, format: Annotated[Format | None, Query(description="A file instead.")] = None
 ) -> Any:
     """An upload with its pages: as JSON with all that is known, or as a file of some format."""
     one = service.archive.get(id)
@@ -369,13 +201,13 @@ def _transcription(service: Service, one: Transcription) -> dict[str, Any]:
 
 
 @api.delete("/transcriptions/{id}", status_code=204)
-def delete(service: Ours, id: Id) -> None:
+def delete(service: OurService, id: Id) -> None:
     """Delete an upload with everything that was made of it."""
-    service.archive.delete(id)
+    service.delete(id)
 
 
 @api.get("/transcriptions/{id}/pages/{number}")
-def page(service: Ours, id: Id, number: Number) -> dict[str, Any]:
+def page(service: OurService, id: Id, number: Number) -> dict[str, Any]:
     """A page as the review page shows it: lines, spans, readings, what to look at and why, fields, remarks."""
     return _shown(service, service.archive.get(id), service.archive.page(id, number))
 
@@ -386,29 +218,29 @@ def _shown(service: Service, one: Transcription, page: Page) -> dict[str, Any]:
 
 
 @api.get("/transcriptions/{id}/pages/{number}/picture", response_class=Response)
-def picture(service: Ours, id: Id, number: Number) -> Response:
+def picture(service: OurService, id: Id, number: Number) -> Response:
     """The photograph as displayed, JPEG."""
     return Response(service.archive.picture(id, number), media_type="image/jpeg")
 
 
 @api.get("/transcriptions/{id}/pages/{number}/lines/{line}", response_class=Response)
-def crop(service: Ours, id: Id, number: Number, line: Annotated[str, Path(max_length=40)]) -> Response:
+def crop(service: OurService, id: Id, number: Number, line: Annotated[str, Path(max_length=40)]) -> Response:
     """A line cut out of the photograph, JPEG."""
     return Response(service.crop(id, number, line), media_type="image/jpeg")
 
 
 @api.post("/transcriptions/{id}/pages/{number}/corrections")
-def correct(service: Ours, id: Id, number: Number, body: Corrections) -> dict[str, Any]:
+def correct(service: OurService, id: Id, number: Number, body: Corrections) -> dict[str, Any]:
     """Keep what a person decided, as `human` spans; it is on the disk when this answers. 409 when the text has changed."""
     edits = [Edit(**one.model_dump()) for one in body.corrections]
-    made = service.archive.correct(id, number, edits, body.by.strip() or "unnamed")
+    made = service.archive.correct(id, number, edits, body.by or "unnamed")
     return _shown(service, service.archive.get(id), made)
 
 
 @api.post("/transcriptions/{id}/pages/{number}/undo")
-def undo(service: Ours, id: Id, number: Number, body: Who) -> dict[str, Any]:
+def undo(service: OurService, id: Id, number: Number, body: Who) -> dict[str, Any]:
     """Take the last correction of a page back."""
-    made = service.archive.undo(id, number, body.by.strip() or "unnamed")
+    made = service.archive.undo(id, number, body.by or "unnamed")
     return _shown(service, service.archive.get(id), made)
 
 
@@ -417,14 +249,14 @@ def undo(service: Ours, id: Id, number: Number, body: Who) -> dict[str, Any]:
 
 @api.get("/search")
 def search(
-    service: Ours, q: Annotated[str, Query(max_length=500)], limit: Annotated[int, Query(ge=1, le=200)] = 20
+    service: OurService, q: Annotated[str, Query(max_length=500)], limit: Annotated[int, Query(ge=1, le=200)] = 20
 ) -> list[Found]:
     """Pages that hold all words of a query, the newest first; below them, pages whose candidates may hold them."""
     return service.archive.search(q, limit)
 
 
 @api.post("/ask")
-def ask(service: Ours, body: Question_) -> Answer:
+def ask(service: OurService, body: Asked) -> Answer:
     """Answer a question about a page, citing lines: by a model that answers, or from the page's fields."""
     one = service.archive.get(body.id)
     there = service.page(body.id, body.page)
@@ -432,24 +264,24 @@ def ask(service: Ours, body: Question_) -> Answer:
 
 
 @api.post("/inference")
-def inference(service: Ours, body: Inference) -> InferenceAnswer:
+def inference(service: OurService, body: Inference) -> InferenceAnswer:
     """Answer a question about an image that is not kept."""
     answer = service.ask(_decoded(body.image), body.question, service.config.domain.profile)
-    return InferenceAnswer(answer=f"{answer.text}\n({answer.note})" if answer.note else answer.text)
+    plain = answer.by == "transcript" or not answer.note  # a transcript stands for itself
+    return InferenceAnswer(answer=answer.text if plain else f"{answer.text}\n({answer.note})")
 
 
 # --- around it --------------------------------------------------------------------------------------------------------
 
 
 @open_.post("/v1/session", status_code=204)
-def session(service: Ours, request: Request, response: Response, body: Token) -> None:
+def session(door: OurDoor, request: Request, response: Response, body: Token) -> None:
     """Trade the token for a cookie, so that the review page can show pictures."""
-    if service.token is None:
-        return
-    if not hmac.compare_digest(body.token.encode(), service.token.encode()):
+    cookie = door.cookie(body.token)
+    if cookie is None:
         raise HTTPException(401, "The token is wrong.")
     secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, _cookie(service.token), httponly=True, samesite="strict", secure=secure)
+    response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", secure=secure)
 
 
 @open_.get("/health")
@@ -459,14 +291,14 @@ def health() -> dict[Literal["status"], str]:
 
 
 @open_.get("/ready", responses={503: {}})
-def ready(service: Ours, response: Response) -> dict[Literal["ready"], bool]:
+def ready(service: OurService, response: Response) -> dict[Literal["ready"], bool]:
     """Whether an engine has loaded its models."""
     response.status_code = 200 if service.workers.ready else 503
     return {"ready": service.workers.ready}
 
 
-@open_.get("/metrics", dependencies=[Depends(_admitted)], response_class=Response)
-def metrics(service: Ours) -> Response:
+@open_.get("/metrics", dependencies=[Depends(admitted)], response_class=Response)
+def metrics(service: OurService) -> Response:
     """Figures for Prometheus."""
     return Response(prometheus.generate_latest(service.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
@@ -485,9 +317,8 @@ open_.add_api_route("/page.css", _file("page.css", "text/css; charset=utf-8"), i
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def application(service: Service) -> FastAPI:
-    """The routes over a service."""
-    from fusion import __version__
+def application(service: Service, door: Door) -> FastAPI:
+    """The routes over a service and its door."""
 
     @asynccontextmanager
     async def with_threads(_: FastAPI) -> AsyncIterator[None]:
@@ -503,14 +334,13 @@ def application(service: Service) -> FastAPI:
         redoc_url=None,
         max_body_size=int(service.config.serve.max_upload_mb * 1e6),
     )
-    app.state.service = service
+    app.state.service, app.state.door = service, door
     app.include_router(api)
     app.include_router(open_)
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _told(status))
-    app.add_exception_handler(FusionError, _told(502))
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.middleware("http")(_watched)
+    app.middleware("http")(watched)
     return app
 
 
@@ -529,109 +359,16 @@ def _invalid(_: Request, error: Exception) -> Response:
     return Response(json.dumps({"detail": told}), 422, media_type="application/json")
 
 
-async def _watched(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Every request: refused where another site's page sends it, counted, timed, logged without its content."""
-    service = _service(request)
-    start = time.perf_counter()
-    response = await call_next(request) if _is_ours(request, service) else JSONResponse({"detail": "Foreign."}, 403)
-    route = getattr(request.scope.get("route"), "path", "none")
-    spent = time.perf_counter() - start
-    response.headers.update(_HEADERS)
-    service.requests.labels(route, response.status_code).inc()
-    service.seconds.labels(route).observe(spent)
-    id_ = request.path_params.get("id", "-")
-    shown_id = id_ if re.fullmatch("[0-9a-f]{32}", str(id_)) else "-"
-    _log.info("%s %s %s %d %.3f s", request.method, route, shown_id, response.status_code, spent)
-    return response
-
-
-def _is_ours(request: Request, service: Service) -> bool:
-    """Whether no page of another site sends it: by its origin, and without a token by the name it calls us."""
-    host = request.headers.get("Host", "")
-    origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != host:
-        return False
-    return service.token is not None or is_loopback(urlsplit(f"//{host}").hostname or "")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def token_of(config: Config) -> str | None:
-    """The token that requests must bear.
-
-    Raises:
-        ConfigError: there must be one and is none, or it is too short to be one.
-    """
-    name, host = config.serve.token_env, config.serve.host
-    token = os.environ.get(name, "") if name is not None else None
-    if token is None and not is_loopback(host):
-        way = "Set serve.token_env to the name of a variable that holds a long random token."
-        raise ConfigError("serve.host", f"{host} is beyond this machine, and no token is asked for", way)
-    if token is not None and len(token) < SHORTEST_TOKEN:
-        way = f"Put {SHORTEST_TOKEN} random characters or more into it: openssl rand -hex 32."
-        raise ConfigError("serve.token_env", f"{name} holds no token that is long enough", way)
-    return token
-
-
-def check(config: Config) -> None:
-    """Refuse what would outlive a deletion. ConfigError: readings would be kept elsewhere too."""
-    kept = [("store.folder", config.store.folder), ("vlm.cache", getattr(config.vlm, "cache", None))]
-    for key, value in kept:
-        if value is not None:
-            way = "Leave it out: the archive reads no upload twice."
-            raise ConfigError(key, "would keep what the service is told to delete", way)
-
-
-@contextmanager
-def opened(config: Config) -> Iterator[FastAPI]:
-    """The service with its archive and engines, which end with it.
+def run(config: Config) -> None:
+    """Serve until interrupted.
 
     Raises:
         ConfigError: the configuration can't be served.
     """
-    check(config)
-    token = token_of(config)
-    archive = Archive(config.serve.archive)
-    workers = Workers(config)
-    ended = threading.Event()
-    service = Service(config, archive, workers, token)
-    service.resume()
-    keeper = threading.Thread(target=_keep, args=(archive, config.serve.keep_days, ended), daemon=True)
-    keeper.start()
-    try:
-        yield application(service)
-    finally:
-        ended.set()
-        workers.close()
-
-
-def _keep(archive: Archive, days: float | None, ended: threading.Event) -> None:
-    """Delete what is too old, every hour."""
-    while days is not None:
-        archive.expire(days)
-        if ended.wait(3600):
-            return
-
-
-def _without_text(record: logging.LogRecord) -> bool:
-    """Of an unexpected error only its kind and place: its message may quote a page."""
-    if record.exc_info and record.exc_info[0] is not None:
-        place = traceback.extract_tb(record.exc_info[2])[-1]
-        record.msg = f"unexpected {record.exc_info[0].__name__} in {place.name}, row {place.lineno}"
-        record.args, record.exc_info = None, None
-    return True
-
-
-def run(config: Config) -> None:
-    """Serve until interrupted."""
     import uvicorn
 
-    logging.getLogger("uvicorn.error").addFilter(_without_text)
-    with opened(config) as app:
+    door = Door(config)
+    logging.getLogger("uvicorn.error").addFilter(without_text)
+    with opened(config) as service:
+        app = application(service, door)
         uvicorn.run(app, host=config.serve.host, port=config.serve.port, access_log=False, log_level="warning")

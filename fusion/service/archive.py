@@ -10,6 +10,7 @@ Deletes for good: freed space is overwritten, the index is merged anew, the writ
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sqlite3
 import threading
@@ -27,6 +28,8 @@ from fusion.records import dump_page, load_page
 from fusion.service.terms import Phrase, other_grams, phrases, terms
 
 VERSION = 1
+LOOKED_AT = 500
+"""Most pages of an index query whose lines are looked at: its pairs may stand anywhere on a page."""
 BUSY = 30.0
 """Seconds to wait for another writer."""
 _TABLES = """
@@ -345,7 +348,8 @@ class Archive:
             "SELECT p.id, t.id, p.number, t.name, t.created, p.lines FROM found JOIN pages p ON p.id = found.rowid "
             "JOIN transcriptions t ON t.id = p.transcription WHERE found MATCH ? ORDER BY found.rowid DESC"
         )
-        for key, id_, number, name, created, stored in self._db.execute(query, (match,)):
+        rows = itertools.islice(self._db.execute(query, (match,)), LOOKED_AT)
+        for key, id_, number, name, created, stored in rows:
             if key in known:
                 continue
             lines = [(line, text, terms(text), others.split()) for line, text, others in json.loads(stored)]

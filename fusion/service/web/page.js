@@ -78,7 +78,7 @@ async function find(query) {
   main.replaceChildren(h("ul", { className: "rows" }, found.map(one => h("li", {},
     h("a", { href: `/review/${one.transcription}?page=${one.page}#${one.hits[0].lines[0]}`, textContent: visible(one.name) }),
     h("span", { className: "when", textContent: new Date(one.created).toLocaleString() }),
-    one.hits.slice(0, 3).map(hit => h("div", { className: "hit" },
+    one.hits.filter((hit, n) => n === one.hits.findIndex(other => other.lines[0] === hit.lines[0])).slice(0, 3).map(hit => h("div", { className: "hit" },
       h("img", { loading: "lazy", alt: "", src: `/v1/transcriptions/${one.transcription}/pages/${one.page}/lines/${hit.lines[0]}` }),
       h("div", {}, visible(hit.text),
         hit.exact ? null : h("div", { className: "maybe", textContent: `may read ${visible(hit.phrase)}` }))))))));
@@ -240,7 +240,7 @@ function drawFields() {
       const cells = [...names.map(name => record.fields.filter(field => field.name === name)), ...rest.map(() => record.fields.filter(field => ![...names, "item"].includes(field.name)))];
       const remarks = page.checks.filter(check => check.places.some(place => lines.includes(place.line)));
       return h("tr", {}, h("td", {}, lines.map(line => h("img", { loading: "lazy", alt: "", src: `${base}/lines/${line}` }))),
-        cells.map(fields => h("td", {}, fields.map(drawField))), h("td", {}, remarks.map(check => h("div", { className: "maybe", textContent: visible(check.message) }))));
+        cells.map(fields => h("td", { className: fields.length > 2 ? "wide" : "" }, fields.map(drawField))), h("td", {}, remarks.map(check => h("div", { className: "maybe", textContent: visible(check.message) }))));
     })));
   });
   const general = [...page.checks.filter(check => !check.places.length).map(check => check.message), ...page.findings, ...page.failures];
