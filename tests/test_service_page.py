@@ -51,7 +51,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     archive = tmp_path_factory.mktemp("service") / "archive.sqlite"
-    settings = ["vlm.engine=none", "serve.queue=4", f"serve.port={port}", f"serve.archive={archive}", "domain.profile=prescription"]
+    settings = [
+        "vlm.engine=none",
+        "serve.queue=4",
+        f"serve.port={port}",
+        f"serve.archive={archive}",
+        "domain.profile=prescription",
+    ]
     command = [sys.executable, "-m", "fusion.cli", "serve", *(f"--set={one}" for one in settings)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"
