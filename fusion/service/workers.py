@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -206,15 +207,13 @@ def _work(connection: Connection, config: Config) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     engines: dict[str, Engine] = {config.domain.profile: Engine(config)}
     connection.send(Done())  # the models are loaded
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # the other end of the pipe has ended
+        while True:
             job = connection.recv()
-        except (EOFError, OSError):
-            return
-        if job.profile not in engines:
-            engines[job.profile] = Engine(load_config(config, [f"domain.profile={job.profile}"]))
-        do = _read if isinstance(job, Read) else _ask
-        connection.send(do(engines[job.profile], job))
+            if job.profile not in engines:
+                engines[job.profile] = Engine(load_config(config, [f"domain.profile={job.profile}"]))
+            do = _read if isinstance(job, Read) else _ask
+            connection.send(do(engines[job.profile], job))
 
 
 def _read(engine: Engine, job: Read) -> Done:
