@@ -23,7 +23,7 @@ ALSO = {
 }
 HEAVY = ("torch", "paddle", "paddleocr", "paddlex", "transformers", "openai", "onnxruntime", "cv2", "fastapi")
 LIGHT_MODULES = ("fusion", "fusion.config", "fusion.page", "fusion.errors", "fusion.cli")
-BROAD = {"engine.py": 2, "cli.py": 1, "onnx.py": 2}
+BROAD = {"engine.py": 2, "cli.py": 1, "onnx.py": 2, "service/workers.py": 1}
 
 
 def name_of(path: Path) -> str:

@@ -189,6 +189,26 @@ def test_an_engine_that_is_killed_takes_one_file_along_and_nothing_else(client: 
     assert client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"lost")}).status_code == 201
 
 
+def test_work_that_breaks_leaves_its_engine_to_the_next(client: TestClient) -> None:
+    def broken(call: Any) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError):
+        service_of(client).workers.submit(broken).result(60)
+    assert client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"after")}).status_code == 201
+
+
+def test_an_engine_that_can_not_be_opened_is_said_and_not_ready(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ours(configured(tmp_path, "ocr.recognition_dir=missing")) as client:
+        reply = client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE)})
+        assert reply.status_code == 422
+        assert "missing" in reply.json()["detail"]
+        assert client.get("/ready").status_code == 503
+    assert "can't be opened" in caplog.text
+
+
 def test_what_was_accepted_and_not_read_is_read_by_the_next_process(tmp_path: Path) -> None:
     config = configured(tmp_path)
     one = Archive(config.serve.archive).add("note.jpg", NOTE, "general", "")

@@ -320,7 +320,7 @@ class Archive:
             with self._db as db:  # commits, or rolls back
                 db.execute("BEGIN IMMEDIATE")
                 yield db
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             raise Unwritable("the archive", f"can't be written ({error})", "Make room on its disk.") from error
 
     def _listed(self, rest: str, values: tuple[object, ...]) -> list[Transcription]:

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import TypeVar
 
 from PIL import Image
@@ -133,7 +134,7 @@ class Workers:
         """A thread's life: one engine, one piece of work after the other."""
         with _EngineProcess(self._config) as engine:
             with self._lock:
-                self._ready += 1
+                self._ready += engine.opened
             while (taken := self._queue.get()) is not None:
                 work, future = taken
                 with self._lock:
@@ -142,7 +143,7 @@ class Workers:
                 try:
                     work(engine.call)
                     future.set_result(None)
-                except FusionError as error:
+                except Exception as error:  # whatever a piece of work raises, the next one finds its engine
                     future.set_exception(error)
                 finally:
                     with self._lock:
@@ -155,22 +156,21 @@ class _EngineProcess:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._fresh = True
-        """Whether it has not yet said that its models are loaded."""
+        self.opened = False
+        self._process: SpawnProcess | None = None
 
     def __enter__(self) -> _EngineProcess:
-        self._start()
-        self._connection.poll(self._config.serve.timeout)  # it says when its models are loaded
+        with suppress(ReaderError):  # it is logged, and the next call tries again
+            self._open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
 
     def call(self, job: Job) -> Done:
+        if not self.opened:
+            self._open()
         try:
-            if self._fresh:
-                self._answer()
-                self._fresh = False
             self._connection.send(job)
             return self._answer()
         except (EOFError, OSError) as error:  # a TimeoutError is an OSError
@@ -180,6 +180,20 @@ class _EngineProcess:
             self._start()
             problem = f"took more than {self._config.serve.timeout:g} s" if late else "ended the engine that read it"
             raise ReaderError("the file", problem, "Save it anew, smaller, as JPEG or PNG.") from error
+
+    def _open(self) -> None:
+        """Start the process where there is none, and wait until its models are loaded."""
+        if self._process is None:
+            self._start()
+        try:
+            problem = self._answer().problem
+        except (EOFError, OSError):
+            problem = "it ended while it was started"
+        if problem:
+            _log.error("an engine can't be opened: %s", problem)
+            self._end()
+            raise ReaderError("the engine", f"can't be opened ({problem})", "`fusion doctor` says what is missing.")
+        self.opened = True
 
     def _answer(self) -> Done:
         if not self._connection.poll(self._config.serve.timeout):
@@ -193,20 +207,26 @@ class _EngineProcess:
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, self._config), daemon=True)
         self._process.start()
-        self._fresh = True
         theirs.close()
 
     def _end(self) -> None:
-        self._connection.close()
-        self._process.kill()
-        self._process.join()
+        self.opened = False
+        if self._process is not None:
+            self._connection.close()
+            self._process.kill()
+            self._process.join()
+            self._process = None
 
 
 def _work(connection: Connection, config: Config) -> None:
     """The process: it ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    engines: dict[str, Engine] = {config.domain.profile: Engine(config)}
-    connection.send(Done())  # the models are loaded
+    try:
+        engines = {config.domain.profile: Engine(config)}
+    except FusionError as error:
+        connection.send(Done(problem=str(error)))
+        return
+    connection.send(Done())
     with suppress(EOFError, OSError):  # the other end of the pipe has ended
         while True:
             job = connection.recv()
