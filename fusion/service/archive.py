@@ -355,9 +355,8 @@ class Archive:
             lines = [(line, text, terms(text), others.split()) for line, text, others in json.loads(stored)]
             hits = [list(_hits(one, lines)) for one in wanted]
             if all(hits):
-                first = tuple(hit for found in hits for hit in found)
-                exact = all(found[0].exact for found in hits)
-                yield key, Found(id_, number, name, created, exact, first)
+                flat = tuple(itertools.chain.from_iterable(hits))
+                yield key, Found(id_, number, name, created, all(hit.exact for hit in flat), flat)
                 limit -= 1
             if limit <= 0:
                 return
