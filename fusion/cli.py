@@ -1,4 +1,4 @@
-"""The command line: `fusion transcribe | convert | compare | ask | batch | apply | schema | config | doctor`.
+"""The command line: `fusion transcribe | convert | compare | ask | batch | apply | serve | search | schema | config | doctor`.
 
 Knows arguments, progress and exit codes. Exit codes are those of `errors`: 0 when all inputs were read, 3 when one could
 not be; 130 when interrupted.
@@ -302,6 +302,39 @@ def apply(
     done, taught = len(wanted) - len(refused), rows.count("\n")
     _put(f"{done} corrections on {len(pages)} pages, {taught} lines to learn from")
     _end([*unfit, *refused])
+
+
+@app.command()
+def serve(config: ConfigFile = None, set_: Sets = None, profile: Profile = None) -> None:
+    """Serve the HTTP API, the review page and the archive until interrupted. See docs/service.md."""
+    loaded = _loaded(config, set_, profile)
+    from fusion.service.api import run
+
+    if not _quiet:
+        logging.getLogger("fusion.service").setLevel(logging.INFO)
+    _say(f"http://{loaded.serve.host}:{loaded.serve.port} (archive: {loaded.serve.archive})")
+    run(loaded)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="Words and phrases; a page must hold all of them.")],
+    config: ConfigFile = None,
+    set_: Sets = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most pages.")] = 20,
+) -> None:
+    """Search the archive of the service: pages that hold the words; then those whose candidates may hold them, after ~."""
+    from fusion.output.marks import visible
+    from fusion.service.archive import Archive
+
+    path = _loaded(config, set_).serve.archive
+    if not path.is_file():
+        raise InputError(path, "does not exist", "Give the configuration that `fusion serve` runs with.")
+    for found in Archive(path).search(query, limit):
+        for hit in found.hits:
+            shown = " ".join(hit.text.split("\n"))
+            name = f"{found.transcription} {found.page} {','.join(hit.lines)} {found.name}"
+            _put(visible(f"{name}: {'' if hit.exact else f'~{hit.phrase} '}{shown}"))
 
 
 @config_app.command("show")

@@ -303,6 +303,25 @@ class BatchConfig(Section):
     crop: bool = Field(False, description="Every image is one word or one line, already cut out.")
 
 
+class ServeConfig(Section):
+    """The service: `fusion serve`."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; one beyond this machine needs `token_env`.")
+    port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
+    token_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,39}$",
+        description="Name of the environment variable that holds the token which every request must bear; None: no token.",
+    )
+    archive: Path = Field(Path("archive.sqlite"), description="SQLite file with uploads, pages and corrections.")
+    keep_days: float | None = Field(None, gt=0, description="Uploads older than this are deleted; None: kept.")
+    workers: int = Field(1, ge=1, le=64, description="Engines, each in a process of its own.")
+    queue: int = Field(16, ge=1, le=1000, description="Most files that wait for an engine; more are sent away (429).")
+    max_upload_mb: float = Field(20, gt=0, le=1000, description="Largest request, MB (10⁶ bytes).")
+    wait: float = Field(60, ge=0, le=3600, description="Seconds a request waits for its page before it gets a 202.")
+    timeout: float = Field(300, gt=0, description="Seconds after which a file that is still being read has failed.")
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -315,6 +334,7 @@ class Config(Section):
     domain: DomainConfig = Field(DomainConfig(), description="Subject.")
     store: StoreConfig = Field(StoreConfig(), description="Stored readings.")
     batch: BatchConfig = Field(BatchConfig(), description="Many files.")
+    serve: ServeConfig = Field(ServeConfig(), description="The service.")
 
     @model_validator(mode="before")
     @classmethod
@@ -332,9 +352,11 @@ class Config(Section):
 
     @property
     def hash(self) -> str:
-        """SHA-256 over what decides a result, in canonical JSON: all but inputs, outputs and stored readings."""
+        """SHA-256 over what decides a result, in canonical JSON: all but inputs, outputs, stored readings and the service."""
         text = json.dumps(
-            self.model_dump(mode="json", exclude={"batch": {"inputs", "output", "formats"}, "store": True}),
+            self.model_dump(
+                mode="json", exclude={"batch": {"inputs", "output", "formats"}, "store": True, "serve": True}
+            ),
             sort_keys=True,
             ensure_ascii=False,
             separators=(",", ":"),

@@ -37,6 +37,7 @@ EXTRAS = {
     "paddleocr": "paddle",
     "paddlepaddle": "paddle",
     "pillow-heif": "heic",
+    "fastapi": "serve",
 }
 """Packages that some configurations need, each with the extra that installs it."""
 Rows = Iterator[tuple[str, bool]]

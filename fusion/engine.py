@@ -184,19 +184,30 @@ class Engine:
         """The page with the profile's records and checks made anew, after `Page.edit` say."""
         return self.profile.understand(page)
 
-    def ask(self, path: str | Path, question: str) -> tuple[str, Page]:
-        """Answer a question from the first page's image and transcript, citing lines by id.
+    def ask(self, source: Source, question: str, *, number: int = 1, page: Page | None = None) -> tuple[str, Page]:
+        """Answer a question from one page's image and transcript, citing lines by id.
+
+        Args:
+            source: as for `read`.
+            question: in any words.
+            number: of the page, from 1.
+            page: what was read on it, with corrections perhaps; None: it is read.
 
         Raises:
             ConfigError: no second reader that answers is configured.
+            InputError: the source can't be read, or has no such page.
             ReaderError: it did not answer.
         """
         require_answers(self.config, self._reader)
         assert isinstance(self._reader, Answers)
-        images = open_pages(path, self.config.intake, name=str(path))
-        image = _next(images, str(path))
-        assert image is not None, "a file has a page or is an error"
-        page = self.read_page(image, name=str(path))
+        called = name_of(source)
+        images = open_pages(source, self.config.intake, name=called)
+        image = None
+        for _ in range(number):
+            image = _next(images, called)
+        if image is None:
+            raise InputError(called, f"has no page {number}", "Ask about one of its pages.")
+        page = page or self.read_page(image, name=called)
         if quarters := round(page.angle / 90) % 4:  # the model sees the page as it was read
             image = turned(image, quarters, self.config.intake)
         transcript = "\n".join(f"[{line.id}] {line.marked}" for line in page.lines)

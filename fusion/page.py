@@ -42,9 +42,10 @@ def lowest(confidences: Iterable[float | None]) -> float | None:
     return min(known) if known and len(known) == len(values) else None
 
 
-_IDEOGRAPHS = "\u3400-\u9fff\u3040-\u30ff\uf900-\ufaff\U00020000-\U0003ffff"
-_IDEOGRAPH = re.compile(f"[{_IDEOGRAPHS}]")
-_STRETCH = re.compile(rf"[{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+")
+IDEOGRAPHS = "\u3400-\u9fff\u3040-\u30ff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Ranges of Han and kana, for a regular expression."""
+_IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
+_STRETCH = re.compile(rf"[{IDEOGRAPHS}]|[^\s{IDEOGRAPHS}]+")
 
 
 def is_ideograph(character: str) -> bool:

@@ -7,7 +7,7 @@ at most that share of the words left alone is wrong. A dose must be surer than a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fusion.page import GAP, Candidate, Line, Page, Place, Polygon, Span, is_ideograph, lowest, stretches
@@ -102,7 +102,17 @@ def judge(page: Page, max_error: float) -> Iterator[tuple[Line, list[Item], list
     """Each line with its stretches, and which of them need a look; see `review`."""
     for line in page.lines:
         units = [_item(page, line, start, end) for start, end in stretches(line.text)]
-        yield line, units, [bool(u.reasons) or u.confidence is None or u.expected_cost > max_error for u in units]
+        yield line, units, [_is_open(line, unit, max_error) for unit in units]
+
+
+def _decided(spans: Iterable[Span]) -> bool:
+    """Whether a person has had their look: nobody is asked twice, whatever a check remarks."""
+    return {span.source for span in spans} == {"human"}
+
+
+def _is_open(line: Line, unit: Item, max_error: float) -> bool:
+    doubtful = bool(unit.reasons) or unit.confidence is None or unit.expected_cost > max_error
+    return doubtful and not _decided(span for _, span in _touched(line, unit.start, unit.end))
 
 
 def review(page: Page, max_error: float) -> Review:
@@ -119,7 +129,7 @@ def review(page: Page, max_error: float) -> Review:
         for item in _merged(page, line, [unit for unit, flagged in zip(units, flags, strict=True) if flagged]):
             wrong = "unknown" if item.confidence is None else f"{100 * (1 - item.confidence):.0f} %"
             items.append(replace(item, reasons=(*item.reasons, f"chance of a mistake: {wrong}")))
-        if not units:
+        if not units and not _decided(line.spans):
             items.append(replace(_item(page, line, 0, len(line.text), 0), confidence=None, reasons=(UNREAD_LINE,)))
     return Review(_ranked(items), total)
 

@@ -31,12 +31,12 @@ COMMON = {
     "formats",
 }
 ALSO = {
-    "service": {"engine", "batch"},  # a door to the engine, as the command line is
+    "service": {"engine", "domain", "output", "__version__"},  # a door to the engine, as the command line is
     "train": {"vlm", "ocr", "domain"},  # what is trained and built is theirs
 }
 HEAVY = ("torch", "paddle", "paddleocr", "paddlex", "transformers", "openai", "onnxruntime", "cv2", "fastapi")
 LIGHT_MODULES = ("fusion", "fusion.config", "fusion.page", "fusion.errors", "fusion.cli")
-BROAD = {"engine.py": 2, "cli.py": 1, "onnx.py": 2}
+BROAD = {"engine.py": 2, "cli.py": 1, "onnx.py": 2, "service/workers.py": 1}
 
 
 def name_of(path: Path) -> str:

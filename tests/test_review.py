@@ -273,9 +273,16 @@ def test_review_flags_what_judge_flags_and_judge_what_may_cost_too_much(made: Pa
     assert sum(flag for _, flag in judged) == review(made, max_error).flagged
     assert len(judged) == review(made, max_error).total
     for unit, flag in judged:
-        assert flag == (bool(unit.reasons) or unit.expected_cost > max_error)
+        decided = sources(made, unit) == {"human"}
+        assert flag == ((bool(unit.reasons) or unit.expected_cost > max_error) and not decided)
         assert unit.cost in COSTS.values()
-        assert flag or unit.confidence is not None
+        assert flag or decided or unit.confidence is not None
+
+
+def sources(made: Page, unit: Item) -> set[str]:
+    """Who decided the characters of a stretch."""
+    (line,) = (line for line in made.lines if line.id == unit.line)
+    return set([span.source for span in line.spans for _ in span.text][unit.start : unit.end])
 
 
 @settings(deadline=None, max_examples=100)
@@ -286,7 +293,8 @@ def test_whatever_nobody_read_is_flagged(made: Page, max_error: float) -> None:
         left = 0
         for span in line.spans:
             right = left + len(span.text)
-            if span.source in UNREAD or span.confidence is None or span.because in ALWAYS:
+            unread = span.source in UNREAD or span.confidence is None or span.because in ALWAYS
+            if unread and span.source != "human":
                 marks = [place for place in range(left, right) if not line.text[place].isspace()]
                 assert all((line.id, place) in covered for place in marks)
             left = right
@@ -380,3 +388,15 @@ def test_the_place_of_an_item_is_inside_those_of_its_spans(made: Page, max_error
         for axis in (0, 1):
             own, around = [point[axis] for point in item.polygon], [point[axis] for point in corners]
             assert min(around) - 1e-6 <= min(own) <= max(own) <= max(around) + 1e-6
+
+
+def test_what_a_person_decided_is_not_asked_again_whatever_is_remarked() -> None:
+    made = page(
+        (
+            sure("5", source="human"),
+            sure(" mg x"),
+        ),
+        (Span("", "human", 1.0, "decided_by_person"),),
+    )
+    check = Check("odd", "an odd dose", (Place("l000", 0, 4),))
+    assert flagged(replace(made, checks=(check,))) == ["mg"]

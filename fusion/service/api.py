@@ -1,0 +1,374 @@
+"""The routes: HTTP to the service, and what requests look like. Nothing of a request names a file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+import prometheus_client as prometheus
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.datastructures import UploadFile
+
+from fusion import __version__
+from fusion.config import Config
+from fusion.errors import ConfigError, FusionError, InputError
+from fusion.page import Page
+from fusion.records import page_dict
+from fusion.service.answers import Answer
+from fusion.service.archive import Conflict, Edit, Found, Missing, Transcription, Unwritable
+from fusion.service.door import COOKIE, Door, OurDoor, OurService, admitted, watched, without_text
+from fusion.service.exports import Format, export
+from fusion.service.service import Service, opened
+from fusion.service.shapes import shown
+from fusion.service.workers import Full
+
+_STATUS = {Missing: 404, Conflict: 409, InputError: 422, ConfigError: 422, Full: 429, Unwritable: 503, FusionError: 502}
+"""What errors for people are over HTTP; the nearest kind counts."""
+
+Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of a transcription.")]
+Number = Annotated[int, Path(ge=1, le=10_000, description="Number of the page, from 1.")]
+Word = Annotated[str, StringConstraints(max_length=200)]
+Question = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+
+class Body(BaseModel):
+    """Base of every request: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Submission(Body):
+    """An image or a PDF, base64."""
+
+    image: str
+    name: Word = "image"
+    profile: Word | None = None
+
+
+class Asked(Body):
+    """A question about a page of the archive."""
+
+    id: Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
+    question: Question
+    page: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
+class Inference(BaseModel):
+    """An image, base64, and a question about it."""
+
+    image: str
+    question: Question
+
+
+class Corrected(Body):
+    """What a person decided about one stretch: code points `start` to `end` of a line, where they saw `old`."""
+
+    line: Word
+    start: Annotated[int, Field(ge=0, le=1_000_000)]
+    end: Annotated[int, Field(ge=0, le=1_000_000)]
+    old: Annotated[str, StringConstraints(max_length=10_000)]
+    text: Annotated[str, StringConstraints(max_length=10_000)]
+
+
+class Who(Body):
+    """Who decides."""
+
+    by: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f]*$", strip_whitespace=True)] = "unnamed"
+
+
+class Corrections(Who):
+    """What one person decided at once: all of it is kept, or nothing."""
+
+    corrections: Annotated[list[Corrected], Field(min_length=1, max_length=1000)]
+
+
+class Token(Body):
+    """The token, to be kept in a cookie."""
+
+    token: Word
+
+
+class InferenceAnswer(BaseModel):
+    """What the article's script prints."""
+
+    answer: str
+
+
+api = APIRouter(prefix="/v1", dependencies=[Depends(admitted)])
+open_ = APIRouter()
+
+# --- transcriptions ---------------------------------------------------------------------------------------------------
+
+
+async def _submitted(request: Request) -> tuple[list[tuple[str, bytes]], str | None]:
+    """Uploads and profile of a request: files of a form, or base64 in JSON."""
+    if request.headers.get("Content-Type", "").startswith("multipart/form-data"):
+        async with request.form(max_files=100, max_fields=10) as form:
+            sent = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+            uploads = [(_name(part.filename), await part.read()) for part in sent]
+            profile = form.get("profile")
+        given = profile if isinstance(profile, str) and profile else None
+    else:
+        try:
+            body = Submission.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise RequestValidationError(error.errors(include_url=False)) from error
+        uploads, given = [(_name(body.name), _decoded(body.image))], body.profile
+    if not uploads or not all(content for _, content in uploads):
+        raise InputError("request", "holds no file, or an empty one", "Send a form with files, or JSON with `image`.")
+    return uploads, given
+
+
+def _name(name: str | None) -> str:
+    """What a sender calls a file: a label, never a path."""
+    last = re.split(r"[/\\]", name or "")[-1]
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "", last)[-200:] or "image"
+
+
+def _decoded(image: str) -> bytes:
+    """Base64, with or without the head of a data URI."""
+    head, comma, rest = image.partition(",")
+    try:
+        return base64.b64decode(rest if comma and head.startswith("data:") else image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError("image", "is not base64", "Encode the bytes of an image file.") from error
+
+
+_FORM = {"type": "object", "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
+_FORM["properties"] |= {"profile": {"type": "string"}}  # type: ignore[operator]
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _FORM},
+            "application/json": {"schema": Submission.model_json_schema()},
+        },
+    }
+}
+Submitted = Annotated[tuple[list[tuple[str, bytes]], str | None], Depends(_submitted)]
+
+
+@api.post("/transcriptions", status_code=201, openapi_extra=_BODY, responses={202: {}, 429: {}})
+def submit(service: OurService, submitted: Submitted, response: Response, wait: bool = True) -> Any:
+    """Have images or PDFs read: one is answered when it is read; several, or a slow one, with 202 and ids to ask for."""
+    uploads, profile = submitted
+    made = service.take(uploads, profile, wait and len(uploads) == 1)
+    if len(made) > 1 or made[0].status == "waiting":
+        response.status_code = 202
+        return {"transcriptions": [asdict(one) for one in made]}
+    if made[0].status == "failed":
+        service.delete(made[0].id)
+        raise HTTPException(422, made[0].problem)
+    response.headers["Location"] = f"/v1/transcriptions/{made[0].id}"
+    return _transcription(service, made[0])
+
+
+@api.get("/transcriptions")
+def listed(service: OurService, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Transcription]:
+    """The newest uploads."""
+    return service.archive.recent(limit)
+
+
+@api.get("/transcriptions/{id}", response_model=None)
+def transcription(
+    service: OurService, id: Id, format: Annotated[Format | None, Query(description="A file instead.")] = None
+) -> Any:
+    """An upload with its pages: as JSON with all that is known, or as a file of some format."""
+    one = service.archive.get(id)
+    if format is None:
+        return _transcription(service, one)
+    if one.status != "done":
+        raise Conflict("the transcription", f"is {one.status}", "Ask again when it is done.")
+    content, media, name = export(service.sheets(one), format.value)
+    return Response(content, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+def _transcription(service: Service, one: Transcription) -> dict[str, Any]:
+    pages = [service.page(one.id, n) for n in range(1, one.pages + 1)]
+    return {**asdict(one), "text": "\n".join(page.marked for page in pages), "pages": [page_dict(p) for p in pages]}
+
+
+@api.delete("/transcriptions/{id}", status_code=204)
+def delete(service: OurService, id: Id) -> None:
+    """Delete an upload with everything that was made of it."""
+    service.delete(id)
+
+
+@api.get("/transcriptions/{id}/pages/{number}")
+def page(service: OurService, id: Id, number: Number) -> dict[str, Any]:
+    """A page as the review page shows it: lines, spans, readings, what to look at and why, fields, remarks."""
+    return _shown(service, service.archive.get(id), service.archive.page(id, number))
+
+
+def _shown(service: Service, one: Transcription, page: Page) -> dict[str, Any]:
+    about = {"name": one.name, "pages": one.pages, "profile": one.profile, "formats": list(Format)}
+    return {**about, **shown(service.understood(page, one.profile))}
+
+
+@api.get("/transcriptions/{id}/pages/{number}/picture", response_class=Response)
+def picture(service: OurService, id: Id, number: Number) -> Response:
+    """The photograph as displayed, JPEG."""
+    return Response(service.archive.picture(id, number), media_type="image/jpeg")
+
+
+@api.get("/transcriptions/{id}/pages/{number}/lines/{line}", response_class=Response)
+def crop(service: OurService, id: Id, number: Number, line: Annotated[str, Path(max_length=40)]) -> Response:
+    """A line cut out of the photograph, JPEG."""
+    return Response(service.crop(id, number, line), media_type="image/jpeg")
+
+
+@api.post("/transcriptions/{id}/pages/{number}/corrections")
+def correct(service: OurService, id: Id, number: Number, body: Corrections) -> dict[str, Any]:
+    """Keep what a person decided, as `human` spans; it is on the disk when this answers. 409 when the text has changed."""
+    edits = [Edit(**one.model_dump()) for one in body.corrections]
+    made = service.archive.correct(id, number, edits, body.by or "unnamed")
+    return _shown(service, service.archive.get(id), made)
+
+
+@api.post("/transcriptions/{id}/pages/{number}/undo")
+def undo(service: OurService, id: Id, number: Number, body: Who) -> dict[str, Any]:
+    """Take the last correction of a page back."""
+    made = service.archive.undo(id, number, body.by or "unnamed")
+    return _shown(service, service.archive.get(id), made)
+
+
+# --- search and questions -------------------------------------------------------------------------------------------
+
+
+@api.get("/search")
+def search(
+    service: OurService, q: Annotated[str, Query(max_length=500)], limit: Annotated[int, Query(ge=1, le=200)] = 20
+) -> list[Found]:
+    """Pages that hold all words of a query, the newest first; below them, pages whose candidates may hold them."""
+    return service.archive.search(q, limit)
+
+
+@api.post("/ask")
+def ask(service: OurService, body: Asked) -> Answer:
+    """Answer a question about a page, citing lines: by a model that answers, or from the page's fields."""
+    one = service.archive.get(body.id)
+    there = service.page(body.id, body.page)
+    return service.ask(service.archive.upload(body.id), body.question, one.profile, body.page, there)
+
+
+@api.post("/inference")
+def inference(service: OurService, body: Inference) -> InferenceAnswer:
+    """Answer a question about an image that is not kept."""
+    answer = service.ask(_decoded(body.image), body.question, service.config.domain.profile)
+    plain = answer.by == "transcript" or not answer.note  # a transcript stands for itself
+    return InferenceAnswer(answer=answer.text if plain else f"{answer.text}\n({answer.note})")
+
+
+# --- around it --------------------------------------------------------------------------------------------------------
+
+
+@open_.post("/v1/session", status_code=204)
+def session(door: OurDoor, request: Request, response: Response, body: Token) -> None:
+    """Trade the token for a cookie, so that the review page can show pictures."""
+    cookie = door.cookie(body.token)
+    if cookie is None:
+        raise HTTPException(401, "The token is wrong.")
+    secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", secure=secure)
+
+
+@open_.get("/health")
+def health() -> dict[Literal["status"], str]:
+    """Whether the process answers."""
+    return {"status": "ok"}
+
+
+@open_.get("/ready", responses={503: {}})
+def ready(service: OurService, response: Response) -> dict[Literal["ready"], bool]:
+    """Whether an engine has loaded its models."""
+    response.status_code = 200 if service.workers.ready else 503
+    return {"ready": service.workers.ready}
+
+
+@open_.get("/metrics", dependencies=[Depends(admitted)], response_class=Response)
+def metrics(service: OurService) -> Response:
+    """Figures for Prometheus."""
+    return Response(prometheus.generate_latest(service.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
+
+
+def _file(name: str, media: str) -> Callable[[], Response]:
+    content = (files("fusion.service") / "web" / name).read_bytes()
+    return lambda: Response(content, media_type=media)
+
+
+for _path in ("/", "/search", "/review/{id}"):
+    open_.add_api_route(_path, _file("page.html", "text/html; charset=utf-8"), include_in_schema=False)
+open_.add_api_route("/page.js", _file("page.js", "text/javascript; charset=utf-8"), include_in_schema=False)
+open_.add_api_route("/page.css", _file("page.css", "text/css; charset=utf-8"), include_in_schema=False)
+
+
+# --- the application --------------------------------------------------------------------------------------------------
+
+
+def application(service: Service, door: Door) -> FastAPI:
+    """The routes over a service and its door."""
+
+    @asynccontextmanager
+    async def with_threads(_: FastAPI) -> AsyncIterator[None]:
+        serve = service.config.serve  # as many as may wait for an engine, and those that need none
+        current_default_thread_limiter().total_tokens = serve.workers + serve.queue + 40
+        yield
+
+    app = FastAPI(
+        title="fusion",
+        lifespan=with_threads,
+        version=__version__,
+        docs_url=None,  # its pages load scripts from elsewhere
+        redoc_url=None,
+        max_body_size=int(service.config.serve.max_upload_mb * 1e6),
+    )
+    app.state.service, app.state.door = service, door
+    app.include_router(api)
+    app.include_router(open_)
+    for kind, status in _STATUS.items():
+        app.add_exception_handler(kind, _told(status))
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.middleware("http")(watched)
+    return app
+
+
+def _told(status: int) -> Callable[[Request, Exception], Response]:
+    def tell(_: Request, error: Exception) -> Response:
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Full) else None
+        return JSONResponse({"detail": str(error)}, status, headers)
+
+    return tell
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    """What is wrong with a request and where, without quoting it: a value may be no JSON."""
+    assert isinstance(error, RequestValidationError)
+    told = [{"loc": [str(part) for part in one["loc"]], "msg": str(one["msg"])} for one in error.errors()]
+    return Response(json.dumps({"detail": told}), 422, media_type="application/json")
+
+
+def run(config: Config) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        ConfigError: the configuration can't be served.
+    """
+    import uvicorn
+
+    door = Door(config)
+    logging.getLogger("uvicorn.error").addFilter(without_text)
+    with opened(config) as service:
+        app = application(service, door)
+        uvicorn.run(app, host=config.serve.host, port=config.serve.port, access_log=False, log_level="warning")

@@ -1,0 +1,428 @@
+"""The archive: uploads, pages as they were read, what people decided since, and an index of it all, in one SQLite file.
+
+A page's record is written once, as it was read. Corrections are rows beside it, in the order in which they were made; the
+page as it stands is the record with these edits. So nothing overwrites a reading, undoing takes the last row out of force,
+and who decided what, when, stays known. Every change is one transaction, and is on the disk before it is acknowledged.
+
+Deletes for good: freed space is overwritten, the index is merged anew, the write-ahead log is emptied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from fusion.errors import ConfigError, FusionError, InputError
+from fusion.page import Page, Place
+from fusion.records import dump_page, load_page
+from fusion.service.terms import Phrase, other_grams, phrases, terms
+
+VERSION = 1
+LOOKED_AT = 500
+"""Most pages of an index query whose lines are looked at: its pairs may stand anywhere on a page."""
+BUSY = 30.0
+"""Seconds to wait for another writer."""
+_TABLES = """
+CREATE TABLE transcriptions (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, profile TEXT NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL,
+    created TEXT NOT NULL, sha256 TEXT NOT NULL, made_by TEXT NOT NULL, upload BLOB NOT NULL);
+CREATE INDEX by_time ON transcriptions (created);
+CREATE INDEX by_content ON transcriptions (sha256);
+CREATE TABLE pages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL,
+    transcription TEXT NOT NULL REFERENCES transcriptions ON DELETE CASCADE,
+    lines TEXT NOT NULL, record TEXT NOT NULL, picture BLOB NOT NULL, UNIQUE (transcription, number));
+CREATE TABLE corrections (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, page INTEGER NOT NULL REFERENCES pages ON DELETE CASCADE,
+    line TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL, old TEXT NOT NULL, text TEXT NOT NULL,
+    by TEXT NOT NULL, undone TEXT NOT NULL DEFAULT '');
+CREATE INDEX of_page ON corrections (page);
+CREATE VIRTUAL TABLE found USING fts5(
+    text, others, content='', tokenize="unicode61 remove_diacritics 0 tokenchars '_'");
+"""
+_EDITS = "SELECT line, start, \"end\", text, by FROM corrections WHERE page = ? AND undone = '' ORDER BY id"
+
+
+class Conflict(InputError):
+    """What a person saw has changed since."""
+
+
+class Unwritable(FusionError):
+    """The archive takes nothing now: the disk is full, or another writer does not end."""
+
+
+class Missing(InputError):
+    """Something that is not in the archive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """One upload.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        name: of the file, as its sender calls it.
+        profile: it is read with.
+        status: `waiting`, `done` or `failed`.
+        problem: why it failed; else "".
+        created: UTC, ISO 8601.
+        pages: how many it has.
+    """
+
+    id: str
+    name: str
+    profile: str
+    status: Literal["waiting", "done", "failed"]
+    problem: str
+    created: str
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What a person decides about one stretch of a page; `old` is what they saw there."""
+
+    line: str
+    start: int
+    end: int
+    old: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Lines that answer a phrase of a query: they hold it, or may hold it."""
+
+    lines: tuple[str, ...]
+    text: str
+    phrase: str
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page that a query finds; `exact` when its text holds every phrase."""
+
+    transcription: str
+    page: int
+    name: str
+    created: str
+    exact: bool
+    hits: tuple[Hit, ...]
+
+
+class Archive:
+    """One file. Usable from several threads and processes at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it.
+
+        Raises:
+            ConfigError: it can't be opened, or is no archive of this version.
+        """
+        self.path = path
+        self._local = threading.local()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._change() as db:
+                (version,) = db.execute("PRAGMA user_version").fetchone()
+                if version == 0:
+                    for statement in _TABLES.split(";\n"):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {VERSION}")
+        except (sqlite3.Error, OSError, Unwritable) as error:
+            raise ConfigError("serve.archive", f"{path} can't be opened ({error})", "Name a file to write.") from error
+        if version not in (0, VERSION):
+            problem = f"{path} is an archive of version {version}, this is version {VERSION}"
+            raise ConfigError("serve.archive", problem, "Use the version of fusion that made it.")
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, upload: bytes, profile: str, made_by: str) -> Transcription:
+        """Keep an upload. One that was read before in the same way is done at once, with the pages as they were read."""
+        made = uuid.uuid4().hex
+        sha256 = hashlib.sha256(upload).hexdigest()
+        with self._change() as db:
+            known = db.execute(
+                "SELECT id FROM transcriptions WHERE sha256 = ? AND profile = ? AND made_by = ? AND status = 'done'",
+                (sha256, profile, made_by),
+            ).fetchone()
+            row = (made, name, profile, "done" if known else "waiting", "", _now(), sha256, made_by, upload)
+            db.execute(f"INSERT INTO transcriptions VALUES ({', '.join('?' * len(row))})", row)
+            if known:
+                pages = "SELECT record, picture FROM pages WHERE transcription = ? ORDER BY number"
+                _insert_pages(db, made, [(load_page(r), p) for r, p in db.execute(pages, known)])
+        return self.get(made)
+
+    def finish(self, id_: str, pages: Sequence[tuple[Page, bytes]], problem: str = "") -> None:
+        """Put the pages of an upload in, each with its picture (JPEG, as displayed); nothing if it was deleted meanwhile.
+
+        With a problem and no page it has failed; with a problem and pages, some of them could not be read.
+        """
+        with self._change() as db:
+            status = "failed" if problem and not pages else "done"
+            update = "UPDATE transcriptions SET status = ?, problem = ? WHERE id = ? AND status = 'waiting'"
+            if db.execute(update, (status, problem, id_)).rowcount:
+                _insert_pages(db, id_, pages)
+
+    def correct(self, id_: str, number: int, edits: Sequence[Edit], who: str) -> Page:
+        """Put what a person decided into a page: all of it or nothing, on the disk before this returns.
+
+        Raises:
+            Conflict: something else stands there than the person saw, or two edits overlap.
+            InputError: there is no such page or stretch, or the text does not fit there.
+        """
+        by = f"{who}, {_now()}"
+        with self._change() as db:
+            key, page = self._standing(db, id_, number)
+            # From the end of each line, so that the places of the other edits stay.
+            for edit in sorted(edits, key=lambda one: (one.line, -one.start, -one.end)):
+                page = _edited(page, edit, by)
+                row = (key, edit.line, edit.start, edit.end, edit.old, edit.text, by)
+                db.execute(
+                    'INSERT INTO corrections (page, line, start, "end", old, text, by) VALUES (?, ?, ?, ?, ?, ?, ?)',
+                    row,
+                )
+            _index(db, key, page)
+        return page
+
+    def undo(self, id_: str, number: int, who: str) -> Page:
+        """Take the last correction of a page out of force.
+
+        Raises:
+            InputError: there is no such page, or nothing to undo.
+        """
+        with self._change() as db:
+            key, _ = self._standing(db, id_, number)
+            (last,) = db.execute("SELECT max(id) FROM corrections WHERE page = ? AND undone = ''", (key,)).fetchone()
+            if last is None:
+                raise InputError(f"page {number}", "has no correction to undo", "Correct something first.")
+            db.execute("UPDATE corrections SET undone = ? WHERE id = ?", (f"{who}, {_now()}", last))
+            _, page = self._standing(db, id_, number)
+            _index(db, key, page)
+        return page
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    def get(self, id_: str) -> Transcription:
+        """One upload.
+
+        Raises:
+            Missing: there is none of this id.
+        """
+        found = self._listed("WHERE t.id = ?", (id_,))
+        if not found:
+            raise _missing(id_)
+        return found[0]
+
+    def recent(self, limit: int = 100) -> list[Transcription]:
+        """The newest uploads."""
+        return self._listed("ORDER BY created DESC, t.rowid DESC LIMIT ?", (limit,))
+
+    def waiting(self) -> list[str]:
+        """Ids of uploads that are not read yet, the oldest first."""
+        rows = self._db.execute("SELECT id FROM transcriptions WHERE status = 'waiting' ORDER BY created, rowid")
+        return [id_ for (id_,) in rows]
+
+    def upload(self, id_: str) -> bytes:
+        """The bytes that were uploaded. Missing: there is no such upload."""
+        row = self._db.execute("SELECT upload FROM transcriptions WHERE id = ?", (id_,)).fetchone()
+        if row is None:
+            raise _missing(id_)
+        return bytes(row[0])
+
+    def page(self, id_: str, number: int, *, as_read: bool = False) -> Page:
+        """A page as it stands, or as it was read. Numbers begin at 1. Missing: there is no such page."""
+        return self._standing(self._db, id_, number, as_read)[1]
+
+    def picture(self, id_: str, number: int) -> bytes:
+        """The photograph of a page as displayed, JPEG. Missing: there is no such page."""
+        query = "SELECT picture FROM pages WHERE transcription = ? AND number = ?"
+        row = self._db.execute(query, (id_, number)).fetchone()
+        if row is None:
+            raise _missing(f"{id_}, page {number}")
+        return bytes(row[0])
+
+    def search(self, query: str, limit: int = 20) -> list[Found]:
+        """Pages that hold all phrases of a query, the newest first; then pages that may hold them.
+
+        White space stands between phrases. The last word of each may be the beginning of one; a number is whole.
+        """
+        wanted = phrases(query)
+        if not wanted:
+            return []
+        exact = list(self._matching(" AND ".join(one.exact() for one in wanted), wanted, set(), limit))
+        known = {key for key, _ in exact}
+        possible = " AND ".join(f"({one.possible()})" for one in wanted)
+        others = self._matching(possible, wanted, known, limit - len(exact)) if len(exact) < limit else ()
+        return [found for _, found in (*exact, *others)]
+
+    # --- gone -------------------------------------------------------------------------------------------------------
+
+    def delete(self, id_: str) -> None:
+        """Delete an upload with its pages, pictures, corrections and index, for good.
+
+        Raises:
+            Missing: there is none of this id.
+        """
+        if not self._deleted([id_]):
+            raise _missing(id_)
+
+    def expire(self, days: float) -> int:
+        """Delete what is older; returns how many uploads it was."""
+        before = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")
+        return self._deleted(
+            [id_ for (id_,) in self._db.execute("SELECT id FROM transcriptions WHERE created < ?", (before,))]
+        )
+
+    def _deleted(self, ids: Sequence[str]) -> int:
+        gone = pages = 0
+        with self._change() as db:
+            for id_ in ids:
+                for key, lines in db.execute("SELECT id, lines FROM pages WHERE transcription = ?", (id_,)).fetchall():
+                    _unindex(db, key, lines)
+                    pages += 1
+                gone += db.execute("DELETE FROM transcriptions WHERE id = ?", (id_,)).rowcount
+            if pages:
+                db.execute("INSERT INTO found (found) VALUES ('optimize')")  # else old segments would keep the terms
+        if gone:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return gone
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        if not hasattr(self._local, "db"):
+            db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+                db.execute(f"PRAGMA {pragma}")
+            self._local.db = db
+        db = self._local.db
+        assert isinstance(db, sqlite3.Connection)
+        return db
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that sees no other writer."""
+        try:
+            with self._db as db:  # commits, or rolls back
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+        except sqlite3.Error as error:
+            raise Unwritable("the archive", f"can't be written ({error})", "Make room on its disk.") from error
+
+    def _listed(self, rest: str, values: tuple[object, ...]) -> list[Transcription]:
+        columns = "t.id, name, profile, status, problem, created"
+        pages = "(SELECT count(*) FROM pages WHERE transcription = t.id)"
+        rows = self._db.execute(f"SELECT {columns}, {pages} FROM transcriptions t {rest}", values)
+        return [Transcription(*row) for row in rows]
+
+    def _standing(self, db: sqlite3.Connection, id_: str, number: int, as_read: bool = False) -> tuple[int, Page]:
+        """Key and content of a page."""
+        query = "SELECT id, record FROM pages WHERE transcription = ? AND number = ?"
+        row = db.execute(query, (id_, number)).fetchone()
+        if row is None:
+            raise _missing(f"{id_}, page {number}")
+        page = load_page(row[1], name=f"page {row[0]}")
+        for line, start, end, text, by in () if as_read else db.execute(_EDITS, (row[0],)):
+            page = page.edit(Place(line, start, end), text, by)
+        return row[0], page
+
+    def _matching(
+        self, match: str, wanted: Sequence[Phrase], known: set[int], limit: int
+    ) -> Iterator[tuple[int, Found]]:
+        """Pages of an FTS5 query, the newest first, each looked at line by line."""
+        query = (
+            "SELECT p.id, t.id, p.number, t.name, t.created, p.lines FROM found JOIN pages p ON p.id = found.rowid "
+            "JOIN transcriptions t ON t.id = p.transcription WHERE found MATCH ? ORDER BY found.rowid DESC"
+        )
+        rows = itertools.islice(self._db.execute(query, (match,)), LOOKED_AT)
+        for key, id_, number, name, created, stored in rows:
+            if key in known:
+                continue
+            lines = [(line, text, terms(text), others.split()) for line, text, others in json.loads(stored)]
+            hits = [list(_hits(one, lines)) for one in wanted]
+            if all(hits):
+                flat = tuple(itertools.chain.from_iterable(hits))
+                yield key, Found(id_, number, name, created, all(hit.exact for hit in flat), flat)
+                limit -= 1
+            if limit <= 0:
+                return
+
+
+_IndexedLine = tuple[str, str, list[str], list[str]]
+"""Id, text, terms and grams of a line."""
+
+
+def _hits(phrase: Phrase, lines: Sequence[_IndexedLine]) -> Iterator[Hit]:
+    """Lines that hold a phrase, also one that goes on in the next line; without any, lines that may hold it."""
+    rows = [(number, term) for number, (_, _, found, _) in enumerate(lines) for term in found]
+    places = {
+        tuple(sorted({number for number, _ in rows[at : at + len(phrase.terms)]}))
+        for at in phrase.stands_in([term for _, term in rows])
+    }
+    for place in sorted(places):
+        yield Hit(tuple(lines[n][0] for n in place), "\n".join(lines[n][1] for n in place), phrase.asked, True)
+    if not places:
+        for line, text, found, grams in lines:
+            if phrase.may_stand_in(found, grams):
+                yield Hit((line,), text, phrase.asked, False)
+
+
+def _insert_pages(db: sqlite3.Connection, id_: str, pages: Sequence[tuple[Page, bytes]]) -> None:
+    for number, (page, picture) in enumerate(pages, 1):
+        row = (number, id_, "[]", dump_page(page), picture)
+        insert = "INSERT INTO pages (number, transcription, lines, record, picture) VALUES (?, ?, ?, ?, ?)"
+        key = db.execute(insert, row).lastrowid
+        assert key is not None
+        _index(db, key, page)
+
+
+def _edited(page: Page, edit: Edit, by: str) -> Page:
+    text = next((line.text for line in page.lines if line.id == edit.line), None)
+    if text is None or text[edit.start : edit.end] != edit.old:
+        raise Conflict(f"line {edit.line}", "has another text than the one corrected", "Load the page again.")
+    try:
+        return page.edit(Place(edit.line, edit.start, edit.end), edit.text, by)
+    except ValueError as error:
+        raise InputError(f"line {edit.line}", f"can't be corrected so ({error})", "Correct one stretch.") from error
+
+
+def _index(db: sqlite3.Connection, key: int, page: Page) -> None:
+    """Index a page anew. Its text is what is on the paper; what was supplied is one of the other things it may say."""
+    (old,) = db.execute("SELECT lines FROM pages WHERE id = ?", (key,)).fetchone()
+    _unindex(db, key, old)
+    lines = json.dumps([(x.id, x.diplomatic, " ".join(other_grams(x))) for x in page.lines], ensure_ascii=False)
+    db.execute("UPDATE pages SET lines = ? WHERE id = ?", (lines, key))
+    db.execute("INSERT INTO found (rowid, text, others) VALUES (?, ?, ?)", (key, *_indexed(lines)))
+
+
+def _unindex(db: sqlite3.Connection, key: int, lines: str) -> None:
+    """Take a page out of the index, which keeps no text of its own and must be told what it was given."""
+    if lines != "[]":
+        db.execute("INSERT INTO found (found, rowid, text, others) VALUES ('delete', ?, ?, ?)", (key, *_indexed(lines)))
+
+
+def _indexed(lines: str) -> tuple[str, str]:
+    stored = json.loads(lines)
+    return " ".join(term for _, text, _ in stored for term in terms(text)), " ".join(others for _, _, others in stored)
+
+
+def _missing(name: str) -> Missing:
+    return Missing(name, "is not in the archive", "It may have been deleted; search for it.")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,136 @@
+"""The door: who may come in, what is said of a request in logs and figures, and what browsers may do with an answer."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+
+from fusion.config import Config
+from fusion.errors import ConfigError
+from fusion.service.service import Service
+
+COOKIE = "fusion"
+SHORTEST_TOKEN = 16
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_log = logging.getLogger(__name__)
+
+
+class Door:
+    """The token that requests must bear; None: there is none, and only this machine is served."""
+
+    def __init__(self, config: Config) -> None:
+        """Find the token.
+
+        Raises:
+            ConfigError: there must be one and is none, or it is too short to be one.
+        """
+        name, host = config.serve.token_env, config.serve.host
+        self._token = os.environ.get(name, "") if name is not None else None
+        if self._token is None and not is_loopback(host):
+            way = "Set serve.token_env to the name of a variable that holds a long random token."
+            raise ConfigError("serve.host", f"{host} is beyond this machine, and no token is asked for", way)
+        if self._token is not None and len(self._token) < SHORTEST_TOKEN:
+            way = f"Put {SHORTEST_TOKEN} random characters or more into it: openssl rand -hex 32."
+            raise ConfigError("serve.token_env", f"{name} holds no token that is long enough", way)
+
+    def cookie(self, token: str) -> str | None:
+        """What the review page keeps for a token, so that it can show pictures; None for a wrong token."""
+        return self._cookie if self._token is not None and _same(token, self._token) else None
+
+    @property
+    def _cookie(self) -> str:
+        return hmac.new((self._token or "").encode(), b"the review page", hashlib.sha256).hexdigest()
+
+    def admits(self, request: Request) -> bool:
+        """Whether a request bears the token, in its header or as the cookie."""
+        if self._token is None:
+            return True
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        bears = scheme.lower() == "bearer" and _same(given.strip(), self._token)
+        return bears or _same(request.cookies.get(COOKIE, ""), self._cookie)
+
+    def is_ours(self, request: Request) -> bool:
+        """Whether no page of another site sends it: by its origin, and without a token by the name it calls us."""
+        host = request.headers.get("Host", "")
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return False
+        return self._token is not None or is_loopback(urlsplit(f"//{host}").hostname or "")
+
+
+def _same(given: str, wanted: str) -> bool:
+    """In a time that does not tell how much of it is right."""
+    return hmac.compare_digest(given.encode(), wanted.encode())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _service(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+def _door(request: Request) -> Door:
+    door = request.app.state.door
+    assert isinstance(door, Door)
+    return door
+
+
+OurService = Annotated[Service, Depends(_service)]
+OurDoor = Annotated[Door, Depends(_door)]
+
+
+def admitted(request: Request, door: OurDoor) -> None:
+    """Turn requests without the token away."""
+    if not door.admits(request):
+        raise HTTPException(401, "The token is missing or wrong.", {"WWW-Authenticate": "Bearer"})
+
+
+async def watched(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Every request: refused where another site's page sends it, counted, timed, logged without its content."""
+    service, start = _service(request), time.perf_counter()
+    ours = _door(request).is_ours(request)
+    response = await call_next(request) if ours else JSONResponse({"detail": "Another site sent this."}, 403)
+    route = getattr(request.scope.get("route"), "path", "none")
+    spent = time.perf_counter() - start
+    response.headers.update(_HEADERS)
+    service.requests.labels(route, response.status_code).inc()
+    service.seconds.labels(route).observe(spent)
+    id_ = str(request.path_params.get("id"))
+    known = id_ if re.fullmatch("[0-9a-f]{32}", id_) else "-"
+    _log.info("%s %s %s %d %.3f s", request.method, route, known, response.status_code, spent)
+    return response
+
+
+def without_text(record: logging.LogRecord) -> bool:
+    """A filter for logs: of an unexpected error only its kind and place, since its message may quote a page."""
+    if record.exc_info and record.exc_info[0] is not None:
+        place = traceback.extract_tb(record.exc_info[2])[-1]
+        record.msg = f"unexpected {record.exc_info[0].__name__} in {place.name}, row {place.lineno}"
+        record.args, record.exc_info = None, None
+    return True

@@ -1,0 +1,189 @@
+"""The story of the service: uploads come in, engines read them, the archive keeps them, people ask and correct.
+
+Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import prometheus_client as prometheus
+
+from fusion import __version__
+from fusion.config import Config, load_config
+from fusion.domain import open_profile
+from fusion.engine import require_answers
+from fusion.errors import ConfigError, FusionError, InputError
+from fusion.output.crops import at_most, crop_line, photo_scale
+from fusion.page import Page
+from fusion.service.answers import Answer, cited, from_fields
+from fusion.service.archive import Archive, Missing, Transcription
+from fusion.service.exports import Sheet, decoded
+from fusion.service.workers import Ask, Call, Done, Read, Workers
+
+
+@dataclass
+class Service:
+    """What the routes need: configuration, archive, engines and figures."""
+
+    config: Config
+    archive: Archive
+    workers: Workers
+    registry: prometheus.CollectorRegistry = field(default_factory=prometheus.CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        figure: dict[str, Any] = {"registry": self.registry}
+        self.requests = prometheus.Counter("fusion_requests", "Requests.", ["route", "status"], **figure)
+        self.seconds = prometheus.Histogram("fusion_request_seconds", "Time to answer.", ["route"], **figure)
+        self.reading = prometheus.Histogram("fusion_reading_seconds", "Time to read an upload.", **figure)
+        self.pages = prometheus.Counter("fusion_pages", "Pages read.", **figure)
+        waiting = prometheus.Gauge("fusion_waiting", "Pieces of work that wait for an engine.", **figure)
+        waiting.set_function(lambda: self.workers.waiting)
+        self._taking = threading.Lock()
+        self._profiles = lru_cache(16)(lambda name: open_profile(self.configured(name).domain))
+        self._decoded = lru_cache(2)(lambda id_, number: decoded(self.archive.picture(id_, number)))
+
+    def configured(self, profile: str) -> Config:
+        """The configuration with a profile. ConfigError: there is none of this name."""
+        return load_config(self.config, [f"domain.profile={json.dumps(profile)}"])
+
+    def take(self, uploads: list[tuple[str, bytes]], profile: str | None, wait: bool) -> list[Transcription]:
+        """Keep uploads and have them read; Full when there is no room for all of them."""
+        config = self.configured(profile or self.config.domain.profile)
+        with self._taking:
+            self.workers.room(len(uploads))
+            made_by = f"{__version__} {config.hash}"
+            made = [self.archive.add(name, upload, config.domain.profile, made_by) for name, upload in uploads]
+            futures = [self.read(one) for one in made if one.status == "waiting"]
+        for future in futures if wait else ():
+            try:
+                future.result(self.config.serve.wait)
+            except TimeoutError:
+                break
+        return [self.archive.get(one.id) for one in made]
+
+    def ask(self, upload: bytes, question: str, profile: str, number: int = 1, page: Page | None = None) -> Answer:
+        """Ask the model; where none answers, the fields of the page."""
+        failure = ""
+        try:
+            require_answers(self.config)
+            done = self._have_done(Ask(upload, question, profile, number, page))
+            if done.answer:
+                return Answer(done.answer, cited(page, done.answer) if page is not None else (), "model")
+            failure = done.problem
+        except ConfigError:
+            failure = "No model that answers is configured."
+        if page is None:
+            done = self._have_done(Read(upload, "image", profile))
+            if not done.pages:
+                raise InputError("image", "can't be read", done.problem)
+            page = done.pages[0][0]
+        answer = from_fields(page, question)
+        note = f"Answered from the {answer.by} of the page. {failure} {answer.note}".strip()
+        return Answer(answer.text, answer.lines, answer.by, note)
+
+    def delete(self, id_: str) -> None:
+        """Delete an upload with everything that was made of it."""
+        self.archive.delete(id_)
+        self._decoded.cache_clear()
+
+    def page(self, id_: str, number: int) -> Page:
+        """A page as it stands, understood by its profile."""
+        return self.understood(self.archive.page(id_, number), self.archive.get(id_).profile)
+
+    def understood(self, page: Page, profile: str) -> Page:
+        """A page with fields and remarks about its text as it stands; what nobody edited has them."""
+        edited = any(span.source == "human" for line in page.lines for span in line.spans)
+        return self._profiles(profile).understand(page) if edited else page
+
+    def sheets(self, one: Transcription) -> list[Sheet]:
+        """All pages of a transcription, to be exported."""
+        return [
+            Sheet(self.page(one.id, n), self.archive.page(one.id, n, as_read=True), self.archive.picture(one.id, n))
+            for n in range(1, one.pages + 1)
+        ]
+
+    def crop(self, id_: str, number: int, line: str) -> bytes:
+        """A line cut out, JPEG."""
+        page = self.archive.page(id_, number)
+        found = next((one for one in page.lines if one.id == line), None)
+        if found is None:
+            raise Missing(f"line {line}", "is not on the page", "Load the page again.")
+        photo = self._decoded(id_, number)
+        crop = crop_line(photo, found.polygon, photo_scale(photo, page))
+        if not crop.size:
+            raise Missing(f"line {line}", "has no area", "Look at the whole page.")
+        return bytes(cv2.imencode(".jpg", at_most(crop, 1400, 260)[:, :, ::-1])[1])
+
+    def read(self, one: Transcription) -> Future[None]:
+        """Have an upload read: whatever happens, the archive knows its end."""
+
+        def work(call: Call) -> None:
+            start = time.perf_counter()
+            try:
+                done = call(Read(self.archive.upload(one.id), one.name, one.profile))
+            except Missing:
+                return  # deleted before it was read
+            except FusionError as error:
+                done = Done(problem=str(error))
+            self.archive.finish(one.id, done.pages, done.problem)
+            self.pages.inc(len(done.pages))
+            self.reading.observe(time.perf_counter() - start)
+
+        return self.workers.submit(work)
+
+    def _have_done(self, job: Ask | Read) -> Done:
+        """Have an engine do what is not kept; Full when there is no room."""
+        found: list[Done] = []
+        with self._taking:
+            self.workers.room(1)
+            future = self.workers.submit(lambda call: found.append(call(job)))
+        future.result()  # the queue and every job in it end in time
+        return found[0]
+
+
+def _check(config: Config) -> None:
+    """Refuse what would outlive a deletion. ConfigError: readings would be kept elsewhere too."""
+    kept = [("store.folder", config.store.folder), ("vlm.cache", getattr(config.vlm, "cache", None))]
+    for key, value in kept:
+        if value is not None:
+            way = "Leave it out: the archive reads no upload twice."
+            raise ConfigError(key, "would keep what the service is told to delete", way)
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[Service]:
+    """A service with its archive and engines, which end with it. Goes on with what an earlier one has not read.
+
+    Raises:
+        ConfigError: the configuration can't be served.
+    """
+    _check(config)
+    archive = Archive(config.serve.archive)
+    service = Service(config, archive, Workers(config))
+    ended = threading.Event()
+    threading.Thread(target=_keep, args=(archive, config.serve.keep_days, ended), daemon=True).start()
+    for id_ in archive.waiting():
+        service.read(archive.get(id_))
+    try:
+        yield service
+    finally:
+        ended.set()
+        service.workers.close()
+
+
+def _keep(archive: Archive, days: float | None, ended: threading.Event) -> None:
+    """Delete what is too old, every hour."""
+    while days is not None:
+        archive.expire(days)
+        if ended.wait(3600):
+            return

@@ -1,0 +1,468 @@
+"""The HTTP API over real engines: what it answers, what it refuses, and that nothing brings it down."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import multiprocessing
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fusion.config import Config, load_config
+from fusion.errors import ConfigError
+from fusion.service.api import application
+from fusion.service.archive import Archive
+from fusion.service.door import Door
+from fusion.service.exports import Format
+from fusion.service.service import Service, opened
+from tests.made_pages import page
+from tests.test_service_archive import either
+from tests.vlm_readers import serving
+
+SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
+NOTE = (SAMPLES / "note_zh.jpg").read_bytes()
+TOKEN = "0123456789abcdef0123456789abcdef"
+NOWHERE = "0" * 32
+BLANK = cv2.imencode(".jpg", np.full((400, 300, 3), 255, np.uint8))[1].tobytes()
+
+
+def configured(folder: Path, *more: str) -> Config:
+    return load_config(None, ["vlm.engine=none", f"serve.archive={folder / 'archive.sqlite'}", "serve.queue=3", *more])
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    with ours(configured(tmp_path_factory.mktemp("service"))) as made:
+        yield made
+
+
+@contextmanager
+def ours(config: Config) -> Iterator[TestClient]:
+    with opened(config) as service:
+        app = application(service, Door(config))
+        with TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False) as client:
+            yield client
+
+
+def service_of(client: TestClient) -> Service:
+    service = client.app.state.service  # type: ignore[attr-defined]
+    assert isinstance(service, Service)
+    return service
+
+
+@pytest.fixture(scope="module")
+def note(client: TestClient) -> dict[str, Any]:
+    reply = client.post("/v1/transcriptions", files={"file": ("记.jpg", NOTE)})
+    assert reply.status_code == 201
+    read: dict[str, Any] = reply.json()
+    assert reply.headers["Location"] == f"/v1/transcriptions/{read['id']}"
+    return read
+
+
+def kept(client: TestClient, *texts: Any) -> str:
+    """A page that is put into the archive as if it had been read."""
+    archive = service_of(client).archive
+    one = archive.add("made.png", json.dumps(len(archive.recent(1000))).encode(), "general", "made")
+    archive.finish(one.id, [(page(*texts), BLANK)])
+    return one.id
+
+
+# --- transcriptions -----------------------------------------------------------------------------------------------
+
+
+def test_a_page_is_read_kept_and_given_back_in_every_format(client: TestClient, note: dict[str, Any]) -> None:
+    assert (note["name"], note["status"], len(note["pages"])) == ("记.jpg", "done", 1)
+    assert "开会时间改到三点半" in note["text"]
+    again = client.get(f"/v1/transcriptions/{note['id']}").json()
+    assert again == note
+    for name in Format:
+        reply = client.get(f"/v1/transcriptions/{note['id']}", params={"format": name})
+        assert (reply.status_code, bool(reply.content)) == (200, True), name
+        assert "attachment" in reply.headers["Content-Disposition"]
+    assert client.get(f"/v1/transcriptions/{note['id']}?format=text").text.strip() == note["text"]
+    picture = client.get(f"/v1/transcriptions/{note['id']}/pages/1/picture")
+    assert picture.content[:2] == b"\xff\xd8"
+    crop = client.get(f"/v1/transcriptions/{note['id']}/pages/1/lines/l000")
+    assert (crop.headers["Content-Type"], crop.content[:2]) == ("image/jpeg", b"\xff\xd8")
+
+
+def test_base64_and_the_same_upload_again(client: TestClient, note: dict[str, Any]) -> None:
+    image = "data:image/jpeg;base64," + base64.b64encode(NOTE).decode()
+    reply = client.post("/v1/transcriptions", json={"image": image, "name": "../../etc/passwd"})
+    assert (reply.status_code, reply.json()["text"], reply.json()["name"]) == (201, note["text"], "passwd")
+    assert reply.json()["id"] != note["id"]
+
+
+def test_several_files_are_a_202_and_each_has_its_end(client: TestClient) -> None:
+    files = [("file", ("a.jpg", NOTE + b"\0")), ("file", ("b.jpg", b"no image"))]
+    reply = client.post("/v1/transcriptions", files=files)
+    assert reply.status_code == 202
+    ids = [one["id"] for one in reply.json()["transcriptions"]]
+    done = threading.Event()
+    service_of(client).workers.submit(lambda call: done.set())  # after the two
+    assert done.wait(60)
+    good, bad = (client.get(f"/v1/transcriptions/{id_}").json() for id_ in ids)
+    assert (good["status"], len(good["pages"])) == ("done", 1)
+    assert (bad["status"], bad["pages"]) == ("failed", [])
+    assert "b.jpg" in bad["problem"]
+    assert client.get(f"/v1/transcriptions/{bad['id']}?format=text").status_code == 409
+
+
+def test_an_upload_that_is_no_image_is_refused_and_not_kept(client: TestClient) -> None:
+    before = len(client.get("/v1/transcriptions").json())
+    reply = client.post("/v1/transcriptions", files={"file": ("a.jpg", b"not an image at all")})
+    assert reply.status_code == 422
+    assert "a.jpg" in reply.json()["detail"]
+    assert len(client.get("/v1/transcriptions").json()) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ({"json": {"image": "%%%"}}, 422),
+        ({"json": {"image": ""}}, 422),
+        ({"json": {"image": "AAAA", "path": "/etc/passwd"}}, 422),
+        ({"json": {"image": "AAAA", "profile": "poetry"}}, 422),
+        ({"json": {"image": "AAAA", "profile": "[general]"}}, 422),
+        ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422),
+        ({"content": b'{"image": NaN}', "headers": {"Content-Type": "application/json"}}, 422),
+        ({"files": {"file": ("empty.jpg", b"")}}, 422),
+        ({"data": {"profile": "general"}, "files": {"other": (None, "text")}}, 422),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=y"}}, 400),
+        ({"files": {"file": ("big.jpg", b"\0" * 21_000_000)}}, 413),
+        ({"content": iter([b"\0" * 1_000_000] * 21)}, 413),
+    ],
+)
+def test_bad_uploads_are_refused(client: TestClient, settings: dict[str, Any], status: int) -> None:
+    assert client.post("/v1/transcriptions", **settings).status_code == status
+
+
+def test_a_page_of_too_many_pixels_is_refused(client: TestClient) -> None:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(stream, "PNG")
+    reply = client.post("/v1/transcriptions", files={"file": ("bomb.png", stream.getvalue())})
+    assert reply.status_code == 422
+    assert "megapixels" in reply.json()["detail"]
+
+
+def test_a_full_queue_is_a_429_and_what_was_accepted_is_done(client: TestClient) -> None:
+    go, done = threading.Event(), []
+    workers = service_of(client).workers
+    futures = [workers.submit(lambda call: done.append(go.wait(60))) for _ in range(4)]  # one at work, three wait
+    reply = client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"full")})
+    many = client.post("/v1/inference", json={"image": base64.b64encode(NOTE).decode(), "question": "?"})
+    go.set()
+    for refused in (reply, many):
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+    for future in futures:
+        future.result(60)
+    assert done == [True] * 4
+    assert client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"full")}).status_code == 201
+
+
+def test_an_engine_that_is_killed_takes_one_file_along_and_nothing_else(client: TestClient) -> None:
+    def die(call: Any) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+
+    service_of(client).workers.submit(die).result(60)
+    lost = client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"lost")})
+    assert lost.status_code == 422
+    assert "ended the engine" in lost.json()["detail"]
+    assert client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"lost")}).status_code == 201
+
+
+def test_work_that_breaks_leaves_its_engine_to_the_next(client: TestClient) -> None:
+    def broken(call: Any) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError):
+        service_of(client).workers.submit(broken).result(60)
+    assert client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"after")}).status_code == 201
+
+
+def test_an_engine_that_can_not_be_opened_is_said_and_not_ready(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ours(configured(tmp_path, "ocr.recognition_dir=missing")) as client:
+        reply = client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE)})
+        assert reply.status_code == 422
+        assert "missing" in reply.json()["detail"]
+        assert client.get("/ready").status_code == 503
+    assert "can't be opened" in caplog.text
+
+
+def test_what_was_accepted_and_not_read_is_read_by_the_next_process(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    one = Archive(config.serve.archive).add("note.jpg", NOTE, "general", "")
+    with ours(config) as client:
+        done = threading.Event()
+        service_of(client).workers.submit(lambda call: done.set())
+        assert done.wait(60)
+        assert client.get(f"/v1/transcriptions/{one.id}").json()["status"] == "done"
+
+
+def test_delete(client: TestClient) -> None:
+    id_ = kept(client, "to be forgotten")
+    assert client.delete(f"/v1/transcriptions/{id_}").status_code == 204
+    for path in ("", "/pages/1", "/pages/1/picture", "/pages/1/lines/l000"):
+        assert client.get(f"/v1/transcriptions/{id_}{path}").status_code == 404
+    assert client.get("/v1/search?q=forgotten").json() == []
+
+
+# --- corrections, search, questions -------------------------------------------------------------------------------
+
+
+def test_a_correction_is_kept_found_exported_and_taken_back(client: TestClient) -> None:
+    id_ = kept(client, "阿莫西休", (either("5", "50"),))
+    base = f"/v1/transcriptions/{id_}"
+    edit = {"line": "l000", "start": 3, "end": 4, "old": "休", "text": "林"}
+    reply = client.post(f"{base}/pages/1/corrections", json={"by": "Ada", "corrections": [edit]})
+    assert reply.status_code == 200
+    (line, _) = reply.json()["lines"]
+    assert [(span["text"], span["source"]) for span in line["spans"]] == [("阿莫西", "agreed"), ("林", "human")]
+    assert line["spans"][1]["by"].startswith("Ada, 20")
+    assert [one["exact"] for one in client.get("/v1/search?q=莫西林").json()] == [True]
+    assert client.post(f"{base}/pages/1/corrections", json={"corrections": [edit]}).status_code == 409
+    client.post(
+        f"{base}/pages/1/corrections",
+        json={"corrections": [{**edit, "start": 0, "end": 3, "old": "阿莫西", "text": "阿莫西"}]},
+    )
+    with zipfile.ZipFile(io.BytesIO(client.get(f"{base}?format=training").content)) as packed:
+        (row,) = map(json.loads, packed.read("training.jsonl").decode().splitlines())
+        assert (row["text"], row["image"] in packed.namelist()) == ("阿莫西林", True)
+    for _ in range(2):
+        assert client.post(f"{base}/pages/1/undo", json={"by": "Ada"}).status_code == 200
+    assert client.post(f"{base}/pages/1/undo", json={}).status_code == 422
+    assert client.get(base).json()["text"].startswith("阿莫西休")
+
+
+def test_the_queue_says_why_and_offers_what_the_readers_have(client: TestClient) -> None:
+    id_ = kept(client, "sure", (either("5", "50"), either(" mg", " mq")))
+    shown = client.get(f"/v1/transcriptions/{id_}/pages/1").json()
+    costs = [item["expected_cost"] for item in shown["queue"]]
+    assert costs == sorted(costs, reverse=True)
+    five = next(item for item in shown["queue"] if item["text"] == "5")
+    assert [choice["text"] for choice in five["choices"]] == ["5", "50"]
+    assert five["reasons"]
+    assert shown["formats"] == list(Format)
+
+
+def test_azures_shape(client: TestClient, note: dict[str, Any]) -> None:
+    found = client.get(f"/v1/transcriptions/{note['id']}?format=azure").json()["analyzeResult"]
+    (only,) = found["pages"]
+    for word in only["words"]:
+        start, length = word["span"]["offset"], word["span"]["length"]
+        assert found["content"][start : start + length] == word["content"]
+        assert len(word["polygon"]) == 8
+        assert word["confidence"] is None or 0 <= word["confidence"] <= 1
+    for line in only["lines"]:
+        (extent,) = line["spans"]
+        assert found["content"][extent["offset"] :].startswith(line["content"])
+
+
+def test_without_a_model_a_question_is_answered_from_the_fields_and_says_so(client: TestClient) -> None:
+    image = (SAMPLES / "prescription_zh.jpg").read_bytes()
+    reply = client.post("/v1/transcriptions", files={"file": ("rx.jpg", image)}, data={"profile": "prescription"})
+    id_ = reply.json()["id"]
+
+    def ask(question: str) -> dict[str, Any]:
+        answer: dict[str, Any] = client.post("/v1/ask", json={"id": id_, "question": question}).json()
+        return answer
+
+    drugs = ask("这张处方开了哪些药")
+    assert [word in drugs["text"] for word in ("阿莫西林", "布洛芬", "0.5g")] == [True] * 3
+    assert {"l002", "l004"} <= set(drugs["lines"])
+    assert all(f"{line}" in drugs["text"] for line in drugs["lines"])
+    assert (drugs["by"], "fields" in drugs["note"], "l002" in drugs["note"]) == ("fields", True, True)
+    assert "布洛芬" not in ask("阿莫西林怎么吃？")["text"]
+    assert (ask("病人的血型?")["lines"], ask("病人的血型?")["text"]) == ([], "这一页没有写，或没有读出来。")
+    assert client.post("/v1/ask", json={"id": NOWHERE, "question": "?"}).status_code == 404
+
+
+def test_a_transcript_that_is_asked_for_is_the_answer_and_nothing_else(
+    client: TestClient, note: dict[str, Any]
+) -> None:
+    question = {"image": base64.b64encode(NOTE).decode(), "question": "请逐行转录这张纸上写的内容。"}
+    assert client.post("/v1/inference", json=question).json() == {"answer": note["text"]}
+    other = client.post("/v1/inference", json={**question, "question": "买什么牛奶?"}).json()["answer"]
+    assert other.startswith("记得买牛奶")
+    assert "[l000]" in other
+    assert "No model" in other
+
+
+def test_a_model_that_answers_is_asked_and_one_that_does_not_is_said(tmp_path: Path) -> None:
+    def script(path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        return (200, {"answer": "三点半 [l001]"}, {}) if "几点" in body["question"] else (500, {}, {})
+
+    with serving(script) as server:
+        served = [
+            "vlm.engine=served",
+            "vlm.dialect=inference",
+            f"vlm.endpoints=[{server.url}]",
+            "vlm.ask=doubtful",
+            "vlm.retries=0",
+        ]
+        with ours(configured(tmp_path, *served)) as client:
+            id_ = client.post("/v1/transcriptions", files={"file": ("note.jpg", NOTE)}).json()["id"]
+            said = client.post("/v1/ask", json={"id": id_, "question": "几点开会"}).json()
+            assert said == {"text": "三点半 [l001]", "lines": ["l001"], "by": "model", "note": ""}
+            other = client.post("/v1/ask", json={"id": id_, "question": "牛奶"}).json()
+            assert (other["by"], other["lines"]) == ("fields", ["l000"])
+            assert "did not" in other["note"] or "500" in other["note"] or "answer" in other["note"]
+
+
+# --- who may ------------------------------------------------------------------------------------------------------
+
+
+def test_with_a_token_nothing_is_told_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSION_TEST_TOKEN", TOKEN)
+    with ours(configured(tmp_path, "serve.token_env=FUSION_TEST_TOKEN")) as client:
+        paths = [
+            path
+            for path in client.get("/openapi.json").json()["paths"]
+            if path.startswith("/v1/") and "session" not in path
+        ]
+        for path in [*paths, "/metrics"]:
+            for method in ("GET", "POST", "DELETE"):
+                told = client.request(
+                    method, path.format(id=NOWHERE, number=1, line="l0"), headers={"Authorization": f"Bearer {TOKEN}x"}
+                )
+                assert told.status_code in (401, 405), (method, path)
+        assert client.get("/v1/search?q=a", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert client.get("/v1/search?q=a", headers={"Authorization": f"Basic {TOKEN}"}).status_code == 401
+        assert client.get("/v1/search?q=a", headers={"Authorization": "Bearer é".encode()}).status_code == 401
+        assert (client.get("/health").status_code, client.get("/").status_code) == (200, 200)
+        assert client.post("/v1/session", json={"token": "é" * 20}).status_code == 401
+        reply = client.post("/v1/session", json={"token": TOKEN})
+        assert reply.status_code == 204
+        assert {"httponly", "samesite=strict"} <= set(reply.headers["Set-Cookie"].lower().split("; "))
+        assert TOKEN not in reply.headers["Set-Cookie"]
+        assert client.get("/v1/search?q=a").status_code == 200  # with the cookie
+
+
+def test_a_page_of_another_site_gets_nothing(client: TestClient) -> None:
+    upload = {"files": {"file": ("a.jpg", NOTE)}, "headers": {"Origin": "https://evil.example"}}
+    assert client.post("/v1/transcriptions", **upload).status_code == 403  # type: ignore[arg-type]
+    assert client.get("/v1/transcriptions", headers={"Host": "evil.example:8080"}).status_code == 403  # DNS rebinding
+    same = client.get("/v1/transcriptions", headers={"Origin": "http://127.0.0.1:8080"})
+    assert (same.status_code, "access-control-allow-origin" in same.headers) == (200, False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "token", "problem"),
+    [
+        (["serve.host=0.0.0.0"], None, "no token is asked for"),
+        (["serve.host=fusion.example"], None, "no token is asked for"),
+        (["serve.token_env=FUSION_TEST_TOKEN"], "short", "long enough"),
+        (["serve.token_env=FUSION_TEST_TOKEN"], None, "long enough"),
+        (["store.folder=cache"], None, "told to delete"),
+    ],
+)
+def test_what_can_not_be_served_safely_is_not_served(
+    overrides: list[str], token: str | None, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if token is not None:
+        monkeypatch.setenv("FUSION_TEST_TOKEN", token)
+    config = load_config(None, overrides)
+    with pytest.raises(ConfigError, match=problem), ours(config):
+        pass
+
+
+# --- hostile requests -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "id_", ["%2e%2e", "../../etc/passwd", "%2e%2e%2f", "a" * 31, "A" * 32, "'; DROP TABLE pages;--", "0" * 32 + "%0a"]
+)
+def test_an_id_is_an_id(client: TestClient, id_: str) -> None:
+    for path in (f"/v1/transcriptions/{id_}", f"/v1/transcriptions/{id_}/pages/1/picture"):
+        assert client.get(path).status_code in (404, 422)
+
+
+def test_the_pages_carry_no_text_and_allow_no_script_but_their_own(client: TestClient) -> None:
+    for path in (
+        "/",
+        "/search?q=<script>alert(1)</script>",
+        f"/review/{NOWHERE}",
+        "/page.js",
+        "/page.css",
+        "/v1/transcriptions",
+    ):
+        reply = client.get(path)
+        policy = reply.headers["Content-Security-Policy"]
+        assert "script-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert "<script>alert" not in reply.text
+    script = client.get("/page.js").text
+    assert "innerHTML" not in script
+    assert "http://" not in script.replace("http://www.w3.org/2000/svg", "")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["id", "image", "question", "corrections", "by", "line", "start", "end", "old", "text", "token", "page"]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_request_is_a_500(client: TestClient, note: dict[str, Any], data: st.DataObject) -> None:
+    """The cheap sister of Schemathesis; see docs/service.md for the dear one."""
+    paths = client.get("/openapi.json").json()["paths"]
+    path = data.draw(st.sampled_from(sorted(paths)))
+    method = data.draw(st.sampled_from(sorted(paths[path])))
+    if method == "delete":
+        return
+    text = st.text(max_size=6).map(lambda made: made.encode("utf-8", "replace").decode()) | st.just("1")
+    filled = path.format(
+        id=data.draw(st.sampled_from([note["id"], NOWHERE, "x"])),
+        number=data.draw(st.integers(-1, 10**20)),
+        line="l000",
+    )
+    query = {name: data.draw(text) for name in ("q", "limit", "format", "wait") if data.draw(st.booleans())}
+    body = json.dumps(data.draw(JSON)) if method == "post" else None
+    reply = client.request(method, filled, params=query, content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code < 500 or (path, reply.status_code) == ("/ready", 503)
+
+
+def test_logs_and_figures_hold_no_text(
+    client: TestClient, note: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "fusion"):
+        client.get("/v1/search", params={"q": "会议机密"})
+        client.get("/v1/机密")
+        client.get(f"/v1/transcriptions/{note['id']}")
+        client.post("/v1/ask", json={"id": note["id"], "question": "机密?"})
+    figures = client.get("/metrics").text
+    assert note["id"] in caplog.text
+    assert "fusion_pages_total" in figures
+    for text in ("机密", "三点半", "记.jpg"):
+        assert text not in caplog.text + figures

@@ -1,0 +1,245 @@
+"""The service as people meet it: `fusion serve` in a process of its own, a real browser, and the article's client script."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion.page import Candidate, Span
+from fusion.service.archive import Archive
+from tests.made_pages import page as made_page
+from tests.service_load import load
+from tests.test_service_api import BLANK
+from tests.test_service_archive import either
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "eval" / "samples"
+CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+SPITEFUL = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e gm 005"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running service."""
+
+    url: str
+    archive: Archive
+
+    def keep(self, name: str, *texts: Any) -> str:
+        one = self.archive.add(name, name.encode(), "general", "made")
+        self.archive.finish(one.id, [(made_page(*texts), BLANK)])
+        return one.id
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    archive = tmp_path_factory.mktemp("service") / "archive.sqlite"
+    settings = [
+        "vlm.engine=none",
+        "serve.queue=4",
+        f"serve.port={port}",
+        f"serve.archive={archive}",
+        "domain.profile=prescription",
+    ]
+    command = [sys.executable, "-m", "fusion.cli", "serve", *(f"--set={one}" for one in settings)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{url}/ready")
+                break
+            except OSError:  # not yet
+                time.sleep(0.1)
+        yield Served(url, Archive(archive))
+        process.terminate()
+        assert process.wait(60) in (0, -15)  # uvicorn ends itself with the signal that it got
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def tab(browser: Any, served: Served) -> Iterator[Any]:
+    """A tab that fails the test on an error of the page, a dialog of a foreign script, or a request to elsewhere."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=served.url)
+    made, wrong = context.new_page(), []
+    made.set_default_timeout(60_000)
+    made.on("pageerror", lambda error: wrong.append(str(error)))
+    made.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    made.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    made.on("request", lambda sent: None if sent.url.startswith((served.url, "data:")) else wrong.append(sent.url))
+    yield made
+    context.close()
+    assert wrong == []
+
+
+def left(tab: Any) -> int:
+    """How many stretches the page says are to be looked at."""
+    found = re.match(r"(\d+) to look at", tab.inner_text("#status"))
+    return int(found[1]) if found else 0
+
+
+def press(tab: Any, key: str) -> None:
+    """Press a key and wait until what it changes has been saved and drawn."""
+    with tab.expect_response(lambda reply: reply.request.method == "POST"):
+        tab.keyboard.press(key)
+    tab.evaluate("() => work")
+
+
+@needs_browser
+def test_a_prescription_is_uploaded_reviewed_with_the_keyboard_found_and_exported(tab: Any, served: Served) -> None:
+    tab.goto("/")
+    tab.select_option("#profile", "prescription")
+    tab.set_input_files("#files", SAMPLES / "prescription.jpg")
+    tab.wait_for_selector("#lines li")
+    assert (tab.locator("#lines li").count(), tab.locator("#overlay polygon[data-line]").count()) == (7, 7)
+    assert "Amoxicillin" in tab.inner_text("#fields")
+    tab.fill("#who", "Ada")
+    tab.press("#who", "Enter")
+    first = tab.inner_text("#lines .here .here")
+    tab.keyboard.press("n")
+    assert tab.inner_text("#lines .here .here") != first
+    tab.keyboard.press("Shift+Tab")
+    assert tab.inner_text("#lines .here .here") == first
+
+    tab.keyboard.press("F2")
+    tab.fill("#typed", "Zyrtecillin")
+    press(tab, "Enter")
+    doubtful, presses = left(tab), 0
+    while left(tab):
+        press(tab, "Enter")
+        presses += 1
+    assert presses <= 1.5 * doubtful
+    assert "Everything has been looked at" in tab.inner_text("#status")
+    assert tab.locator("#lines .by-human").first.get_attribute("title").endswith("+00:00")
+
+    tab.fill("#find input", "zyrtec")
+    tab.press("#find input", "Enter")
+    tab.wait_for_selector(".hit img")
+    assert "Zyrtecillin" in tab.inner_text(".hit")
+    tab.click(".rows a")
+    tab.wait_for_selector("#lines li")
+    with tab.expect_download() as export:
+        tab.select_option("select[aria-label=Export]", "json")
+    record = json.loads(Path(export.value.path()).read_text(encoding="utf-8"))
+    human = [span for line in record["lines"] for span in line["spans"] if span["source"] == "human"]
+    assert "Zyrtecillin" in [span["text"] for span in human]
+    assert {span["by"].partition(",")[0] for span in human} == {"Ada"}
+
+
+@needs_browser
+def test_keys_choose_undo_flip_mark_as_illegible_and_settle_what_is_alike(tab: Any, served: Served) -> None:
+    mq = (Span("mq", "ocr", 0.6, "x", (Candidate("mg", 0.3),)), Span(" x ", "agreed", 0.99, "agreed"))
+    id_ = served.keep("alike.png", (*mq, *mq), mq, (either("cap", "cup", 0.2),))
+    tab.goto(f"/review/{id_}")
+    tab.wait_for_selector("#card button")
+    text = lambda: tab.inner_text("#lines").split("\n")  # noqa: E731
+    before = text()
+    assert [one.strip() for one in before] == ["mq x mq x", "mq x", "cap"]
+    press(tab, "2")
+    assert text()[0].startswith("mg x mq")
+    press(tab, "u")
+    assert text() == before
+    tab.keyboard.press("f")
+    assert "cap" not in "".join(text())
+    tab.keyboard.press("f")
+    tab.click("#overlay polygon[data-line=l000]")
+    tab.keyboard.press("a")
+    assert "all 3 disputes" in tab.inner_text("#question")
+    press(tab, "2")
+    assert [one.strip() for one in text()] == ["mg x mg x", "mg x", "cap"]
+    press(tab, "x")
+    assert text()[2] == "□□□"
+    tab.keyboard.press("?")
+    assert tab.locator("#keys").is_visible()
+
+
+@needs_browser
+def test_a_script_in_a_transcript_is_text(tab: Any, served: Served) -> None:
+    id_ = served.keep(SPITEFUL, (either(SPITEFUL, f"{SPITEFUL} {SPITEFUL}"),))
+    for path in (f"/review/{id_}", "/search?q=onerror", "/"):
+        tab.goto(path)
+        tab.wait_for_selector("#lines li, .rows li")
+        tab.wait_for_timeout(200)
+        shown = tab.inner_text("body")
+        assert "<script>alert(2)</script>⟨U+202E⟩ gm 005" in shown
+        assert tab.locator("main script, main img[src=x]").count() == 0
+
+
+@needs_browser
+def test_deleting_asks_and_then_deletes(tab: Any, served: Served) -> None:
+    id_ = served.keep("gone.png", "away with it")
+    tab.goto(f"/review/{id_}")
+    tab.click("text=Delete")
+    assert "can't be brought back" in tab.inner_text("#question")
+    tab.click("#question .choices button")
+    tab.wait_for_selector(".drop")
+    assert id_ not in [one.id for one in served.archive.recent()]
+
+
+ARTICLE = """
+import requests
+import base64
+from PIL import Image
+
+# 加载手写图像
+image_path = "handwritten_note.jpg"
+with open(image_path, "rb") as img_file:
+    encoded_image = base64.b64encode(img_file.read()).decode("utf-8")
+
+# 构造请求
+payload = {
+    "image": encoded_image,
+    "question": "请逐行转录这张纸上写的内容。"
+}
+
+response = requests.post("http://localhost:8080/v1/inference", json=payload)
+print("Model Response:", response.json()["answer"])
+"""
+
+
+def test_the_articles_script_works_unchanged_but_for_the_port(served: Served, tmp_path: Path) -> None:
+    shutil.copy(SAMPLES / "note_zh.jpg", tmp_path / "handwritten_note.jpg")
+    script = ARTICLE.replace("8080", served.url.rpartition(":")[2])
+    settings = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=settings, capture_output=True, timeout=120)
+    assert done.stdout.decode().startswith("Model Response: 记得买牛奶和面")
+    assert "开会时间改到三点半" in done.stdout.decode()
+    assert "note" not in [one.name for one in served.archive.recent()]
+
+
+def test_the_command_line_searches_the_archive(served: Served) -> None:
+    served.keep("found.png", "阿莫西林", (either("头抱", "头孢"),))
+    search = [sys.executable, "-m", "fusion.cli", "search", "--set", f"serve.archive={served.archive.path}"]
+    for query, shown in (("莫西", "l000 found.png: 阿莫西林"), ("头孢", "l001 found.png: ~头孢 头抱")):
+        done = subprocess.run([*search, query], cwd=ROOT, capture_output=True, timeout=120)
+        assert shown in done.stdout.decode("utf-8")
+
+
+def test_every_answer_under_load_is_right_or_an_honest_429(served: Served) -> None:
+    found = load(served.url, clients=25, seconds=1, patient=False)
+    assert set(found.statuses) == {"201", "429"}, found
