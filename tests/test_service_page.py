@@ -179,6 +179,15 @@ def test_keys_choose_undo_flip_mark_as_illegible_and_settle_what_is_alike(tab: A
 
 
 @needs_browser
+def test_a_question_is_answered_row_by_row(tab: Any, served: Served) -> None:
+    tab.goto(f"/review/{served.keep('asked.png', 'milk', 'bread and milk')}")
+    tab.fill("input[aria-label='Ask about this page']", "where is milk?")
+    tab.press("input[aria-label='Ask about this page']", "Enter")
+    tab.wait_for_selector("#answer:not([hidden])")
+    assert tab.inner_text("#answer").split("\n")[:2] == ["milk [l000]", "bread and milk [l001]"]
+
+
+@needs_browser
 def test_a_script_in_a_transcript_is_text(tab: Any, served: Served) -> None:
     id_ = served.keep(SPITEFUL, (either(SPITEFUL, f"{SPITEFUL} {SPITEFUL}"),))
     for path in (f"/review/{id_}", "/search?q=onerror", "/"):

@@ -8,6 +8,7 @@ const offered = ["general", "prescription", "homework"];
 /** Characters that could move or hide text, made visible; as `visible` of fusion/output/marks.py. */
 const visible = text => text.replace(/[\p{Cc}\u202a-\u202e\u2066-\u2069]|\p{Cs}/gu, c =>
   c < " " ? String.fromCharCode(0x2400 + c.charCodeAt(0)) : `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+const rows = text => text.split("\n").map(visible).join("\n");
 const h = (tag, settings = {}, ...children) => {
   const { data, ...rest } = settings, made = Object.assign(document.createElement(tag), rest);
   Object.assign(made.dataset, data);
@@ -42,15 +43,15 @@ async function list() {
   const files = h("input", { type: "file", multiple: true, accept: "image/*,.pdf", id: "files" });
   const profile = h("select", { id: "profile", ariaLabel: "What it is" }, offered.map(name => h("option", { value: name, textContent: name })));
   const drop = h("div", { className: "drop" }, h("p", { textContent: "Drop photographs or PDFs here, or" }), files, " as ", profile);
-  const rows = h("ul", { className: "rows" });
+  const uploads = h("ul", { className: "rows" });
   files.onchange = () => act(() => send([...files.files], profile.value));
   drop.ondragover = event => { event.preventDefault(); drop.classList.add("over"); };
   drop.ondragleave = () => drop.classList.remove("over");
   drop.ondrop = event => { event.preventDefault(); drop.classList.remove("over"); act(() => send([...event.dataTransfer.files], profile.value)); };
-  main.replaceChildren(drop, h("h2", { textContent: "Archive" }), rows);
+  main.replaceChildren(drop, h("h2", { textContent: "Archive" }), uploads);
   const refresh = async () => {
     const known = await call("/v1/transcriptions");
-    rows.replaceChildren(...known.map(one => h("li", {},
+    uploads.replaceChildren(...known.map(one => h("li", {},
       one.status === "done" ? h("a", { href: `/review/${one.id}`, textContent: visible(one.name) }) : visible(one.name),
       one.status === "done" ? (one.pages > 1 ? `${one.pages} pages` : "") : one.status,
       h("span", { className: "when", textContent: `${one.profile} · ${new Date(one.created).toLocaleString()}` }),
@@ -80,7 +81,7 @@ async function find(query) {
     h("span", { className: "when", textContent: new Date(one.created).toLocaleString() }),
     one.hits.filter((hit, n) => n === one.hits.findIndex(other => other.lines[0] === hit.lines[0])).slice(0, 3).map(hit => h("div", { className: "hit" },
       h("img", { loading: "lazy", alt: "", src: `/v1/transcriptions/${one.transcription}/pages/${one.page}/lines/${hit.lines[0]}` }),
-      h("div", {}, visible(hit.text),
+      h("div", {}, rows(hit.text),
         hit.exact ? null : h("div", { className: "maybe", textContent: `may read ${visible(hit.phrase)}` }))))))));
 }
 
@@ -107,7 +108,7 @@ async function review(id, number) {
   asking.onsubmit = event => { event.preventDefault(); act(async () => {
     const said = await post("/v1/ask", { id, page: number, question: question.value });
     answer.hidden = false;
-    answer.replaceChildren(visible(said.text), ...(said.note ? [h("small", { textContent: visible(said.note) })] : []));
+    answer.replaceChildren(rows(said.text), ...(said.note ? [h("small", { textContent: visible(said.note) })] : []));
   }); };
   const remove = h("button", { className: "danger", textContent: "Delete" });
   remove.onclick = () => ask(`Delete ${visible(page.name)} with its photograph, text and corrections? It can't be brought back.`, ["Delete"], () => act(async () => {
