@@ -296,12 +296,29 @@ class StoreConfig(Section):
 class BatchConfig(Section):
     """A run over many files."""
 
-    inputs: tuple[Path, ...] = Field((), description="Files and folders to read.")
+    inputs: tuple[Path, ...] = Field(
+        (),
+        description="Files; folders; patterns such as scans/**/*.jpg; and files that name others: .txt with a path a row, .csv or .parquet.",
+    )
+    column: str = Field("image", description="Column of a .csv or .parquet that holds the paths.")
     output: Path = Field(Path("out"), description="Folder for the results; made if missing.")
     formats: tuple[Literal["json", "text", "overlay", "csv", "fhir", "tei"], ...] = Field(
-        ("json", "text"), min_length=1, description="Written per page."
+        ("json", "text", "csv"),
+        min_length=1,
+        description="Written per page. `text` also puts the text into results.jsonl, `csv` makes records.csv of all pages.",
     )
     crop: bool = Field(False, description="Every image is one word or one line, already cut out.")
+    parquet: bool = Field(False, description="Also write results.parquet, a row per page (extra `parquet`).")
+    workers: int | None = Field(
+        None, ge=1, le=1024, description="Processes; None: one per core, and 1 where each would load a large model."
+    )
+    keep: bool = Field(
+        True,
+        description="Keep what readers said in `store/` of the output, unless store.folder or vlm.cache say where: a changed weight then runs no reader again.",
+    )
+    stop_after_failures: int | None = Field(
+        None, ge=1, description="Stop when a reader failed as a whole on this many inputs in a row; None: never."
+    )
 
 
 class Config(Section):
@@ -331,15 +348,15 @@ class Config(Section):
             raise ValueError("ocr.device other than cpu needs ocr.engine: paddle")
         return self
 
+    def decisive(self) -> dict[str, Any]:
+        """What decides a result, as JSON values: not where things are kept, nor how many work at once."""
+        free: Any = {"batch": set(BatchConfig.model_fields) - {"crop"}, "store": True, "vlm": {"cache", "concurrency"}}
+        return self.model_dump(mode="json", exclude=free)
+
     @property
     def hash(self) -> str:
-        """SHA-256 over what decides a result, in canonical JSON: all but inputs, outputs and stored readings."""
-        text = json.dumps(
-            self.model_dump(mode="json", exclude={"batch": {"inputs", "output", "formats"}, "store": True}),
-            sort_keys=True,
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        """SHA-256 over what decides a result, in canonical JSON."""
+        text = json.dumps(self.decisive(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_yaml(self) -> str:

@@ -1,0 +1,172 @@
+"""A process that reads inputs: the engine, and the files of the pages.
+
+It is started with one end of a pipe, opens its engine, and answers every `Input` with a `Done`; `None` ends it. Several
+inputs may be in hand at once: while an endpoint thinks, the processor works on another page.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from fusion.batch.plan import Input
+from fusion.batch.record import PAGES, PageRow, Row, Status, settle
+from fusion.config import Config
+from fusion.engine import Engine, photographs
+from fusion.errors import FusionError, InputError
+from fusion.output.formats import write_page
+from fusion.page import UNASKED, Failure, Line, Page
+from fusion.review import review
+
+PARTIAL = ".partial"
+"""Folder of files that are being written, below the output folder."""
+AWAY = {
+    "timeout", "unreachable", "busy", "server_error", "unauthorized", "not_found", "refused", "redirected", "bad_answer", "crash",
+}  # fmt: skip
+"""Kinds of failure by which a second reader did not answer at all; others say what was wrong with its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The engine is open; what its results depend on."""
+
+    identities: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An input is done and its files are on the disk.
+
+    Attributes:
+        row: what became of it.
+        away: whether a reader failed on it as a whole; None where none was asked.
+        process: which did it.
+        recalled, clock: records that it found in the store, and its seconds per stage, since it was started.
+    """
+
+    row: Row
+    away: bool | None = None
+    process: int = 0
+    recalled: int = 0
+    clock: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The run can't go on: the engine can't be opened, or nothing more can be written. An error taken apart."""
+
+    kind: type[FusionError] | type[OSError]
+    parts: tuple[object, ...]
+
+
+def main(pipe: Connection, config: Config, at_once: int) -> None:
+    """Work until the pipe says None, or its other end is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(OSError):  # where memory runs out, Linux is to end this process and not the one that keeps the record
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    try:
+        engine = Engine(config)
+    except FusionError as error:
+        pipe.send(Ends(type(error), (error.subject, error.problem, error.way_out)))
+        return
+    speaking = threading.Lock()
+
+    def say(answer: object) -> None:
+        with speaking:
+            pipe.send(answer)
+
+    with engine, ThreadPoolExecutor(at_once) as threads:
+        say(Opened(engine.identities))
+        while (task := pipe.recv()) is not None:
+            threads.submit(lambda one: say(_answer(engine, one)), task)
+
+
+def _end_with_parent() -> None:
+    """A run that is killed takes its workers along: nobody would record what they still do."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _answer(engine: Engine, task: Input) -> Done | Ends:
+    """The door of a batch: whatever breaks behind it is the row of one input. Only a disk that takes nothing ends the run."""
+    try:
+        return read(engine, task)
+    except OSError as error:
+        return Ends(OSError, (error.errno, error.strerror, str(error.filename or engine.config.batch.output)))
+    except Exception as error:  # a bug, or no memory left: the message might quote the page
+        row = Row(task.number, str(task.path), "failed", "output", f"{type(error).__name__} after reading")
+        return Done(row)
+
+
+def read(engine: Engine, task: Input) -> Done:
+    """Read one input and write the files of its pages.
+
+    Raises:
+        OSError: a file can't be written.
+    """
+    if task.problem is not None:
+        return Done(Row(task.number, str(task.path), "failed", "intake", task.problem))
+    rows: list[PageRow] = []
+    failures: Counter[tuple[str, str]] = Counter()
+    lost = None
+    away: list[bool] = []
+    try:
+        for page, files in _written(engine, task):
+            found = review(page, page.max_error)
+            asked = [line for line in page.lines if _was_asked(line)]
+            rows.append(PageRow(page.id, len(page.lines), len(asked), found.total, found.flagged, files))
+            troubles = [*page.failures, *(failure for line in page.lines for failure in line.troubles)]
+            failures.update((failure.stage, failure.message) for failure in troubles)
+            failed = [failure for failure in page.failures if failure.stage == "ocr" or failure.kind in AWAY]
+            if asked or failed:
+                away.append(bool(failed) or all(map(_is_away, asked)))
+    except InputError as error:
+        lost = ("intake", str(error))
+    (stage, reason), times = (lost, 1) if lost else next(iter(failures.most_common(1)), ((None, None), 0))
+    unread = not rows or (all(not page.lines for page in rows) and any(stage == "ocr" for stage, _ in failures))
+    status: Status = "failed" if unread else "partial" if reason else "ok"
+    reason = f"{reason} ({times} times)" if times > 1 else reason
+    row = Row(task.number, str(task.path), status, stage, reason, tuple(rows))
+    return Done(row, all(away) if away else None, os.getpid(), engine.recalled, dict(engine.clock))
+
+
+def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...]]]:
+    """The pages of an input, each with the names of its files, which are on the disk."""
+    batch = engine.config.batch
+    partial = batch.output / PARTIAL / str(os.getpid())
+    partial.mkdir(parents=True, exist_ok=True)
+    # Drawing needs the photograph as displayed; without an overlay it is not decoded a second time.
+    photos = photographs(task.path, engine.config) if "overlay" in batch.formats else itertools.repeat(None)
+    for page in engine.read(task.path, crop=batch.crop):
+        photo = next(photos)
+        files = tuple(write_page(page, photo, partial, task.stem, name) for name in batch.formats)
+        for name in files:
+            settle(partial / name, batch.output / PAGES / name)
+        yield page, files
+
+
+def _was_asked(line: Line) -> bool:
+    """Whether a second reader was asked about a line."""
+    return any(reading.source == "vlm" for reading in line.readings) or any(map(_is_trouble, line.failures))
+
+
+def _is_trouble(failure: Failure) -> bool:
+    return failure.stage == "vlm" and failure.kind not in UNASKED
+
+
+def _is_away(line: Line) -> bool:
+    """Whether a line got no answer."""
+    return not any(reading.source == "vlm" for reading in line.readings) and all(
+        failure.kind in AWAY for failure in line.failures if _is_trouble(failure)
+    )
