@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,15 +86,14 @@ class Record:
         self._places: dict[int, int] = {}  # number of an input → place of its last row in the file
         self.identities: dict[str, str] = {}
         """What made the results, from the first engine that was opened for them."""
-        try:
+        with ExitStack() as opened:
+            opened.callback(self.close)
             _lock(self._file.fileno(), folder)
             self._read()
             if restart:
                 self._clear()
             self._agree(plan)
-        except BaseException:
-            self.close()
-            raise
+            opened.pop_all()
 
     def rows(self) -> Iterator[Row]:
         """The rows in input order."""
