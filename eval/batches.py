@@ -29,7 +29,7 @@ def measure(config: Path, overrides: Sequence[str], kills: int, rounds: int) -> 
             out = folder / f"one{number}"
             spent, sizes = _timed(_command(config, out, [*overrides, "batch.workers=1"]), out)
             one.append(spent)
-            growth.append(sizes[-1] / sizes[len(sizes) // 10])
+            growth.append(sizes[len(sizes) * 9 // 10] / sizes[len(sizes) // 10])
             two.append(_timed(_command(config, folder / f"two{number}", [*overrides, "batch.workers=2"]), folder)[0])
             changed = _command(config, out, [*overrides, "batch.workers=1", CHANGED], "--restart")
             again.append(_timed(changed, folder)[0])
@@ -41,7 +41,7 @@ def measure(config: Path, overrides: Sequence[str], kills: int, rounds: int) -> 
             f"first run, one worker: {statistics.median(one):.1f} s, start-up included; medians of {rounds} rounds",
             f"two workers against one: {speed:.2f} times as fast",
             f"again with {CHANGED}: {spared:.1f} times as fast",
-            f"memory of a worker at its end against after a tenth: {statistics.median(growth) - 1:+.1%}",
+            f"memory of a worker after nine tenths of the run against after one: {statistics.median(growth) - 1:+.1%}",
             killed,
         ]
     )

@@ -228,7 +228,7 @@ def batch(
         return
     with _shown() as show:
         ended = run_batch(loaded, plan, show, restart=restart, retry=retry_failed)
-    _put(", ".join(f"{name} {count}" for name, count in ended.counts.items()))
+    _put("\n".join(f"{name:10} {count:10,}" for name, count in ended.counts.items()))
     if ended.early is not None:
         _say(f"{ended.early}; what is done stays: the same command goes on from here", error=True)
         raise typer.Exit(INTERRUPTED)

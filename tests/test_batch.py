@@ -188,14 +188,14 @@ def test_what_failed_is_read_again_only_when_asked_and_what_is_lost_always(tmp_p
 @pytest.mark.live
 def test_another_weight_runs_no_reader_again(tmp_path: Path) -> None:
     folder, out = words(tmp_path / "in", 2), tmp_path / "out"
-    config = configured(out, folder)
-    run(config)
+    config = load_config(configured(out, folder), ["vlm.engine=local", "vlm.ask=all"])
+    assert run(config).counts["asked"] == 2
     changed = load_config(config, ["fuse.alternatives=1", "batch.formats=[json]"])
     with pytest.raises(ConfigError, match="--restart"):
         run(changed)
     tallies: list[Tally] = []
     run(changed, lambda tally, row: tallies.append(tally), restart=True)
-    assert tallies[-1].recalled == 2
+    assert tallies[-1].recalled == 4  # for each page what the OCR found, and the look of the small reader
     assert sorted(path.name for path in (out / "pages").iterdir()) == ["w000.png.json", "w001.png.json"]
     assert not (out / "records.csv").exists()
 

@@ -7,6 +7,7 @@ a failed row. Processes are spawned: the runtimes of the models don't survive a 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections import deque
@@ -26,6 +27,7 @@ TICK = 0.5
 """Longest time without an event, s."""
 STILLBORN = 3
 """Processes in a row that may die before their engine is open."""
+_THREADS = "OMP_NUM_THREADS"
 GRACE = 5.0  # s that a process gets to end
 
 
@@ -114,7 +116,7 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=main, args=(theirs, self._config, self._at_once))
-        with _deaf():
+        with _alone_on_its_core(), _deaf():
             process.start()
         theirs.close()  # so that ours ends with the process
         self._workers.append(_Worker(process, ours))
@@ -176,3 +178,16 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _alone_on_its_core() -> Iterator[None]:
+    """Libraries that look for their number of threads when they are loaded find one in a process started now."""
+    if _THREADS in os.environ:
+        yield
+        return
+    os.environ[_THREADS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_THREADS]

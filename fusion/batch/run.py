@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeGuard
 
 from fusion.batch.plan import Input, Plan
 from fusion.batch.pool import Pool
@@ -23,7 +25,7 @@ from fusion.batch.progress import Tally
 from fusion.batch.record import PAGES, Record, Row, write_whole
 from fusion.batch.tables import require_parquet, write_tables
 from fusion.batch.worker import PARTIAL, Done, Opened
-from fusion.config import Config, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm
+from fusion.config import Config, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, VlmConfig
 from fusion.doctor import versions
 from fusion.engine import Engine
 from fusion.errors import InputError, ReaderError
@@ -187,7 +189,7 @@ def _work(config: Config, record: Record, tasks: list[Input], tally: Tally, stop
 
 def _staff(config: Config) -> tuple[int, int]:
     """How many processes, and how many inputs each has in hand."""
-    heavy = isinstance(config.vlm, PluginVlm) or (isinstance(config.vlm, LocalVlm) and config.vlm.model != "small")
+    heavy = isinstance(config.vlm, PluginVlm) or (isinstance(config.vlm, LocalVlm) and _writes(config.vlm))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = config.batch.workers or (1 if heavy or config.ocr.device != "cpu" else cores)
     return count, IN_FLIGHT if isinstance(config.vlm, ServedVlm) else 1
@@ -199,14 +201,20 @@ def _for_workers(config: Config, count: int) -> Config:
     changes: dict[str, Section] = {}
     if config.batch.keep and config.store.folder is None:
         changes["store"] = config.store.model_copy(update={"folder": kept})
-    if isinstance(config.vlm, ServedVlm | LocalVlm):
-        asking: dict[str, object] = {}
-        if config.batch.keep and config.vlm.cache is None:
-            asking["cache"] = kept / "answers.sqlite"
-        if isinstance(config.vlm, ServedVlm):
-            asking["concurrency"] = max(1, config.vlm.concurrency // count)
+    asking: dict[str, object] = {}
+    if isinstance(config.vlm, ServedVlm):
+        asking["concurrency"] = max(1, config.vlm.concurrency // count)
+    if config.batch.keep and _writes(config.vlm) and config.vlm.cache is None:
+        asking["cache"] = kept / "answers.sqlite"
+    if asking:
         changes["vlm"] = config.vlm.model_copy(update=asking)
     return config.model_copy(update=changes)
+
+
+def _writes(vlm: VlmConfig) -> TypeGuard[ServedVlm | LocalVlm]:
+    """Whether the second reader writes: its answers have a cache. What a small reader sees is in the store."""
+    small = isinstance(vlm, LocalVlm) and (vlm.model == "small" or (Path(vlm.model) / "reader.json").is_file())
+    return isinstance(vlm, ServedVlm | LocalVlm) and not small
 
 
 def _write_manifest(config: Config, record: Record, tally: Tally, started: str) -> None:

@@ -18,6 +18,8 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import cv2
+
 from fusion.batch.plan import Input
 from fusion.batch.record import PAGES, PageRow, Row, Status, settle
 from fusion.config import Config
@@ -73,6 +75,7 @@ def main(pipe: Connection, config: Config, at_once: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError):  # where memory runs out, Linux is to end this process and not the one that keeps the record
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    cv2.setNumThreads(1)
     try:
         engine = Engine(config)
     except FusionError as error:
