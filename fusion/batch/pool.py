@@ -161,10 +161,10 @@ class Pool:
 
 
 def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
-        out_of_memory = ", as it does when memory runs out" if -code == signal.SIGKILL else ""
-        return f"was ended by the system ({signal.Signals(-code).name}{out_of_memory})"
-    return f"ended (exit status {code})"
+    if code is None or code >= 0:
+        return f"ended (exit status {code})"
+    name = {one.value: one.name for one in signal.Signals}.get(-code, f"signal {-code}")
+    return f"was ended by the system ({name}{', as when memory runs out' if name == 'SIGKILL' else ''})"
 
 
 @contextmanager

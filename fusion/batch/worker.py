@@ -87,7 +87,7 @@ def main(pipe: Connection, config: Config, at_once: int) -> None:
         with speaking:
             pipe.send(answer)
 
-    with engine, ThreadPoolExecutor(at_once) as threads:
+    with suppress(EOFError), engine, ThreadPoolExecutor(at_once) as threads:
         say(Opened(engine.identities))
         while (task := pipe.recv()) is not None:
             threads.submit(lambda one: say(_answer(engine, one)), task)
