@@ -321,6 +321,18 @@ class BatchConfig(Section):
     )
 
 
+class ExecutionConfig(Section):
+    """Where the workers of a batch are."""
+
+    engine: Literal["local", "ray"] = Field(
+        "local", description="Processes of this machine, or actors of a Ray cluster (extra `ray`)."
+    )
+    address: str | None = Field(
+        None,
+        description="Address of the Ray cluster, such as `auto` or ray://head:10001; None: a cluster on this machine.",
+    )
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -333,6 +345,7 @@ class Config(Section):
     domain: DomainConfig = Field(DomainConfig(), description="Subject.")
     store: StoreConfig = Field(StoreConfig(), description="Stored readings.")
     batch: BatchConfig = Field(BatchConfig(), description="Many files.")
+    execution: ExecutionConfig = Field(ExecutionConfig(), description="Workers of a batch.")
 
     @model_validator(mode="before")
     @classmethod
@@ -350,7 +363,8 @@ class Config(Section):
 
     def decisive(self) -> dict[str, Any]:
         """What decides a result, as JSON values: not where things are kept, nor how many work at once."""
-        free: Any = {"batch": set(BatchConfig.model_fields) - {"crop"}, "store": True, "vlm": {"cache", "concurrency"}}
+        batch = set(BatchConfig.model_fields) - {"crop"}
+        free: Any = {"batch": batch, "store": True, "execution": True, "vlm": {"cache", "concurrency"}}
         return self.model_dump(mode="json", exclude=free)
 
     @property

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import pytest
 
-from fusion.batch import make_plan, pool, run_batch, worker
+from fusion.batch import local, make_plan, run_batch, worker
 from fusion.batch.plan import Input
 from fusion.batch.progress import Tally
 from fusion.batch.record import Record, Row
@@ -287,7 +287,7 @@ def stillborn(pipe: Connection, config: Config, at_once: int) -> None:
 def test_a_worker_that_dies_costs_its_input_a_row_and_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "main", poisoned)
+    monkeypatch.setattr(local, "main", poisoned)
     out = tmp_path / "out"
     run(configured(out, words(tmp_path / "in", 5)))
     found = rows(out)
@@ -297,7 +297,7 @@ def test_a_worker_that_dies_costs_its_input_a_row_and_is_replaced(
 
 
 def test_workers_that_die_before_they_have_begun_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "main", stillborn)
+    monkeypatch.setattr(local, "main", stillborn)
     with pytest.raises(ReaderError, match="3 processes in a row: the last ended"):
         run(configured(tmp_path / "out", words(tmp_path / "in", 2)))
 
@@ -347,3 +347,21 @@ def test_pages_stand_while_an_endpoint_is_away_and_the_run_stops_if_asked(tmp_pa
     asked = len(server.requests)
     run(load_config(config, ["fuse.alternatives=1"]), restart=True)
     assert len(server.requests) == asked  # answers are kept too
+
+
+# --- on a cluster ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.live
+def test_a_cluster_gives_the_same_rows(tmp_path: Path) -> None:
+    """Two actors of a Ray on this machine. It has four processors by its own account, whatever the machine has."""
+    ray = pytest.importorskip("ray")
+    folder = words(tmp_path / "in", 5)
+    (folder / "w003.png").write_bytes(b"")
+    run(configured(tmp_path / "here", folder))
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
+    config = load_config(configured(tmp_path / "there", folder, workers=2), ["execution.engine=ray"])
+    tallies: list[Tally] = []
+    run(config, lambda tally, row: tallies.append(tally))
+    assert results(tmp_path / "there") == results(tmp_path / "here")
+    assert tallies[-1].deaths == 0

@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
+from fusion.batch.local import Process, Processes
 from fusion.batch.plan import Input, Plan
 from fusion.batch.pool import Pool
 from fusion.batch.progress import Tally
@@ -36,6 +37,9 @@ METRICS = 5.0
 """Seconds between two writings of the metrics."""
 SAMPLED = 3
 """Inputs that an estimate reads."""
+if TYPE_CHECKING:
+    from fusion.batch.cluster import Actor
+
 Show = Callable[[Tally, Row | None], None]
 """Shows people how far a run is; called with each new row, and with None at least every half second or so."""
 
@@ -161,9 +165,9 @@ def _work(config: Config, record: Record, tasks: list[Input], tally: Tally, stop
     """Have the tasks done, and each recorded as it comes."""
     folder = config.batch.output
     count, at_once = _staff(config)
-    latest: dict[int, Done] = {}
+    latest: dict[str, Done] = {}
     written = 0.0
-    with Pool(_for_workers(config, count), count, at_once) as pool:
+    with _pool(config, count, at_once) as pool:
         for event in pool.work(iter(tasks), lambda: stop.reason is not None):
             row = None
             if isinstance(event, Opened):
@@ -185,6 +189,15 @@ def _work(config: Config, record: Record, tasks: list[Input], tally: Tally, stop
                 break
     tally.workers = 0
     write_whole(folder / "metrics.prom", tally.metrics())
+
+
+def _pool(config: Config, count: int, at_once: int) -> Pool[Process] | Pool[Actor]:
+    if config.execution.engine == "local":
+        return Pool(Processes(_for_workers(config, count), at_once), count, at_once)
+    from fusion.batch.cluster import Actors
+
+    actors = Actors(_for_workers(config, count), at_once)
+    return Pool(actors, min(config.batch.workers or actors.most, actors.most), at_once)
 
 
 def _staff(config: Config) -> tuple[int, int]:

@@ -1,13 +1,14 @@
 """A process that reads inputs: the engine, and the files of the pages.
 
-It is started with one end of a pipe, opens its engine, and answers every `Input` with a `Done`; `None` ends it. Several
-inputs may be in hand at once: while an endpoint thinks, the processor works on another page.
+It opens its engine, and answers every `Input` with a `Done`. Several inputs may be in hand at once: while an endpoint
+thinks, the processor works on another page.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import platform
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -51,13 +52,13 @@ class Done:
     Attributes:
         row: what became of it.
         away: whether a reader failed on it as a whole; None where none was asked.
-        process: which did it.
+        process: which did it, on which machine.
         recalled, clock: records that it found in the store, and its seconds per stage, since it was started.
     """
 
     row: Row
     away: bool | None = None
-    process: int = 0
+    process: str = ""
     recalled: int = 0
     clock: dict[str, float] = field(default_factory=dict)
 
@@ -70,27 +71,51 @@ class Ends:
     parts: tuple[object, ...]
 
 
+Answer = Opened | Done | Ends
+
+
+class Reader:
+    """The engine of a worker, opened when it is asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def open(self) -> Opened | Ends:
+        """Open the engine, or say why that can't be."""
+        cv2.setNumThreads(1)
+        try:
+            self._engine = Engine(self._config)
+        except FusionError as error:
+            return Ends(type(error), (error.subject, error.problem, error.way_out))
+        return Opened(self._engine.identities)
+
+    def answer(self, task: Input) -> Done | Ends:
+        """The door of a batch: whatever breaks behind it is the row of one input. A disk that takes nothing ends the run."""
+        try:
+            return read(self._engine, task)
+        except OSError as error:
+            return Ends(OSError, (error.errno, error.strerror, str(error.filename or self._config.batch.output)))
+        except Exception as error:  # a bug, or no memory left: the message might quote the page
+            reason = f"{type(error).__name__} after reading"
+            return Done(Row(task.number, str(task.path), "failed", "output", reason))
+
+
 def main(pipe: Connection, config: Config, at_once: int) -> None:
     """Work until the pipe says None, or its other end is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError):  # where memory runs out, Linux is to end this process and not the one that keeps the record
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
-    cv2.setNumThreads(1)
-    try:
-        engine = Engine(config)
-    except FusionError as error:
-        pipe.send(Ends(type(error), (error.subject, error.problem, error.way_out)))
-        return
+    reader = Reader(config)
     speaking = threading.Lock()
 
-    def say(answer: object) -> None:
+    def say(answer: Answer) -> None:
         with speaking:
             pipe.send(answer)
 
-    with suppress(EOFError), engine, ThreadPoolExecutor(at_once) as threads:
-        say(Opened(engine.identities))
+    say(reader.open())
+    with suppress(EOFError), ThreadPoolExecutor(at_once) as threads:
         while (task := pipe.recv()) is not None:
-            threads.submit(lambda one: say(_answer(engine, one)), task)
+            threads.submit(lambda one: say(reader.answer(one)), task)
 
 
 def _end_with_parent() -> None:
@@ -99,17 +124,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _answer(engine: Engine, task: Input) -> Done | Ends:
-    """The door of a batch: whatever breaks behind it is the row of one input. Only a disk that takes nothing ends the run."""
-    try:
-        return read(engine, task)
-    except OSError as error:
-        return Ends(OSError, (error.errno, error.strerror, str(error.filename or engine.config.batch.output)))
-    except Exception as error:  # a bug, or no memory left: the message might quote the page
-        row = Row(task.number, str(task.path), "failed", "output", f"{type(error).__name__} after reading")
-        return Done(row)
 
 
 def read(engine: Engine, task: Input) -> Done:
@@ -141,13 +155,13 @@ def read(engine: Engine, task: Input) -> Done:
     status: Status = "failed" if unread else "partial" if reason else "ok"
     reason = f"{reason} ({times} times)" if times > 1 else reason
     row = Row(task.number, str(task.path), status, stage, reason, tuple(rows))
-    return Done(row, all(away) if away else None, os.getpid(), engine.recalled, dict(engine.clock))
+    return Done(row, all(away) if away else None, _here(), engine.recalled, dict(engine.clock))
 
 
 def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...]]]:
     """The pages of an input, each with the names of its files, which are on the disk."""
     batch = engine.config.batch
-    partial = batch.output / PARTIAL / str(os.getpid())
+    partial = batch.output / PARTIAL / _here()
     partial.mkdir(parents=True, exist_ok=True)
     # Drawing needs the photograph as displayed; without an overlay it is not decoded a second time.
     photos = photographs(task.path, engine.config) if "overlay" in batch.formats else itertools.repeat(None)
@@ -157,6 +171,10 @@ def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...
         for name in files:
             settle(partial / name, batch.output / PAGES / name)
         yield page, files
+
+
+def _here() -> str:
+    return f"{platform.node()}-{os.getpid()}"
 
 
 def _was_asked(line: Line) -> bool:
