@@ -434,7 +434,7 @@ def _shown() -> Iterator[Callable[[Tally, Row | None], None]]:
     from fusion.output.marks import visible
 
     terminal = sys.stderr.isatty()
-    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}", markup=False))
+    columns = (SpinnerColumn(), BarColumn(20), TextColumn("{task.description}", markup=False))
     bar = Progress(*columns, disable=not terminal or _quiet, transient=True, console=Console(stderr=True))
     task = bar.add_task("loading models …")
     told, ending = time.monotonic(), None

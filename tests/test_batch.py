@@ -1,68 +1,24 @@
-"""Batch runs: one row per input whatever happens, and a run killed at any moment ends as if it had not been."""
+"""Batch runs: what may be named, and one row per input whatever happens."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from multiprocessing import active_children
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 
-from fusion.batch import local, make_plan, run_batch, worker
-from fusion.batch.plan import Input
+from fusion.batch import make_plan
 from fusion.batch.progress import Tally
-from fusion.batch.record import Record, Row
-from fusion.batch.run import Ended
+from fusion.batch.record import Row
 from fusion.config import Config, load_config
-from fusion.errors import ConfigError, FusionError, ReaderError
+from fusion.errors import ConfigError, ReaderError
+from tests.batches import WORD, configured, rows, run, served, words
 from tests.vlm_readers import completion, serving
-
-ROOT = Path(__file__).parent.parent
-SAMPLES = ROOT / "eval" / "samples"
-WORD = SAMPLES / "word_squashed.png"
-
-
-def configured(folder: Path, *inputs: object, **settings: object) -> Config:
-    """Crops, the OCR alone, one process."""
-    batch = {"inputs": [str(one) for one in inputs], "output": str(folder), "crop": True, "workers": 1, **settings}
-    sets = [f"batch.{name}={json.dumps(value)}" for name, value in batch.items()]
-    return load_config(overrides=["vlm.engine=none", *sets])
-
-
-def run(config: Config, show: Any = lambda *_: None, **how: bool) -> Ended:
-    return run_batch(config, make_plan(config), show, **how)
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(row) for row in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """All that a run leaves behind as results."""
-    names = [folder / "results.jsonl", folder / "records.csv", *(folder / "pages").iterdir()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in names}
-
-
-def words(folder: Path, count: int) -> Path:
-    """Crops that differ in a pixel: none is found in the store for another."""
-    folder.mkdir(parents=True)
-    picture = cv2.resize(cv2.imread(str(WORD)), None, fx=3, fy=1)  # in its own proportions it is read once
-    for number in range(count):
-        picture[0, 0] = number
-        cv2.imwrite(str(folder / f"w{number:03d}.png"), picture)
-    return folder
-
 
 # --- the plan -------------------------------------------------------------------------------------------------------
 
@@ -163,6 +119,18 @@ def test_one_row_per_input_whatever_happens(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
+def test_one_output_that_can_not_be_written_loses_no_other(tmp_path: Path) -> None:
+    (tmp_path / "out" / "pages" / "w000.png.txt").mkdir(parents=True)  # no file can be written there
+    ended = run(configured(tmp_path / "out", words(tmp_path / "in", 2)))
+    first, second = rows(tmp_path / "out")
+    assert (first["status"], first["stage"]) == ("partial", "output")
+    assert "text can't be written" in first["reason"]
+    assert [page["files"] for page in first["pages"]] == [["w000.png.json", "w000.png.csv"]]
+    assert second["status"] == "ok"
+    assert ended.counts["partial"] == 1
+
+
+@pytest.mark.live
 def test_what_failed_is_read_again_only_when_asked_and_what_is_lost_always(tmp_path: Path) -> None:
     folder, out = words(tmp_path / "in", 2), tmp_path / "out"
     good = (folder / "w001.png").read_bytes()
@@ -200,115 +168,6 @@ def test_another_weight_runs_no_reader_again(tmp_path: Path) -> None:
     assert not (out / "records.csv").exists()
 
 
-# --- killed ---------------------------------------------------------------------------------------------------------
-
-
-def started(config_file: Path) -> subprocess.Popen[bytes]:
-    call = [sys.executable, "-m", "fusion.cli", "batch", str(config_file)]
-    return subprocess.Popen(call, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-
-
-def wait_for_rows(folder: Path, count: int) -> None:
-    record = folder / "record.jsonl"
-    while not record.exists() or record.read_bytes().count(b'"number"') < count:
-        time.sleep(0.01)
-
-
-@pytest.mark.live
-def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    folder = words(tmp_path / "in", 10)
-    run(configured(tmp_path / "whole", folder))
-    config = configured(tmp_path / "out", folder, workers=2)
-    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    for count in (2, 6):
-        process = started(tmp_path / "c.yaml")
-        wait_for_rows(tmp_path / "out", count)
-        process.kill()
-        process.communicate()
-        with (tmp_path / "out" / "record.jsonl").open("ab") as file:
-            file.write(b'{"number": 9, "inp')  # as a kill in the middle of a row leaves it
-    run(config)
-    assert results(tmp_path / "out") == results(tmp_path / "whole")
-    assert not (tmp_path / "out" / worker.PARTIAL).exists()
-
-
-@pytest.mark.live
-def test_ctrl_c_finishes_what_is_in_hand_and_says_how_to_go_on(tmp_path: Path) -> None:
-    folder, out = words(tmp_path / "in", 12), tmp_path / "out"
-    config = configured(out, folder)
-    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    process = started(tmp_path / "c.yaml")
-    wait_for_rows(out, 2)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"the same command goes on from here" in said
-    assert b"Traceback" not in said
-    before = rows(out)
-    assert 2 <= len(before) < 12
-    assert not json.loads((out / "manifest.json").read_text(encoding="utf-8"))["complete"]
-    run(config)
-    assert rows(out)[: len(before)] == before
-    assert len(rows(out)) == 12
-
-
-def test_a_second_run_on_one_output_is_refused(tmp_path: Path) -> None:
-    plan = make_plan(configured(tmp_path / "out", tmp_path / "a.png"))
-    first = Record(tmp_path / "out", plan)
-    with pytest.raises(ConfigError, match="under way"):
-        Record(tmp_path / "out", plan)
-    first.close()
-    Record(tmp_path / "out", plan).close()
-
-
-# --- workers that die -----------------------------------------------------------------------------------------------
-
-
-def poisoned(pipe: Connection, config: Config, at_once: int) -> None:
-    """A worker that a certain input kills, and that another kills the first time."""
-    real = worker.read
-
-    def read(engine: Any, task: Input) -> worker.Done:
-        first = config.batch.output / "first"
-        if "w001" in task.stem or ("w002" in task.stem and not first.exists()):
-            first.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(engine, task)
-
-    worker.read = read
-    worker.main(pipe, config, at_once)
-
-
-def stillborn(pipe: Connection, config: Config, at_once: int) -> None:
-    os._exit(7)
-
-
-@pytest.mark.live
-def test_a_worker_that_dies_costs_its_input_a_row_and_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "main", poisoned)
-    out = tmp_path / "out"
-    run(configured(out, words(tmp_path / "in", 5)))
-    found = rows(out)
-    assert [row["status"] for row in found] == ["ok", "failed", "ok", "ok", "ok"]
-    assert found[1]["stage"] == "worker"
-    assert "SIGKILL" in found[1]["reason"]
-
-
-def test_workers_that_die_before_they_have_begun_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "main", stillborn)
-    with pytest.raises(ReaderError, match="3 processes in a row: the last ended"):
-        run(configured(tmp_path / "out", words(tmp_path / "in", 2)))
-
-
-def test_what_can_not_be_opened_ends_the_run(tmp_path: Path) -> None:
-    config = load_config(configured(tmp_path / "out", WORD), [f"fuse.weights={tmp_path}/none.json"])
-    with pytest.raises(FusionError, match=r"none\.json"):
-        run(config)
-    assert active_children() == []
-
-
 # --- endpoints ------------------------------------------------------------------------------------------------------
 
 
@@ -323,10 +182,6 @@ def server() -> Iterator[Any]:
     with serving(script) as opened:
         opened.answers = answers
         yield opened
-
-
-def served(config: Config, url: str, *overrides: str) -> Config:
-    return load_config(config, ["vlm.engine=served", f"vlm.endpoints=[{url}/v1]", "vlm.retries=0", *overrides])
 
 
 @pytest.mark.live
@@ -347,21 +202,3 @@ def test_pages_stand_while_an_endpoint_is_away_and_the_run_stops_if_asked(tmp_pa
     asked = len(server.requests)
     run(load_config(config, ["fuse.alternatives=1"]), restart=True)
     assert len(server.requests) == asked  # answers are kept too
-
-
-# --- on a cluster ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.live
-def test_a_cluster_gives_the_same_rows(tmp_path: Path) -> None:
-    """Two actors of a Ray on this machine. It has four processors by its own account, whatever the machine has."""
-    ray = pytest.importorskip("ray")
-    folder = words(tmp_path / "in", 5)
-    (folder / "w003.png").write_bytes(b"")
-    run(configured(tmp_path / "here", folder))
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
-    config = load_config(configured(tmp_path / "there", folder, workers=2), ["execution.engine=ray"])
-    tallies: list[Tally] = []
-    run(config, lambda tally, row: tallies.append(tally))
-    assert results(tmp_path / "there") == results(tmp_path / "here")
-    assert tallies[-1].deaths == 0

@@ -6,6 +6,7 @@ what was in hand, and the same command goes on from the record.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Actors:
             DependencyError: Ray is not installed.
             ConfigError: there is no such cluster.
         """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts: nothing is told to its makers
         try:
             self._ray: Any = import_module("ray")
         except ImportError as error:

@@ -82,9 +82,10 @@ class Tally:
         return counted | {"stretches": self.stretches, "review": self.review} | dict(self.statuses)
 
     def __str__(self) -> str:
-        bad = "".join(f", {n} {name}" for name in ("partial", "failed") if (n := self.statuses[name]))
         left = f", {self.left} to go" if self.left is not None and self.done < self.total else ""
-        return f"{self.done} of {self.total} inputs, {self.speed:.2f} pages/s, {self.asked} of {self.lines} lines asked, {self.recalled} from the store{bad}{left}"
+        bad = "".join(f", {n} {name}" for name in ("partial", "failed") if (n := self.statuses[name]))
+        asked = f", {self.asked} of {self.lines} lines asked, {self.recalled} from the store"
+        return f"{self.done} of {self.total} inputs{left}, {self.speed:.2f} pages/s{bad}{asked}"
 
     def metrics(self) -> str:
         """The numbers in Prometheus' text format."""

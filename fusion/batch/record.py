@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from fusion.batch.plan import Plan
 from fusion.errors import ConfigError
@@ -191,11 +191,22 @@ class Record:
         return place
 
 
-def write_whole(path: Path, text: str) -> None:
-    """A file as it was or as it is to be, whenever the machine stops."""
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to be written that is as it was or as it is to be, whenever the machine stops."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="")
-    settle(partial, path)
+    try:
+        with partial.open("wb") as file:
+            yield file
+        settle(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text by the same rule."""
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def settle(partial: Path, path: Path) -> None:

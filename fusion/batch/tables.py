@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from fusion.batch.record import PAGES, PageRow, Record, Row, settle
+from fusion.batch.record import PAGES, PageRow, Record, Row, whole
 from fusion.errors import DependencyError
 from fusion.output.formats import ENDINGS
 
@@ -20,13 +20,13 @@ _GROUP = 1000  # pages put into Parquet at a time
 
 def write_tables(record: Record, folder: Path, *, csv: bool, parquet: bool) -> None:
     """Write `results.jsonl`, a row per input; with `csv` also `records.csv`, with `parquet` `results.parquet`."""
-    with _Whole(folder / "results.jsonl") as file:
+    with whole(folder / "results.jsonl") as file:
         for row in record.rows():
             # A file name may be no Unicode; `backslashreplace` writes its bytes as the escapes of JSON.
             text = json.dumps(_result(row, folder), ensure_ascii=False) + "\n"
             file.write(text.encode("utf-8", "backslashreplace"))
     if csv:
-        with _Whole(folder / "records.csv") as file:
+        with whole(folder / "records.csv") as file:
             for number, path in enumerate(_files(record, folder, "csv")):
                 header, _, rows = path.read_bytes().partition(b"\r\n")
                 file.write((header + b"\r\n" if number == 0 else b"") + rows)
@@ -41,24 +41,6 @@ def require_parquet() -> None:
     except ImportError as error:
         way = "pip install 'fusion[parquet]', or leave it out: results.jsonl says the same."
         raise DependencyError("batch.parquet", "needs pyarrow, which is not installed", way) from error
-
-
-class _Whole:
-    """A file that gets its name when all of it is on the disk."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._partial = path, path.with_name(f".{path.name}.partial")
-
-    def __enter__(self) -> IO[bytes]:
-        self._file = self._partial.open("wb")
-        return self._file
-
-    def __exit__(self, *problem: object) -> None:
-        self._file.close()
-        if problem[0] is None:
-            settle(self._partial, self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
 
 
 def _result(row: Row, folder: Path) -> dict[str, Any]:
@@ -102,6 +84,6 @@ def _write_parquet(record: Record, folder: Path) -> None:
     counts = [(name, pa.int32()) for name in ("lines", "asked", "stretches", "review")]
     schema = pa.schema([*texts, *counts, ("files", pa.list_(pa.string()))])
     rows = _flat(record, folder)
-    with _Whole(folder / "results.parquet") as file, parquet.ParquetWriter(file, schema) as writer:
+    with whole(folder / "results.parquet") as file, parquet.ParquetWriter(file, schema) as writer:
         while group := list(islice(rows, _GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema))

@@ -6,6 +6,7 @@ thinks, the processor works on another page.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import platform
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 
@@ -30,8 +32,16 @@ from fusion.output.formats import write_page
 from fusion.page import UNASKED, Failure, Line, Page
 from fusion.review import review
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 PARTIAL = ".partial"
 """Folder of files that are being written, below the output folder."""
+Reason = tuple[str, str]
+"""A stage and why it failed."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""Errors of writing that the next file meets too."""
 AWAY = {
     "timeout", "unreachable", "busy", "server_error", "unauthorized", "not_found", "refused", "redirected", "bad_answer", "crash",
 }  # fmt: skip
@@ -93,10 +103,10 @@ class Reader:
         """The door of a batch: whatever breaks behind it is the row of one input. A disk that takes nothing ends the run."""
         try:
             return read(self._engine, task)
-        except OSError as error:
-            return Ends(OSError, (error.errno, error.strerror, str(error.filename or self._config.batch.output)))
         except Exception as error:  # a bug, or no memory left: the message might quote the page
-            reason = f"{type(error).__name__} after reading"
+            if isinstance(error, OSError) and error.errno in FULL:
+                return Ends(OSError, (error.errno, error.strerror, str(error.filename or self._config.batch.output)))
+            reason = f"unexpected {type(error).__name__}"
             return Done(Row(task.number, str(task.path), "failed", "output", reason))
 
 
@@ -130,47 +140,62 @@ def read(engine: Engine, task: Input) -> Done:
     """Read one input and write the files of its pages.
 
     Raises:
-        OSError: a file can't be written.
+        OSError: nothing can be written any more.
     """
     if task.problem is not None:
         return Done(Row(task.number, str(task.path), "failed", "intake", task.problem))
     rows: list[PageRow] = []
-    failures: Counter[tuple[str, str]] = Counter()
-    lost = None
+    failures: Counter[Reason] = Counter()
     away: list[bool] = []
     try:
-        for page, files in _written(engine, task):
+        for page, files, unwritten in _written(engine, task):
             found = review(page, page.max_error)
             asked = [line for line in page.lines if _was_asked(line)]
             rows.append(PageRow(page.id, len(page.lines), len(asked), found.total, found.flagged, files))
             troubles = [*page.failures, *(failure for line in page.lines for failure in line.troubles)]
-            failures.update((failure.stage, failure.message) for failure in troubles)
-            failed = [failure for failure in page.failures if failure.stage == "ocr" or failure.kind in AWAY]
-            if asked or failed:
-                away.append(bool(failed) or all(map(_is_away, asked)))
-    except InputError as error:
-        lost = ("intake", str(error))
-    (stage, reason), times = (lost, 1) if lost else next(iter(failures.most_common(1)), ((None, None), 0))
-    unread = not rows or (all(not page.lines for page in rows) and any(stage == "ocr" for stage, _ in failures))
-    status: Status = "failed" if unread else "partial" if reason else "ok"
-    reason = f"{reason} ({times} times)" if times > 1 else reason
+            failures.update([*unwritten, *((failure.stage, failure.message) for failure in troubles)])
+            broken = any(failure.stage in ("ocr", "vlm") for failure in page.failures)
+            away += [broken or all(map(_is_away, asked))] if broken or asked else []
+    except InputError as error:  # a page that is lost says more than others that were hard to read
+        failures = Counter({("intake", str(error)): 1})
+    unread = not rows or (not any(row.lines for row in rows) and any(stage == "ocr" for stage, _ in failures))
+    status: Status = "failed" if unread else "partial" if failures else "ok"
+    stage, reason = _most(failures)
     row = Row(task.number, str(task.path), status, stage, reason, tuple(rows))
     return Done(row, all(away) if away else None, _here(), engine.recalled, dict(engine.clock))
 
 
-def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...]]]:
-    """The pages of an input, each with the names of its files, which are on the disk."""
+def _most(failures: Counter[Reason]) -> tuple[str, str] | tuple[None, None]:
+    """Stage and reason of what failed most often."""
+    for (stage, reason), times in failures.most_common(1):
+        return stage, f"{reason} ({times} times)" if times > 1 else reason
+    return None, None
+
+
+def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...], list[Reason]]]:
+    """The pages of an input, each with the names of its files, which are on the disk, and why others are not."""
     batch = engine.config.batch
-    partial = batch.output / PARTIAL / _here()
-    partial.mkdir(parents=True, exist_ok=True)
     # Drawing needs the photograph as displayed; without an overlay it is not decoded a second time.
     photos = photographs(task.path, engine.config) if "overlay" in batch.formats else itertools.repeat(None)
-    for page in engine.read(task.path, crop=batch.crop):
-        photo = next(photos)
-        files = tuple(write_page(page, photo, partial, task.stem, name) for name in batch.formats)
-        for name in files:
-            settle(partial / name, batch.output / PAGES / name)
-        yield page, files
+    for page, photo in zip(engine.read(task.path, crop=batch.crop), photos, strict=False):
+        files, unwritten = [], []
+        for name in batch.formats:
+            try:
+                files.append(_write(page, photo, batch.output, task.stem, name))
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                unwritten.append(("output", f"{name} can't be written ({error.strerror or error})"))
+        yield page, tuple(files), unwritten
+
+
+def _write(page: Page, photo: NDArray[np.uint8] | None, output: Path, stem: str, name: str) -> str:
+    """Write one file beside its place, and move it there when the disk has it."""
+    partial = output / PARTIAL / _here()
+    partial.mkdir(parents=True, exist_ok=True)
+    file = write_page(page, photo, partial, stem, name)
+    settle(partial / file, output / PAGES / file)
+    return file
 
 
 def _here() -> str:
