@@ -121,6 +121,10 @@ class Record:
         self._places[row.number] = self._append(asdict(row))
         self._remove(stale)
 
+    def forget(self, row: Row) -> None:
+        """Take a row for undone, until another is added."""
+        del self._places[row.number]
+
     def is_whole(self, row: Row) -> bool:
         """Whether the files that a row names are there."""
         return all(path.is_file() for path in self._files(row))

@@ -26,10 +26,13 @@ from fusion.batch.progress import Tally
 from fusion.batch.record import PAGES, Record, Row, write_whole
 from fusion.batch.tables import require_parquet, write_tables
 from fusion.batch.worker import PARTIAL, Done, Opened
-from fusion.config import Config, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, VlmConfig
+from fusion.config import Config, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, StoreConfig, VlmConfig
 from fusion.doctor import versions
 from fusion.engine import Engine
 from fusion.errors import InputError, ReaderError
+
+if TYPE_CHECKING:
+    from fusion.batch.cluster import Actor
 
 IN_FLIGHT = 3
 """Inputs a process has in hand where an endpoint is asked: one is worked on while others wait for answers."""
@@ -37,9 +40,6 @@ METRICS = 5.0
 """Seconds between two writings of the metrics."""
 SAMPLED = 3
 """Inputs that an estimate reads."""
-if TYPE_CHECKING:
-    from fusion.batch.cluster import Actor
-
 Show = Callable[[Tally, Row | None], None]
 """Shows people how far a run is; called with each new row, and with None at least every half second or so."""
 
@@ -63,9 +63,10 @@ class _Stop:
 
     def see(self, done: Done) -> None:
         """Count a failure of a reader; an unreadable input is none."""
-        if done.away is not None:
-            self.away = self.away + 1 if done.away else 0
-            self.why = done.row.reason or "" if done.away else self.why
+        if done.away:
+            self.away, self.why = self.away + 1, done.row.reason or ""
+        elif done.away is not None:
+            self.away = 0
 
     @property
     def reason(self) -> str | None:
@@ -127,15 +128,14 @@ def estimate(config: Config, plan: Plan) -> str:
     ]
     sample = readable[:: max(1, len(readable) // SAMPLED)][:SAMPLED]
     if sample:
-        alone = (
-            config if not isinstance(config.vlm, ServedVlm | PluginVlm) else config.model_copy(update={"vlm": NoVlm()})
-        )
-        seconds = _timed(alone.model_copy(update={"store": config.store.model_copy(update={"folder": None})}), sample)
+        silent = isinstance(config.vlm, ServedVlm | PluginVlm)
+        changes = {"store": StoreConfig(), **({"vlm": NoVlm()} if silent else {})}
+        seconds = _timed(config.model_copy(update=changes), sample)
         hours = seconds / len(sample) * len(readable) / count / 3600
-        without = "" if alone is config else "without the second reader's answers, "
         shown = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+        without = "without the second reader's answers, " if silent else ""
         rows.append(
-            f"time      about {shown}, {without}if all are like the {len(sample)} read for this ({seconds:.1f} s)"
+            f"time      about {shown}, {without}if all are like the {len(sample)} read for it ({seconds:.1f} s)"
         )
     return "\n".join(rows)
 
@@ -155,7 +155,9 @@ def _left(plan: Plan, record: Record, tally: Tally, retry: bool) -> list[Input]:
     """The inputs that are to be read; the others are counted."""
     done = set()
     for row in record.rows():
-        if record.is_whole(row) and not (retry and row.status != "ok"):
+        if not record.is_whole(row):  # somebody has removed a file
+            record.forget(row)
+        elif row.status == "ok" or not retry:
             tally.add(row, before=True)
             done.add(row.number)
     return [one for one in plan.inputs if one.number not in done]
@@ -192,6 +194,7 @@ def _work(config: Config, record: Record, tasks: list[Input], tally: Tally, stop
 
 
 def _pool(config: Config, count: int, at_once: int) -> Pool[Process] | Pool[Actor]:
+    """Workers where `execution` says; of a cluster at most as many as it has processors."""
     if config.execution.engine == "local":
         return Pool(Processes(_for_workers(config, count), at_once), count, at_once)
     from fusion.batch.cluster import Actors

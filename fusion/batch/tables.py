@@ -19,7 +19,13 @@ _GROUP = 1000  # pages put into Parquet at a time
 
 
 def write_tables(record: Record, folder: Path, *, csv: bool, parquet: bool) -> None:
-    """Write `results.jsonl`, a row per input; with `csv` also `records.csv`, with `parquet` `results.parquet`."""
+    """Write `results.jsonl`, a row per input; with `csv` also `records.csv`, with `parquet` `results.parquet`.
+
+    A table of an earlier run that is not wanted any more is removed: it would be out of date.
+    """
+    for name, wanted in (("records.csv", csv), ("results.parquet", parquet)):
+        if not wanted:
+            (folder / name).unlink(missing_ok=True)
     with whole(folder / "results.jsonl") as file:
         for row in record.rows():
             # A file name may be no Unicode; `backslashreplace` writes its bytes as the escapes of JSON.

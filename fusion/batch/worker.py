@@ -43,8 +43,9 @@ Reason = tuple[str, str]
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 """Errors of writing that the next file meets too."""
 AWAY = {
-    "timeout", "unreachable", "busy", "server_error", "unauthorized", "not_found", "refused", "redirected", "bad_answer", "crash",
-}  # fmt: skip
+    *("timeout", "unreachable", "untrusted", "busy", "server_error", "bad_answer", "crash"),
+    *("unauthorized", "not_found", "refused", "redirected"),
+}
 """Kinds of failure by which a second reader did not answer at all; others say what was wrong with its answer."""
 
 

@@ -10,6 +10,7 @@ import http.client
 import math
 import os
 import platform
+import ssl
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ _STATUS = {401: "unauthorized", 403: "unauthorized", 404: "not_found", 413: "too
 _MESSAGES = {
     "timeout": "did not answer within {timeout:g} s (vlm.timeout)",
     "unreachable": "can't be reached. Start the model server or correct vlm.endpoints.",
+    "untrusted": "shows a certificate that is not trusted; name that of its authority in SSL_CERT_FILE",
     "bad_answer": "sent an answer that is not of its dialect (vlm.dialect)",
     "no_content": "sent no content; with a thinking model raise vlm.max_tokens or set vlm.thinking=false",
     "busy": "is overloaded ({status}); lower vlm.concurrency",
@@ -55,7 +57,7 @@ _MESSAGES = {
     "redirected": "redirects elsewhere ({status}), which is not followed; put the final address in vlm.endpoints",
     "refused": "refuses the request ({status}); check vlm.model and vlm.max_tokens, and see its log",
 }
-_ELSEWHERE = ("unauthorized", "not_found", "redirected", "refused")
+_ELSEWHERE = ("untrusted", "unauthorized", "not_found", "redirected", "refused")
 """Kinds that the same request never gets over at this endpoint, though another may be set up as it should be."""
 _ILL = ("timeout", "unreachable", "busy", "server_error")  # kinds after which an endpoint is left alone for a while
 
@@ -193,10 +195,12 @@ def _exchange(endpoint: Endpoint, url: str, timeout: float, key: str | None, bod
         return exchange(url, timeout, key, body)
     except TimeoutError as error:
         raise _trouble("timeout", endpoint, timeout=timeout) from error
-    except ValueError as error:
-        raise _trouble("bad_answer", endpoint) from error
+    except ssl.SSLCertVerificationError as error:
+        raise _trouble("untrusted", endpoint) from error
     except (OSError, http.client.HTTPException) as error:
         raise _trouble("unreachable", endpoint) from error
+    except ValueError as error:
+        raise _trouble("bad_answer", endpoint) from error
 
 
 def _value(endpoint: Endpoint, reply: Reply) -> Any:
