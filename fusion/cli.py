@@ -229,8 +229,8 @@ def batch(
     with _shown() as show:
         ended = run_batch(loaded, plan, show, restart=restart, retry=retry_failed)
     _put("\n".join(f"{name:10} {count:10,}" for name, count in ended.counts.items()))
-    if ended.early is not None:
-        _say(f"{ended.early}; what is done stays: the same command goes on from here", error=True)
+    if ended.interrupted:
+        _say("interrupted; what is done stays: the same command goes on from here", error=True)
         raise typer.Exit(INTERRUPTED)
     if ended.counts["failed"] or ended.counts["partial"]:
         _say(f"see {loaded.batch.output}/results.jsonl for what failed; --retry-failed reads it again")
@@ -433,26 +433,29 @@ def _shown() -> Iterator[Callable[[Tally, Row | None], None]]:
 
     from fusion.output.marks import visible
 
-    terminal = sys.stderr.isatty()
     columns = (SpinnerColumn(), BarColumn(20), TextColumn("{task.description}", markup=False))
-    bar = Progress(*columns, disable=not terminal or _quiet, transient=True, console=Console(stderr=True))
+    shown = sys.stderr.isatty() and not _quiet
+    bar = Progress(*columns, disable=not shown, transient=True, console=Console(stderr=True))
     task = bar.add_task("loading models …")
-    told, ending = time.monotonic(), None
+    told, ending = time.monotonic(), False
+
+    def tell(remark: str) -> None:
+        if shown:  # above the bar
+            bar.console.print(visible(remark), markup=False, highlight=False, soft_wrap=True)
+        else:
+            _say(remark)
 
     def show(tally: Tally, row: Row | None) -> None:
         nonlocal told, ending
         bar.update(task, total=tally.total, completed=tally.done, description=str(tally))
-        remarks = [f"{row.status:8} {row.input}: {row.stage}: {row.reason}"] if row is not None and row.reason else []
-        if tally.ending is not None and ending is None:
-            ending = tally.ending
-            remarks.append(f"{ending}: finishing what is in hand; Ctrl-C ends at once")
-        if not terminal and time.monotonic() - told > _REPORT:
+        if row is not None and row.reason:
+            tell(f"{row.status:8} {row.input}: {row.stage}: {row.reason}")
+        if tally.ending is not None and not ending:
+            ending = True
+            tell(f"{tally.ending}: finishing what is in hand; Ctrl-C ends at once")
+        if not shown and time.monotonic() - told > _REPORT:
             told = time.monotonic()
-            remarks.append(str(tally))
-        for remark in remarks:
-            bar.console.print(visible(remark), markup=False, highlight=False, soft_wrap=True) if terminal else _say(
-                remark
-            )
+            tell(str(tally))
 
     with bar:
         yield show

@@ -146,7 +146,7 @@ class ServedVlm(_Asking):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,39}$",  # refuses a key that is put here by mistake, without showing it
         description="Name of the environment variable that holds the key; None: no key.",
     )
-    timeout: float = Field(60.0, gt=0, le=3600, description="Seconds to wait for one answer.")
+    timeout: float = Field(60.0, gt=0, le=3600, description="Seconds for one request, to the last byte of its answer.")
     retries: int = Field(2, ge=0, le=10, description="Retries of a failed request, over all endpoints.")
     concurrency: int = Field(4, ge=1, le=256, description="Requests under way at once.")
     thinking: bool = Field(False, description="Let the model think aloud first.")

@@ -100,7 +100,7 @@ def test_one_row_per_input_whatever_happens(tmp_path: Path) -> None:
         len({name for row in found for page in row["pages"] for name in page["files"]}) == 6
     )  # equal names did not meet
     assert [page["text"] for row in found for page in row["pages"]] == ["Amlodipine"] * 2
-    assert (ended.early, ended.counts["failed"], ended.counts["pages"]) == (None, 2, 2)
+    assert (ended.interrupted, ended.counts["failed"], ended.counts["pages"]) == (False, 2, 2)
     table = list(csv.DictReader((out / "records.csv").open(encoding="utf-8", newline="")))
     assert [row["page"] for row in table] == [str(tmp_path / "in" / name / "note.png") for name in "ab"]
     from pyarrow import parquet

@@ -136,14 +136,15 @@ def test_what_can_not_be_opened_ends_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_a_cluster_gives_the_same_rows(tmp_path: Path) -> None:
+def test_a_cluster_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two actors of a Ray on this machine. It has four processors by its own account, whatever the machine has."""
     ray = pytest.importorskip("ray")
     folder = words(tmp_path / "in", 5)
     (folder / "w003.png").write_bytes(b"")
     run(configured(tmp_path / "here", folder))
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
-    config = load_config(configured(tmp_path / "there", folder, workers=2), ["execution.engine=ray"])
+    monkeypatch.chdir(tmp_path)
+    config = load_config(configured(Path("there"), folder, workers=2), ["execution.engine=ray"])
     tallies: list[Tally] = []
     run(config, lambda tally, row: tallies.append(tally))
     assert results(tmp_path / "there") == results(tmp_path / "here")

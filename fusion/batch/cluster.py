@@ -59,7 +59,7 @@ class Actors:
 
     def start(self) -> Actor:
         """A new actor, whose engine is not open yet."""
-        one = Actor(self._kind.remote(self._config))
+        one = Actor(self._kind.remote(self._config, os.getcwd()))
         self._asked[one.handle.open.remote()] = one
         return one
 
@@ -88,17 +88,19 @@ class Actors:
 
 
 class _Remote:
-    """What an actor does."""
+    """What an actor does; the engine is open before anything else is asked of it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, folder: str) -> None:
+        os.chdir(folder)  # relative paths mean the same everywhere
         cache = getattr(config.vlm, "cache", None)
         if cache is not None:  # SQLite is for one machine
             own = cache.with_stem(f"{cache.stem}-{platform.node()}")
             config = config.model_copy(update={"vlm": config.vlm.model_copy(update={"cache": own})})
         self._reader = Reader(config)
+        self._opened = self._reader.open()
 
     def open(self) -> Answer:
-        return self._reader.open()
+        return self._opened
 
     def read(self, task: Input) -> Answer:
         return self._reader.answer(task)

@@ -46,10 +46,10 @@ Show = Callable[[Tally, Row | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended: its counts, and why it ended early (`interrupted`, or a reader that is away), else None."""
+    """How a run ended: its counts, and whether somebody has interrupted it."""
 
     counts: dict[str, int]
-    early: str | None = None
+    interrupted: bool
 
 
 @dataclass(slots=True)
@@ -109,10 +109,10 @@ def run_batch(config: Config, plan: Plan, show: Show, *, restart: bool = False, 
     finally:
         record.close()
         shutil.rmtree(folder / PARTIAL, ignore_errors=True)
-    if stop.reason not in (None, "interrupted"):
+    if stop.reason is not None and not stop.asked:
         way = "Mend that, then run the same command with --retry-failed; what is done stays."
-        raise ReaderError("batch", stop.reason or "", way)
-    return Ended(tally.counts, stop.reason)
+        raise ReaderError("batch", stop.reason, way)
+    return Ended(tally.counts, stop.asked > 0)
 
 
 def estimate(config: Config, plan: Plan) -> str:
