@@ -339,7 +339,7 @@ class Engine:
             languages=self._languages,
             **self._ocr_made_by(),
         )
-        (seen,) = self._store.recall(key, load_lines, lambda: (make(),), dump_lines, lambda made: _lasts(made[0]))
+        (seen,) = self._store.recall(key, load_lines, lambda: (make(),), _dump_look, lambda made: _lasts(made[0]))
         return replace(seen, line=query.line, answers=(*written, *seen.answers[len(written) :]))
 
     def _wanted_texts(self, seen: Seen) -> list[str]:
@@ -448,6 +448,12 @@ def _lines_and_remarks(
 def _lasts(seen: Seen) -> bool:
     """Whether a look would be the same again: a failure may have been a hiccup."""
     return all(isinstance(answer, Reading) or answer.kind in UNASKED for answer in seen.answers)
+
+
+def _dump_look(made: Sequence[Seen]) -> bytes:
+    """A look as a record, without its line's own pictures and looks: those are in the OCR's record."""
+    bare = (replace(seen.line, crop=seen.line.crop[:1, :1], ink=None, hand_ink=None) for seen in made)
+    return dump_lines([replace(seen, line=line) for seen, line in zip(made, bare, strict=True)])
 
 
 def _text(seen: Seen) -> str:
