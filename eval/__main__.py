@@ -113,6 +113,19 @@ def overcorrection(
 
 
 @app.command()
+def batch(
+    config: Annotated[Path, typer.Argument(help="Configuration with a `batch` section.")],
+    set_: Sets = None,
+    kills: Annotated[int, typer.Option(min=0, help="Times that a run is killed.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 3,
+) -> None:
+    """Measure batch runs: workers, a changed weight, memory, and runs that are killed."""
+    from eval.batches import measure
+
+    print(measure(config, set_ or [], kills, rounds))
+
+
+@app.command()
 def bench(
     paths: Annotated[list[Path] | None, typer.Argument(help="Pages; none: the samples.")] = None,
     config: Annotated[Path | None, typer.Option(help="Engine configuration.")] = None,

@@ -12,8 +12,10 @@ import logging
 import os
 import re
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fusion.batch.progress import Tally
+    from fusion.batch.record import Row
     from fusion.engine import Engine
     from fusion.intake import Source
     from fusion.output.formats import Sheet
@@ -70,6 +74,8 @@ Crop = Annotated[bool, typer.Option("--crop", help="Each image is one word or on
 FormatName = Annotated[Format | None, typer.Option("--format", "-f", help="text, or as the name after --out.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder, or a file such as result.csv.")]
 Diplomatic = Annotated[bool, typer.Option("--diplomatic", help="Nothing supplied; gaps show as □.")]
+INTERRUPTED = 130
+_REPORT = 10.0  # s between two rows about a batch where there is no terminal
 _quiet = False
 
 
@@ -249,17 +255,28 @@ def ask(
 
 @app.command()
 def batch(
-    config: Annotated[str, typer.Argument(help="Configuration with a `batch` section.")], set_: Sets = None
+    config: Annotated[str, typer.Argument(help="Configuration with a `batch` section.")],
+    set_: Sets = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Replace results, of another plan too.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what failed or is partial.")] = False,
 ) -> None:
-    """Read everything a configuration names: one result per input whatever happens, and a manifest."""
-    from fusion.batch import Outcome, run_batch
+    """Read everything a configuration names: one row per input whatever happens. Run again, it goes on where it was."""
+    from fusion.batch import estimate, make_plan, run_batch
 
-    def progress(outcome: Outcome) -> None:
-        _say(f"{outcome.status:8} {outcome.input}" + (f": {outcome.error}" if outcome.error else ""))
-
-    counts = run_batch(_loaded(config, set_), progress)
-    _put(", ".join(f"{name} {count}" for name, count in counts.items()))
-    if counts["failed"]:
+    loaded = _loaded(config, set_)
+    plan = make_plan(loaded)
+    if dry_run:
+        _put(estimate(loaded, plan))
+        return
+    with _shown() as show:
+        ended = run_batch(loaded, plan, show, restart=restart, retry=retry_failed)
+    _put("\n".join(f"{name:10} {count:10,}" for name, count in ended.counts.items()))
+    if ended.interrupted:
+        _say("interrupted; what is done stays: the same command goes on from here", error=True)
+        raise typer.Exit(INTERRUPTED)
+    if ended.counts["failed"] or ended.counts["partial"]:
+        _say(f"see {loaded.batch.output}/results.jsonl for what failed; --retry-failed reads it again")
         raise typer.Exit(InputError.exit_code)
 
 
@@ -387,7 +404,7 @@ def main() -> None:
         _say(f"{error.filename or 'output'}: {error.strerror or error}. Check the path.", error=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:  # the top of the program: a bug is reported as one, without page text
         if logging.getLogger("fusion").isEnabledFor(logging.DEBUG):
             raise
@@ -547,6 +564,42 @@ def _with_photos(pages: list[Page], name: str, images: Path | None, config: Conf
             yield Sheet(page, image.photo, file)
     if wanted:
         raise InputError(next(iter(wanted)), f"is no page of {file}", "Say where its photograph is: --images.")
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[Tally, Row | None], None]]:
+    """Shows a batch: a bar on a terminal, a row now and then elsewhere; what is not `ok` at once in both."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    from fusion.output.marks import visible
+
+    columns = (SpinnerColumn(), BarColumn(20), TextColumn("{task.description}", markup=False))
+    shown = sys.stderr.isatty() and not _quiet
+    bar = Progress(*columns, disable=not shown, transient=True, console=Console(stderr=True))
+    task = bar.add_task("loading models …")
+    told, ending = time.monotonic(), False
+
+    def tell(remark: str) -> None:
+        if shown:  # above the bar
+            bar.console.print(visible(remark), markup=False, highlight=False, soft_wrap=True)
+        else:
+            _say(remark)
+
+    def show(tally: Tally, row: Row | None) -> None:
+        nonlocal told, ending
+        bar.update(task, total=tally.total, completed=tally.done, description=str(tally))
+        if row is not None and row.reason:
+            tell(f"{row.status:8} {row.input}: {row.stage}: {row.reason}")
+        if tally.ending is not None and not ending:
+            ending = True
+            tell(f"{tally.ending}: finishing what is in hand; Ctrl-C ends at once")
+        if not shown and time.monotonic() - told > _REPORT:
+            told = time.monotonic()
+            tell(str(tally))
+
+    with bar:
+        yield show
 
 
 def _inputs(paths: list[str], failed: list[InputError]) -> dict[str, Source]:

@@ -147,7 +147,7 @@ class ServedVlm(_Asking):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,39}$",  # refuses a key that is put here by mistake, without showing it
         description="Name of the environment variable that holds the key; None: no key.",
     )
-    timeout: float = Field(60.0, gt=0, le=3600, description="Seconds to wait for one answer.")
+    timeout: float = Field(60.0, gt=0, le=3600, description="Seconds for one request, to the last byte of its answer.")
     retries: int = Field(2, ge=0, le=10, description="Retries of a failed request, over all endpoints.")
     concurrency: int = Field(4, ge=1, le=256, description="Requests under way at once.")
     thinking: bool = Field(False, description="Let the model think aloud first.")
@@ -297,10 +297,41 @@ class StoreConfig(Section):
 class BatchConfig(Section):
     """A run over many files."""
 
-    inputs: tuple[Path, ...] = Field((), description="Files and folders to read.")
+    inputs: tuple[Path, ...] = Field(
+        (),
+        description="Files; folders; patterns such as scans/**/*.jpg; and files that name others: .txt with a path a row, .csv or .parquet.",
+    )
+    column: str = Field("image", description="Column of a .csv or .parquet that holds the paths.")
     output: Path = Field(Path("out"), description="Folder for the results; made if missing.")
-    formats: tuple[Format, ...] = Field((Format.JSON, Format.TEXT), min_length=1, description="Written per page.")
+    formats: tuple[Format, ...] = Field(
+        (Format.JSON, Format.TEXT, Format.CSV),
+        min_length=1,
+        description="Written per page. `text` also puts the text into results.jsonl, `csv` makes records.csv of all pages.",
+    )
     crop: bool = Field(False, description="Every image is one word or one line, already cut out.")
+    parquet: bool = Field(False, description="Also write results.parquet, a row per page (extra `parquet`).")
+    workers: int | None = Field(
+        None, ge=1, le=1024, description="Processes; None: one per core, and 1 where each would load a large model."
+    )
+    keep: bool = Field(
+        True,
+        description="Keep what readers said in `store/` of the output, unless store.folder or vlm.cache say where: a changed weight then runs no reader again.",
+    )
+    stop_after_failures: int | None = Field(
+        None, ge=1, description="Stop when a reader failed as a whole on this many inputs in a row; None: never."
+    )
+
+
+class ExecutionConfig(Section):
+    """Where the workers of a batch are."""
+
+    engine: Literal["local", "ray"] = Field(
+        "local", description="Processes of this machine, or actors of a Ray cluster (extra `ray`)."
+    )
+    address: str | None = Field(
+        None,
+        description="Address of the Ray cluster, such as `auto` or ray://head:10001; None: a cluster on this machine.",
+    )
 
 
 class ServeConfig(Section):
@@ -334,6 +365,7 @@ class Config(Section):
     domain: DomainConfig = Field(DomainConfig(), description="Subject.")
     store: StoreConfig = Field(StoreConfig(), description="Stored readings.")
     batch: BatchConfig = Field(BatchConfig(), description="Many files.")
+    execution: ExecutionConfig = Field(ExecutionConfig(), description="Workers of a batch.")
     serve: ServeConfig = Field(ServeConfig(), description="The service.")
 
     @model_validator(mode="before")
@@ -350,17 +382,16 @@ class Config(Section):
             raise ValueError("ocr.device other than cpu needs ocr.engine: paddle")
         return self
 
+    def decisive(self) -> dict[str, Any]:
+        """What decides a result, as JSON values: not where things are kept, nor how many work at once."""
+        batch = set(BatchConfig.model_fields) - {"crop"}
+        free: Any = {"batch": batch, "store": True, "execution": True, "serve": True, "vlm": {"cache", "concurrency"}}
+        return self.model_dump(mode="json", exclude=free)
+
     @property
     def hash(self) -> str:
-        """SHA-256 over what decides a result, in canonical JSON: all but inputs, outputs, stored readings and the service."""
-        text = json.dumps(
-            self.model_dump(
-                mode="json", exclude={"batch": {"inputs", "output", "formats"}, "store": True, "serve": True}
-            ),
-            sort_keys=True,
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        """SHA-256 over what decides a result, in canonical JSON."""
+        text = json.dumps(self.decisive(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_yaml(self) -> str:

@@ -31,7 +31,8 @@ PACKAGES = (
 )
 """Packages that shape every result."""
 EXTRAS = {
-    "openai": "served",
+    "pyarrow": "parquet",
+    "ray": "ray",
     "torch": "glm",
     "transformers": "glm",
     "paddleocr": "paddle",
@@ -125,9 +126,6 @@ def _served(vlm: ServedVlm) -> Rows:
         parse_endpoints(vlm.endpoints, vlm.allowed_hosts)
     except ConfigError as error:
         yield f"{_INDENT}REFUSED {error}", False
-        return
-    if vlm.dialect == "openai" and _version("openai") is None:
-        yield f"{_INDENT}MISSING: pip install 'fusion[served]'", False
         return
     answering = [_answers(url, vlm.timeout) for url in vlm.endpoints]
     for url, up in zip(vlm.endpoints, answering, strict=True):

@@ -85,6 +85,26 @@ class Engine:
             self._ocr = OcrReader(self.config.ocr)
             opened.pop_all()
 
+    @property
+    def identities(self) -> dict[str, str]:
+        """What a page of this engine depends on: models, weights and lists by name and content, profile, settings."""
+        return {
+            "ocr": self._ocr.identity,
+            "reader": identity_of(self._reader),
+            "looked_for": self.profile.identity,
+            "fusion": __version__,
+            "config": self.config.hash[:12],
+            "weights": self._fuser.identity,
+            "lists": self.profile.identity,
+            "languages": self._languages,
+            "profile": self.config.domain.profile,
+        }
+
+    @property
+    def recalled(self) -> int:
+        """Records that the store has spared this engine to make."""
+        return self._store.found
+
     def read(self, source: Source, *, crop: bool = False, name: str | None = None) -> Iterator[Page]:
         """Pages of an image or a PDF, one after the other.
 
@@ -138,11 +158,7 @@ class Engine:
             checks=checks,
             lines=tuple(lines),
             failures=tuple(failures),
-            identities={
-                "ocr": self._ocr.identity,
-                "reader": identity_of(self._reader),
-                "looked_for": self.profile.identity,
-            },
+            identities={name: self.identities[name] for name in ("ocr", "reader", "looked_for")},
         )
 
     def decide(self, evidence: Evidence) -> Page:
@@ -167,15 +183,7 @@ class Engine:
             failures=tuple(failures),
             checks=evidence.checks,
             max_error=self.config.review.max_error,
-            identities={
-                **evidence.identities,
-                "fusion": __version__,
-                "config": self.config.hash[:12],
-                "weights": self._fuser.identity,
-                "lists": self.profile.identity,
-                "languages": self._languages,
-                "profile": self.config.domain.profile,
-            },
+            identities={**self.identities, **evidence.identities},
         )
         understood = self._stage("domain", lambda: self.profile.understand(page), failures)
         return understood or replace(page, failures=tuple(failures))
@@ -342,7 +350,7 @@ class Engine:
             languages=self._languages,
             **self._ocr_made_by(),
         )
-        (seen,) = self._store.recall(key, load_lines, lambda: (make(),), dump_lines, lambda made: _lasts(made[0]))
+        (seen,) = self._store.recall(key, load_lines, lambda: (make(),), _dump_look, lambda made: _lasts(made[0]))
         return replace(seen, line=query.line, answers=(*written, *seen.answers[len(written) :]))
 
     def _wanted_texts(self, seen: Seen) -> list[str]:
@@ -452,6 +460,12 @@ def _lines_and_remarks(
 def _lasts(seen: Seen) -> bool:
     """Whether a look would be the same again: a failure may have been a hiccup."""
     return all(isinstance(answer, Reading) or answer.kind in UNASKED for answer in seen.answers)
+
+
+def _dump_look(made: Sequence[Seen]) -> bytes:
+    """A look as a record, without its line's own pictures and looks: those are in the OCR's record."""
+    bare = (replace(seen.line, crop=seen.line.crop[:1, :1], ink=None, hand_ink=None) for seen in made)
+    return dump_lines([replace(seen, line=line) for seen, line in zip(made, bare, strict=True)])
 
 
 def _text(seen: Seen) -> str:

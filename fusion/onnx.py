@@ -39,7 +39,7 @@ def open_session(path: Path, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = min(threads, os.cpu_count() or 1)  # more than cores only wait for each other
     options.inter_op_num_threads = 1
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -70,6 +70,8 @@ class Store:
     def __init__(self, folder: Path | None) -> None:
         """`folder` is made when the first record is written; None keeps nothing."""
         self._folder = folder
+        self.found = 0
+        """Records that were there when they were asked for."""
 
     def recall(
         self,
@@ -84,9 +86,12 @@ class Store:
             return make()
         path = self._folder / key[:2] / key
         try:
-            return load(path.read_bytes())
+            loaded = load(path.read_bytes())
         except (OSError, InputError):
             made = make()
+        else:
+            self.found += 1
+            return loaded
         if worth(made):
             with suppress(ValueError):  # the look of a plug-in has no form to be stored in
                 _write(path, dump(made))

@@ -43,7 +43,7 @@ def one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         return engine._for_cli_tests
 
     monkeypatch.setattr(engine, "Engine", shared)
-    monkeypatch.setattr("fusion.batch.Engine", shared)
+    monkeypatch.setattr("fusion.batch.run.Engine", shared)
 
 
 def run(*arguments: object) -> Any:
@@ -305,56 +305,27 @@ def test_ask_needs_a_model_that_writes_and_says_how_to_get_one(reader: tuple[str
     assert "configs/served.yaml" in str(error)
 
 
-def test_batch_gives_one_result_per_input_whatever_happens(tmp_path: Path) -> None:
-    for name in ("a/note.png", "b/note.png"):
-        (tmp_path / name).parent.mkdir()
-        shutil.copy(SAMPLES / "word_squashed.png", tmp_path / name)
+def test_batch_says_what_it_will_do_what_it_did_and_what_failed(tmp_path: Path) -> None:
+    shutil.copy(SAMPLES / "word_squashed.png", tmp_path / "word.png")
     (tmp_path / "empty.png").touch()
-    out = tmp_path / "out"
     config = tmp_path / "batch.yaml"
     config.write_text(
-        f"batch:\n  inputs: [{tmp_path}]\n  output: {out}\n  crop: true\n  formats: [json, text, overlay]\n"
-        "vlm: {engine: none}\n"
+        f"batch: {{inputs: [{tmp_path}], output: {tmp_path}/out, crop: true, workers: 1}}\nvlm: {{engine: none}}\n"
     )
+    planned = run("batch", config, "--dry-run")
+    assert "inputs    2" in planned.stdout
+    assert "time      about" in planned.stdout
+    assert not (tmp_path / "out").exists()
     result = run("batch", config)
-    rows = [json.loads(row) for row in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["status"] for row in rows] == ["ok", "ok", "failed"]
-    assert len({name for row in rows for name in row["outputs"]}) == 6  # equal names did not meet
-    assert "empty" in rows[2]["error"]
-    assert [row["stretches"] for row in rows] == [1, 1, 0]
-    assert all(0 <= row["review"] <= row["stretches"] for row in rows)
     assert result.exit_code == InputError.exit_code
-    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["counts"] == {
-        "inputs": 3,
-        "pages": 2,
-        "lines": 2,
-        "stretches": sum(row["stretches"] for row in rows),
-        "review": sum(row["review"] for row in rows),
-        "partial": 0,
-        "failed": 1,
-    }
-    assert manifest["versions"]["onnxruntime"]
-    from fusion.config import load_config
-
-    assert load_config(out / "config.yaml").hash == manifest["config_hash"] == load_config(config).hash
-
-
-def test_a_batch_goes_on_past_what_is_missing_and_what_can_not_be_written(tmp_path: Path) -> None:
-    shutil.copy(SAMPLES / "word_squashed.png", tmp_path / "a.png")
-    shutil.copy(SAMPLES / "word_squashed.png", tmp_path / "b.png")
-    (tmp_path / "out" / "a.png.txt").mkdir(parents=True)  # no file can be written there
-    config = tmp_path / "batch.yaml"
-    config.write_text(
-        f"batch:\n  inputs: [{tmp_path}/nowhere.png, {tmp_path}/a.png, {tmp_path}/b.png]\n  output: {tmp_path}/out\n"
-        "  crop: true\n  formats: [text]\nvlm: {engine: none}\n"
-    )
-    assert run("batch", config).exit_code == InputError.exit_code
-    rows = [json.loads(row) for row in (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["status"] for row in rows] == ["failed", "partial", "ok"]
-    assert "nowhere.png" in rows[0]["error"]
-    assert "can't be written" in rows[1]["error"]
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["counts"]["inputs"] == 3
+    counts = dict(row.split() for row in result.stdout.splitlines())
+    assert (counts["inputs"], counts["pages"], counts["ok"], counts["failed"]) == ("2", "1", "1", "1")
+    assert "empty.png is empty" in result.stderr.replace("png: is", "png is")
+    again = run("batch", config)
+    assert (again.exit_code, again.stdout) == (result.exit_code, result.stdout)
+    error = run("batch", config, "--set", "domain.profile=homework").exception
+    assert isinstance(error, ConfigError)
+    assert 'domain.profile: "general" there, "homework" here' in str(error)
 
 
 def test_the_review_list_is_what_the_page_record_says(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fusion"
-ROOMS = ("intake", "ocr", "vlm", "fuse", "complete", "domain", "output", "service", "train")
+ROOMS = ("intake", "ocr", "vlm", "fuse", "complete", "domain", "output", "batch", "service", "train")
 COMMON = {
     "page",
     "ink",
@@ -31,12 +31,13 @@ COMMON = {
     "formats",
 }
 ALSO = {
+    "batch": {"engine", "intake", "output", "doctor"},  # many inputs through the engine, and their files
     "service": {"engine", "domain", "output", "__version__"},  # a door to the engine, as the command line is
     "train": {"vlm", "ocr", "domain"},  # what is trained and built is theirs
 }
 HEAVY = ("torch", "paddle", "paddleocr", "paddlex", "transformers", "openai", "onnxruntime", "cv2", "fastapi")
 LIGHT_MODULES = ("fusion", "fusion.config", "fusion.page", "fusion.errors", "fusion.cli")
-BROAD = {"engine.py": 2, "cli.py": 1, "onnx.py": 2, "service/workers.py": 1}
+BROAD = {"engine.py": 2, "cli.py": 1, "onnx.py": 2, "batch/worker.py": 1, "service/workers.py": 1}
 
 
 def name_of(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def test_a_file_that_is_no_cache_is_named_with_the_way_out(tmp_path: Path) -> No
         AnswerCache(tmp_path)
 
 
-def test_a_file_that_breaks_while_in_use_is_named(tmp_path: Path) -> None:
+def test_a_file_that_breaks_while_in_use_is_named_and_costs_no_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "a.sqlite"
     cache = AnswerCache(path)
     cache.put("k", ANSWER)
@@ -95,5 +98,24 @@ def test_a_file_that_breaks_while_in_use_is_named(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
-    with pytest.raises(FusionError, match=r"a\.sqlite"):
-        AnswerCache(path).get("k")
+    cache = AnswerCache(path)
+    assert cache.get("k") is None
+    cache.put("k", ANSWER)
+    cache.close()
+    assert "a.sqlite" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["", "7", "[]", "{", "[" * 100_000, '{"text": 1, "finish": null, "tokens": [], "model": ""}', '{"text": "a"}'],
+)
+def test_a_damaged_row_is_a_miss_and_the_others_are_found(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "a.sqlite"
+    cache = AnswerCache(path)
+    cache.put("good", ANSWER)
+    with sqlite3.connect(path) as db:
+        db.execute("INSERT INTO answers VALUES ('bad', ?)", [row])
+    db.close()
+    assert cache.get("bad") is None
+    assert cache.get("good") == ANSWER
+    cache.close()

@@ -19,7 +19,7 @@ import pytest
 
 import fusion.config
 import fusion.vlm
-from fusion.config import Config, LocalVlm, NoVlm, ServedVlm
+from fusion.config import Config, LocalVlm, NoVlm
 from fusion.errors import DependencyError
 from fusion.ink import image_sha256
 from fusion.page import UNASKED, Failure, Reading
@@ -289,19 +289,10 @@ def test_a_missing_package_of_an_extra_says_how_to_install_it(tmp_path: Path, mo
         open_reader(LocalVlm(model=str(tmp_path)))
     assert "fusion[glm]" in caught.value.way_out
     assert "small reader" in caught.value.way_out
-    monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(DependencyError, match="openai package is not installed") as caught:
-        open_reader(ServedVlm())
-    assert "fusion[served]" in caught.value.way_out
-    assert "vlm.engine: local for the small reader" in caught.value.way_out
-    assert "inference" not in caught.value.way_out  # another protocol, which the same server does not speak
-    plain = open_reader(ServedVlm(dialect="inference"))
-    assert plain is not None
-    plain.close()
 
 
 def test_importing_the_room_loads_no_model_library() -> None:
-    heavy = ("openai", "torch", "transformers", "onnxruntime", "cv2", "PIL")
+    heavy = ("torch", "transformers", "onnxruntime", "cv2", "PIL")
     code = f"import sys, fusion.vlm; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

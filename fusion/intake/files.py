@@ -6,7 +6,8 @@ Knows paths, sizes and the first bytes of files. Does not decode anything: the c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fusion.config import IntakeConfig
@@ -28,7 +29,8 @@ def list_inputs(paths: Sequence[str | Path]) -> list[Path]:
 
     Returns:
         Files in the order given, each folder's files sorted by path, every file once. Hidden files in folders (such
-        as the `._note.jpg` that macOS leaves behind) are skipped.
+        as the `._note.jpg` that macOS leaves behind) are skipped. A folder inside that may not be looked into is
+        listed itself: reading it says so.
 
     Raises:
         InputError: a path does not exist, or a folder holds nothing that can be read.
@@ -36,7 +38,7 @@ def list_inputs(paths: Sequence[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _is_readable_kind(file, path))
+            inside = sorted(_inside(path))
             if not inside:
                 raise InputError(
                     path, "holds no file that can be read", f"Supported suffixes: {', '.join(SUFFIXES)}; or name files"
@@ -49,9 +51,15 @@ def list_inputs(paths: Sequence[str | Path]) -> list[Path]:
     return list(found)
 
 
-def _is_readable_kind(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+def _inside(folder: Path) -> Iterator[Path]:
+    """Files of a kind that can be read, and folders that can't be looked into: whoever opens those says why."""
+    closed: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=closed.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in files if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES and path.is_file():
+                yield path
+    yield from (Path(error.filename) for error in closed)
 
 
 def check_file(path: Path, config: IntakeConfig) -> None:
@@ -61,6 +69,8 @@ def check_file(path: Path, config: IntakeConfig) -> None:
         InputError: missing, a folder, not a regular file, not readable, empty, or over `intake.max_file_mb`.
     """
     if path.is_dir():
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise InputError(path.name, "is a folder that can't be looked into", "Check that you may read it")
         raise InputError(path.name, "is a folder", "Name the files in it, or let list_inputs expand it")
     try:
         size = path.stat().st_size

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
 
 from fusion.config import IntakeConfig
 from fusion.errors import InputError
@@ -188,15 +188,14 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("I", "F"):
         return _grey_to_rgb(_stretch(np.asarray(image).astype(np.float64)))
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        grey, alpha = (
-            np.asarray(layer.convert("L"), dtype=np.float64),
-            np.asarray(layer.getchannel("A"), dtype=np.float64),
-        )
-        light = float((grey * alpha).sum()) > _LIGHT_INK * float(alpha.sum()) and float(alpha.mean()) < _MOSTLY_CLEAR
-        paper = (0, 0, 0, 255) if light else (255, 255, 255, 255)
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, paper), layer)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = layer.getchannel("A")
+        opaque = ImageStat.Stat(alpha).sum[0]
+        ink = 255 * ImageStat.Stat(ImageChops.multiply(layer.convert("L"), alpha)).sum[0]
+        light = ink > _LIGHT_INK * opaque and opaque < _MOSTLY_CLEAR * alpha.width * alpha.height
+        image = Image.new("RGB", layer.size, "black" if light else "white")
+        image.paste(layer, mask=alpha)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 def _stretch(grey: NDArray[np.float64]) -> NDArray[np.float64]:

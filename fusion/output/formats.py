@@ -178,13 +178,16 @@ def write_page(
 def stems(names: Sequence[str]) -> list[str]:
     """One file name per input, distinct on every file system: `a/note.jpg` and `b/note.jpg` must not meet."""
     taken: set[str] = set()
+    numbers: dict[str, int] = {}  # the last number a name has got: names that all inputs share cost no search
     found = []
     for name in names:
         base = re.sub(r"[^\w.-]", "_", Path(name).name)
         base = base.encode()[-_LONGEST:].decode(errors="ignore")  # the end tells files apart more often than the start
-        stem, number = base, 2
+        stem, number = base, numbers.get(base, 1)
         while stem.casefold() in taken:
-            stem, number = f"{base}-{number}", number + 1
+            number += 1
+            stem = f"{base}-{number}"
+        numbers[base] = number
         taken.add(stem.casefold())
         found.append(stem)
     return found

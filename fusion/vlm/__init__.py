@@ -33,11 +33,7 @@ def open_reader(config: VlmConfig) -> Reader | None:
     if isinstance(config, ServedVlm):
         from fusion.vlm.served import ServedReader
 
-        try:
-            return ServedReader(config, AnswerCache(config.cache))
-        except ImportError as error:
-            way = "pip install 'fusion[served]', or set vlm.engine: local for the small reader."
-            raise DependencyError("vlm.engine: served", "the openai package is not installed", way) from error
+        return ServedReader(config, AnswerCache(config.cache))
     if isinstance(config, ReplayVlm):
         from fusion.vlm.replay import ReplayReader
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fusion.errors import ReaderError
 from fusion.page import Token
 from fusion.vlm.protocol import Answer
 
+_log = logging.getLogger(__name__)
 _WAIT = 10.0  # s to wait while another process writes
 
 
@@ -55,16 +58,16 @@ class AnswerCache:
             raise self._broken(error) from error
 
     def get(self, key: str) -> Answer | None:
-        """The remembered answer, or None."""
+        """The remembered answer; None where there is none that can be read."""
         rows = self._execute("SELECT answer FROM answers WHERE key = ?", key)
-        if not rows:
-            return None
-        record = json.loads(rows[0][0])
-        tokens = tuple(Token(text, score) for text, score in record["tokens"])
-        return Answer(record["text"], record["finish"], tokens, record["model"])
+        try:
+            record = json.loads(rows[0][0]) if rows else None
+            return None if record is None else _answer(record)
+        except (LookupError, RecursionError, TypeError, ValueError):
+            return None  # one row that was damaged is asked for again
 
     def put(self, key: str, answer: Answer) -> None:
-        """Remember an answer; a second one under the same key replaces the first."""
+        """Remember an answer; a second one under the same key replaces the first. Where that can't be done, nothing is lost."""
         tokens = [[token.text, token.score] for token in answer.tokens]
         record = {"text": answer.text, "finish": answer.finish, "tokens": tokens, "model": answer.model}
         self._execute("INSERT OR REPLACE INTO answers (key, answer) VALUES (?, ?)", key, json.dumps(record))
@@ -82,9 +85,17 @@ class AnswerCache:
                 return []
             try:
                 return self._db.execute(statement, values).fetchall()
-            except sqlite3.Error as error:
-                raise self._broken(error) from error
+            except sqlite3.Error as error:  # locked, damaged, no space: a cache is for speed
+                _log.warning("the cache of answers %s can't be used (%s)", self._path, error)
+                return []
 
     def _broken(self, error: OSError | sqlite3.Error) -> ReaderError:
         way = "Delete the file, or choose another one with vlm.cache; nothing but time is lost."
         return ReaderError(self._path, f"can't be used as a cache of answers ({error})", way)
+
+
+def _answer(record: Mapping[str, Any]) -> Answer:
+    text, finish, model = record["text"], record["finish"], record["model"]
+    if not (isinstance(text, str) and isinstance(finish, str | None) and isinstance(model, str)):
+        raise TypeError("no answer")
+    return Answer(text, finish, tuple(Token(str(token), float(score)) for token, score in record["tokens"]), model)

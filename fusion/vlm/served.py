@@ -1,24 +1,22 @@
 """A model behind HTTP: one or several endpoints that share the load, asked in one of two dialects.
 
-What goes wrong becomes `Trouble`. Privacy: only known headers are sent, no key but the configured one, no redirect is
-followed, and no proxy of the environment is used.
+What goes wrong becomes `Trouble`. How bytes come and go is in `http`.
 """
 
 from __future__ import annotations
 
 import base64
 import http.client
-import json
-import logging
+import math
 import os
 import platform
+import ssl
 import time
-import urllib.error
-import urllib.request
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fusion.config import ServedVlm
 from fusion.errors import ConfigError
@@ -26,32 +24,29 @@ from fusion.page import Failure, Token
 from fusion.vlm.asking import AskingReader, Question
 from fusion.vlm.cache import AnswerCache
 from fusion.vlm.endpoints import Endpoint, Endpoints, Trouble, parse_endpoints
+from fusion.vlm.http import Reply, exchange
 from fusion.vlm.images import LONGEST_SIDE, prepare, to_png
 from fusion.vlm.protocol import Answer
 
-if TYPE_CHECKING:
-    import openai
-    from openai.types.chat import ChatCompletion
-
 SEED = 1  # for temperatures above 0, so that a second run gives the same answers where the server honours it
-LARGEST_ANSWER = 4_000_000  # bytes; more is no transcription of a line
 SMALLEST_PICTURE = 200  # px of the longer side to which a picture is reduced at most where a server finds it too large
 OPTIONAL = {
     "logprobs": ("logprobs",),
-    "extra_body": ("thinking", "chat_template"),
+    "thinking": ("thinking",),
+    "chat_template_kwargs": ("thinking", "chat_template"),
     "temperature": ("temperature",),
     "max_tokens": ("max_tokens",),
     "seed": ("seed",),
 }
 """Parts of a request that a server may refuse, each with the words by which its refusal names it."""
-EXTENSIONS = {"logprobs", "extra_body"}  # what is left out where a refusal names nothing
+EXTENSIONS = {"logprobs", "thinking", "chat_template_kwargs"}  # what is left out where a refusal names nothing
 
-_SENT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
 _ZAI_HOSTS = ("z.ai", "bigmodel.cn")
 _STATUS = {401: "unauthorized", 403: "unauthorized", 404: "not_found", 413: "too_large", 429: "busy"}
 _MESSAGES = {
     "timeout": "did not answer within {timeout:g} s (vlm.timeout)",
     "unreachable": "can't be reached. Start the model server or correct vlm.endpoints.",
+    "untrusted": "shows a certificate that is not trusted; name that of its authority in SSL_CERT_FILE",
     "bad_answer": "sent an answer that is not of its dialect (vlm.dialect)",
     "no_content": "sent no content; with a thinking model raise vlm.max_tokens or set vlm.thinking=false",
     "busy": "is overloaded ({status}); lower vlm.concurrency",
@@ -62,6 +57,8 @@ _MESSAGES = {
     "redirected": "redirects elsewhere ({status}), which is not followed; put the final address in vlm.endpoints",
     "refused": "refuses the request ({status}); check vlm.model and vlm.max_tokens, and see its log",
 }
+_ELSEWHERE = ("untrusted", "unauthorized", "not_found", "redirected", "refused")
+"""Kinds that the same request never gets over at this endpoint, though another may be set up as it should be."""
 _ILL = ("timeout", "unreachable", "busy", "server_error")  # kinds after which an endpoint is left alone for a while
 
 
@@ -79,7 +76,8 @@ class ServedReader(AskingReader):
         super().__init__(config, cache)
         addresses = parse_endpoints(config.endpoints, config.allowed_hosts)
         openai = config.dialect == "openai"
-        self._dialect = OpenAIDialect(config, addresses) if openai else InferenceDialect(config)
+        self._dialect = OpenAIDialect(config) if openai else InferenceDialect(config)
+        self._addresses = len(addresses)
         self._endpoints = Endpoints(addresses)
         self._retries = config.retries
         self._workers = ThreadPoolExecutor(config.concurrency, thread_name_prefix="fusion-vlm")
@@ -92,9 +90,8 @@ class ServedReader(AskingReader):
         self.identity = f"{config.model} {' '.join(config.prompts)} {' '.join(urls)}"
 
     def close(self) -> None:
-        """End the workers, close connections and cache; a second time does nothing."""
+        """End the workers and close the cache; a second time does nothing."""
         self._workers.shutdown(wait=True, cancel_futures=True)
-        self._dialect.close()
         self._cache.close()
 
     def ask_many(self, questions: Sequence[Question]) -> list[Answer | Failure]:
@@ -118,70 +115,43 @@ class ServedReader(AskingReader):
                     longest = half
                 elif trouble.again and retries > 0:
                     retries -= 1
+                elif trouble.kind in _ELSEWHERE and len(tried) < self._addresses:
+                    continue
                 else:
                     return Failure("vlm", trouble.kind, trouble.message)
 
 
 class OpenAIDialect:
-    """Chat completions with the openai SDK, one client per endpoint."""
+    """Chat completions."""
 
     engine = "served-openai"
+    version = f"Python {platform.python_version()}"
 
-    def __init__(self, config: ServedVlm, endpoints: Sequence[Endpoint]) -> None:
-        import openai
-
-        # At DEBUG the SDK logs whole requests, that is images and text of pages.
-        logging.getLogger("openai._base_client").setLevel(logging.WARNING)
-        self.version = openai.__version__
-        self._config = config
-        self._clients = {endpoint.url: _client(endpoint, config) for endpoint in endpoints}
-        self._refused: dict[str, set[str]] = {endpoint.url: set() for endpoint in endpoints}
+    def __init__(self, config: ServedVlm) -> None:
+        self._config, self._key = config, _key(config)
+        self._refused: defaultdict[str, set[str]] = defaultdict(set)  # by URL
 
     @property
     def has_temperature(self) -> bool:
         """Whether every endpoint so far takes a temperature."""
-        return not any("temperature" in refused for refused in self._refused.values())
+        return not any("temperature" in refused for refused in list(self._refused.values()))
 
     def ask(self, endpoint: Endpoint, question: Question, longest: int) -> Answer:
         """Ask one endpoint once, with a picture whose longer side has at most `longest` px."""
-        import openai
+        return _read_completion(self._complete(endpoint, self._request(endpoint, question, longest)), endpoint)
 
-        request = self._request(endpoint, question, longest)
-        try:
-            return _read_completion(self._complete(endpoint, request), endpoint)
-        except openai.APITimeoutError as error:
-            raise _trouble("timeout", endpoint, timeout=self._config.timeout) from error
-        except openai.APIConnectionError as error:
-            raise _trouble("unreachable", endpoint) from error
-        except openai.APIStatusError as error:
-            raise _refusal(endpoint, error.status_code, error.response.headers.get("retry-after")) from error
-        except (openai.OpenAIError, ValueError) as error:
-            # The SDK lets a body that is not JSON through as json.JSONDecodeError, a ValueError.
-            raise _trouble("bad_answer", endpoint) from error
-
-    def close(self) -> None:
-        """Close the connections."""
-        for client in self._clients.values():
-            client.close()
-
-    def _complete(self, endpoint: Endpoint, request: dict[str, Any]) -> ChatCompletion:
+    def _complete(self, endpoint: Endpoint, request: dict[str, Any]) -> Any:
         """Send a request without what the endpoint is known to refuse; after a refusal again without what it names."""
-        import openai
-
-        create = self._clients[endpoint.url].chat.completions.create
         refused = set(self._refused[endpoint.url])
         while True:
             sent = {name: value for name, value in request.items() if name not in refused}
-            try:
-                completion: ChatCompletion = create(**sent)
-            except openai.APIStatusError as error:
-                more = _refused_parts(error.response.text) & sent.keys()
-                if error.status_code not in (400, 422) or not more:
-                    raise
-                refused |= more
-            else:
+            reply = _exchange(endpoint, f"{endpoint.url}/chat/completions", self._config.timeout, self._key, sent)
+            more = _refused_parts(reply.body.decode(errors="replace")) & sent.keys()
+            if reply.status not in (400, 422) or not more:
+                completion = _value(endpoint, reply)
                 self._refused[endpoint.url] |= refused
                 return completion
+            refused |= more
 
     def _request(self, endpoint: Endpoint, question: Question, longest: int) -> dict[str, Any]:
         url = "data:image/png;base64," + base64.b64encode(to_png(question.pixels, longest)).decode()
@@ -192,7 +162,7 @@ class OpenAIDialect:
             "logprobs": True,
             "max_tokens": self._config.max_tokens,
             "temperature": question.temperature,
-            "extra_body": _thinking(endpoint.host, self._config.thinking),
+            **_thinking(endpoint.host, self._config.thinking),
             **({"seed": SEED} if question.temperature > 0 else {}),
         }
 
@@ -201,7 +171,7 @@ class InferenceDialect:
     """`POST {endpoint}/v1/inference {image, question} -> {answer}`; it has no temperature and gives no finish reason."""
 
     engine = "served-inference"
-    version = f"urllib {platform.python_version()}"
+    version = f"Python {platform.python_version()}"
     has_temperature = False
 
     def __init__(self, config: ServedVlm) -> None:
@@ -210,67 +180,37 @@ class InferenceDialect:
     def ask(self, endpoint: Endpoint, question: Question, longest: int) -> Answer:
         """Ask one endpoint once, with a picture whose longer side has at most `longest` px."""
         image = base64.b64encode(to_png(question.pixels, longest)).decode()
-        body = {"image": image, "question": question.plain}
         url = f"{endpoint.url.removesuffix('/v1')}/v1/inference"
-        reply = _fetch(endpoint, url, self._key, self._timeout, body)
-        answer = reply.get("answer") if isinstance(reply, dict) else None
+        body = {"image": image, "question": question.plain}
+        value = _value(endpoint, _exchange(endpoint, url, self._timeout, self._key, body))
+        answer = value.get("answer") if isinstance(value, dict) else None
         if not isinstance(answer, str):
             raise _trouble("bad_answer", endpoint)
         return Answer(answer)
 
-    def close(self) -> None:
-        """Do nothing: every request has its own connection."""
 
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects are answers, not orders."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-def _fetch(endpoint: Endpoint, url: str, key: str | None, timeout: float, body: object = None) -> Any:
-    """JSON from an address, without redirects and proxies; POST where there is a body."""
-    headers = {"Content-Type": "application/json", "User-Agent": "fusion"}
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+def _exchange(endpoint: Endpoint, url: str, timeout: float, key: str | None, body: object = None) -> Reply:
+    """One exchange, whatever its status; what keeps an answer from coming is `Trouble`."""
     try:
-        with opener.open(request, timeout=timeout) as response:
-            return json.loads(response.read(LARGEST_ANSWER))
-    except urllib.error.HTTPError as error:
-        with error:
-            raise _refusal(endpoint, error.code, error.headers.get("Retry-After")) from error
+        return exchange(url, timeout, key, body)
+    except TimeoutError as error:
+        raise _trouble("timeout", endpoint, timeout=timeout) from error
+    except ssl.SSLCertVerificationError as error:
+        raise _trouble("untrusted", endpoint) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _trouble("unreachable", endpoint) from error
     except ValueError as error:
         raise _trouble("bad_answer", endpoint) from error
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(getattr(error, "reason", error), TimeoutError):
-            raise _trouble("timeout", endpoint, timeout=timeout) from error
-        raise _trouble("unreachable", endpoint) from error
 
 
-def _client(endpoint: Endpoint, config: ServedVlm) -> openai.OpenAI:
-    """An SDK client that sends nothing of the user's OpenAI settings and follows nothing."""
-    import openai
-
-    key = _key(config)
-
-    def only_ours(request: Any) -> None:
-        # The SDK adds OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS and a description of this machine on its own.
-        for name in list(request.headers):
-            if name.lower() not in _SENT_HEADERS:
-                del request.headers[name]
-        if key is not None:
-            request.headers["Authorization"] = f"Bearer {key}"
-
-    web = openai.DefaultHttpxClient(
-        trust_env=False, follow_redirects=False, timeout=config.timeout, event_hooks={"request": [only_ours]}
-    )
-    # An explicit key keeps the SDK from reading OPENAI_API_KEY; retries are ours, over all endpoints.
-    return openai.OpenAI(
-        base_url=endpoint.url, api_key=key or "none", max_retries=0, timeout=config.timeout, http_client=web
-    )
+def _value(endpoint: Endpoint, reply: Reply) -> Any:
+    """The JSON value that a server answered; a refusal is `Trouble`."""
+    if reply.status // 100 != 2:
+        raise _refusal(endpoint, reply.status, reply.retry_after)
+    try:
+        return reply.json()
+    except ValueError as error:
+        raise _trouble("bad_answer", endpoint) from error
 
 
 def _thinking(host: str, wanted: bool) -> dict[str, Any]:
@@ -287,22 +227,23 @@ def _refused_parts(said: str) -> set[str]:
     return {part for part, words in OPTIONAL.items() if any(word in said.lower() for word in words)} or EXTENSIONS
 
 
-def _read_completion(completion: ChatCompletion, endpoint: Endpoint) -> Answer:
+def _read_completion(completion: Any, endpoint: Endpoint) -> Answer:
     """Text, finish reason and log-probabilities; thoughts that come apart from the text are left out."""
-    # The SDK builds its objects without validation: any field of a careless server may be missing or of another type.
+    # Any field of a careless server may be missing or of another type.
     try:
-        choice = completion.choices[0]
-        text: object = choice.message.content
-    except (AttributeError, IndexError, TypeError) as error:
+        choice = completion["choices"][0]
+        text = choice["message"]["content"]
+    except (LookupError, TypeError) as error:
         raise _trouble("bad_answer", endpoint) from error
     if not isinstance(text, str):
         raise _trouble("no_content" if text is None else "bad_answer", endpoint)
-    finish: object = getattr(choice, "finish_reason", None)
-    model: object = getattr(completion, "model", None)
+    finish, model = choice.get("finish_reason"), completion.get("model")
     try:
-        content = choice.logprobs.content if choice.logprobs is not None else None
-        tokens = tuple(Token(str(entry.token), float(entry.logprob)) for entry in content or ())
-    except (AttributeError, TypeError, ValueError):
+        entries = (choice.get("logprobs") or {}).get("content") or ()
+        tokens = tuple(Token(str(entry["token"]), float(entry["logprob"])) for entry in entries)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        tokens = ()
+    if not all(math.isfinite(token.score) for token in tokens):
         tokens = ()  # half a sum is no score
     return Answer(text, finish if isinstance(finish, str) else None, tokens, model if isinstance(model, str) else "")
 
@@ -332,8 +273,8 @@ def other_models(config: ServedVlm) -> dict[str, tuple[str, ...]]:
     found = {}
     for endpoint in parse_endpoints(config.endpoints, config.allowed_hosts):
         try:
-            listed = _fetch(endpoint, f"{endpoint.url}/models", _key(config), config.timeout)["data"]
-            models = tuple(str(model["id"]) for model in listed)
+            reply = _exchange(endpoint, f"{endpoint.url}/models", config.timeout, _key(config))
+            models = tuple(str(model["id"]) for model in _value(endpoint, reply)["data"])
         except (Trouble, LookupError, TypeError):
             continue
         if models and config.model not in models:
@@ -349,4 +290,7 @@ def _key(config: ServedVlm) -> str | None:
     if not key:
         problem = f"the environment variable {config.api_key_env} is not set"
         raise ConfigError("vlm.api_key_env", problem, "Set it to the endpoint's key, or leave vlm.api_key_env empty.")
+    if not (key.isascii() and key.isprintable()):
+        problem = f"the environment variable {config.api_key_env} holds characters that no key has"
+        raise ConfigError("vlm.api_key_env", problem, "Copy the key again.")
     return key

@@ -1,0 +1,270 @@
+"""The story of a batch: plan → workers → record → tables.
+
+One process, this one, keeps the record; the workers read and write the files of the pages. What is in the record is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
+
+from fusion.batch.local import Process, Processes
+from fusion.batch.plan import Input, Plan
+from fusion.batch.pool import Pool
+from fusion.batch.progress import Tally
+from fusion.batch.record import PAGES, Record, Row, write_whole
+from fusion.batch.tables import require_parquet, write_tables
+from fusion.batch.worker import PARTIAL, Done, Opened
+from fusion.config import Config, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, StoreConfig, VlmConfig
+from fusion.doctor import versions
+from fusion.engine import Engine
+from fusion.errors import InputError, ReaderError
+
+if TYPE_CHECKING:
+    from fusion.batch.cluster import Actor
+
+IN_FLIGHT = 3
+"""Inputs a process has in hand where an endpoint is asked: one is worked on while others wait for answers."""
+METRICS = 5.0
+"""Seconds between two writings of the metrics."""
+SAMPLED = 3
+"""Inputs that an estimate reads."""
+Show = Callable[[Tally, Row | None], None]
+"""Shows people how far a run is; called with each new row, and with None at least every half second or so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: its counts, and whether somebody has interrupted it."""
+
+    counts: dict[str, int]
+    interrupted: bool
+
+
+@dataclass(slots=True)
+class _Stop:
+    """Whether and why the run is to end early."""
+
+    asked: int = 0  # times that somebody pressed Ctrl-C
+    away: int = 0  # inputs in a row on which a reader failed as a whole
+    why: str = ""  # reason of the last of them
+    most: int | None = None
+
+    def see(self, done: Done) -> None:
+        """Count a failure of a reader; an unreadable input is none."""
+        if done.away:
+            self.away, self.why = self.away + 1, done.row.reason or ""
+        elif done.away is not None:
+            self.away = 0
+
+    @property
+    def reason(self) -> str | None:
+        """`interrupted`, or what is wrong with the reader."""
+        if self.asked:
+            return "interrupted"
+        if self.most is not None and self.away >= self.most:
+            return f"a reader failed on {self.away} inputs in a row; the last time: {self.why}"
+        return None
+
+
+def run_batch(config: Config, plan: Plan, show: Show, *, restart: bool = False, retry: bool = False) -> Ended:
+    """Read every input of a plan that the record does not have yet; then write the tables and the manifest.
+
+    Args:
+        config: its section `batch` says where to.
+        plan: what `make_plan` made of it.
+        show: called as the run goes on.
+        restart: remove the results that are there and begin anew; stored readings are kept.
+        retry: also read again what has failed or is partial.
+
+    Raises:
+        ConfigError: the output folder is in use, or holds the results of another plan; a configuration that can't be used.
+        DependencyError, ReaderError: the readers can't be opened, or failed on `batch.stop_after_failures` inputs in a row.
+        OSError: the output folder can't be written. What is in the record stays.
+    """
+    if config.batch.parquet:
+        require_parquet()
+    folder = config.batch.output
+    record = Record(folder, plan, restart=restart)
+    try:
+        shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+        (folder / PAGES).mkdir(exist_ok=True)
+        started = _now()
+        tally, stop = Tally(len(plan.inputs)), _Stop(most=config.batch.stop_after_failures)
+        with _interruptible(stop):
+            _work(config, record, list(_left(plan, record, tally, retry)), tally, stop, show)
+            write_tables(record, folder, csv="csv" in config.batch.formats, parquet=config.batch.parquet)
+        _write_manifest(config, record, tally, started)
+    finally:
+        record.close()
+        shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    if stop.reason is not None and not stop.asked:
+        way = "Mend that, then run the same command with --retry-failed; what is done stays."
+        raise ReaderError("batch", stop.reason, way)
+    return Ended(tally.counts, stop.asked > 0)
+
+
+def estimate(config: Config, plan: Plan) -> str:
+    """What a run would do and about how long it would take, in words. Writes nothing and asks no endpoint."""
+    readable = [one for one in plan.inputs if one.problem is None and one.path.is_file()]
+    size = sum(one.path.stat().st_size for one in readable)
+    count, at_once = _staff(config)
+    rows = [
+        f"inputs    {len(plan.inputs)}, of which {len(plan.inputs) - len(readable)} are not there; {size / 1e6:,.1f} MB",
+        f"output    {config.batch.output}: {', '.join(config.batch.formats)}",
+        f"reader    {config.vlm.engine}; profile {config.domain.profile}",
+        f"workers   {count}, each with {at_once} inputs in hand",
+    ]
+    sample = readable[:: max(1, len(readable) // SAMPLED)][:SAMPLED]
+    if sample:
+        silent = isinstance(config.vlm, ServedVlm | PluginVlm)
+        changes = {"store": StoreConfig(), **({"vlm": NoVlm()} if silent else {})}
+        seconds = _timed(config.model_copy(update=changes), sample)
+        hours = seconds / len(sample) * len(readable) / count / 3600
+        shown = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+        without = "without the second reader's answers, " if silent else ""
+        rows.append(
+            f"time      about {shown}, {without}if all are like the {len(sample)} read for it ({seconds:.1f} s)"
+        )
+    return "\n".join(rows)
+
+
+def _timed(config: Config, sample: list[Input]) -> float:
+    """Seconds to read some inputs."""
+    with Engine(config) as engine:
+        started = time.monotonic()
+        for one in sample:
+            with suppress(InputError):
+                for _ in engine.read(one.path, crop=config.batch.crop):
+                    pass
+        return time.monotonic() - started
+
+
+def _left(plan: Plan, record: Record, tally: Tally, retry: bool) -> list[Input]:
+    """The inputs that are to be read; the others are counted."""
+    done = set()
+    for row in record.rows():
+        if not record.is_whole(row):  # somebody has removed a file
+            record.forget(row)
+        elif row.status == "ok" or not retry:
+            tally.add(row, before=True)
+            done.add(row.number)
+    return [one for one in plan.inputs if one.number not in done]
+
+
+def _work(config: Config, record: Record, tasks: list[Input], tally: Tally, stop: _Stop, show: Show) -> None:
+    """Have the tasks done, and each recorded as it comes."""
+    folder = config.batch.output
+    count, at_once = _staff(config)
+    latest: dict[str, Done] = {}
+    written = 0.0
+    with _pool(config, count, at_once) as pool:
+        for event in pool.work(iter(tasks), lambda: stop.reason is not None):
+            row = None
+            if isinstance(event, Opened):
+                record.identify(event.identities)
+            elif isinstance(event, Done):
+                row = event.row
+                record.add(row)
+                tally.add(row)
+                stop.see(event)
+                latest[event.process] = event
+                tally.recalled = sum(done.recalled for done in latest.values())
+                tally.clock = sum((Counter(done.clock) for done in latest.values()), Counter[str]())
+            tally.workers, tally.deaths, tally.ending = pool.size, pool.deaths, stop.reason
+            show(tally, row)
+            if time.monotonic() - written > METRICS:
+                write_whole(folder / "metrics.prom", tally.metrics())
+                written = time.monotonic()
+            if stop.asked > 1:
+                break
+    tally.workers = 0
+    write_whole(folder / "metrics.prom", tally.metrics())
+
+
+def _pool(config: Config, count: int, at_once: int) -> Pool[Process] | Pool[Actor]:
+    """Workers where `execution` says; of a cluster at most as many as it has processors."""
+    if config.execution.engine == "local":
+        return Pool(Processes(_for_workers(config, count), at_once), count, at_once)
+    from fusion.batch.cluster import Actors
+
+    actors = Actors(_for_workers(config, count), at_once)
+    return Pool(actors, min(config.batch.workers or actors.most, actors.most), at_once)
+
+
+def _staff(config: Config) -> tuple[int, int]:
+    """How many processes, and how many inputs each has in hand."""
+    heavy = isinstance(config.vlm, PluginVlm) or (isinstance(config.vlm, LocalVlm) and _writes(config.vlm))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = config.batch.workers or (1 if heavy or config.ocr.device != "cpu" else cores)
+    return count, IN_FLIGHT if isinstance(config.vlm, ServedVlm) else 1
+
+
+def _for_workers(config: Config, count: int) -> Config:
+    """The configuration of one of several processes: what they keep together, and its share of the requests."""
+    kept = config.batch.output / "store"
+    changes: dict[str, Section] = {}
+    if config.batch.keep and config.store.folder is None:
+        changes["store"] = config.store.model_copy(update={"folder": kept})
+    asking: dict[str, object] = {}
+    if isinstance(config.vlm, ServedVlm):
+        asking["concurrency"] = max(1, config.vlm.concurrency // count)
+    if config.batch.keep and _writes(config.vlm) and config.vlm.cache is None:
+        asking["cache"] = kept / "answers.sqlite"
+    if asking:
+        changes["vlm"] = config.vlm.model_copy(update=asking)
+    return config.model_copy(update=changes)
+
+
+def _writes(vlm: VlmConfig) -> TypeGuard[ServedVlm | LocalVlm]:
+    """Whether the second reader writes: its answers have a cache. What a small reader sees is in the store."""
+    small = isinstance(vlm, LocalVlm) and (vlm.model == "small" or (Path(vlm.model) / "reader.json").is_file())
+    return isinstance(vlm, ServedVlm | LocalVlm) and not small
+
+
+def _write_manifest(config: Config, record: Record, tally: Tally, started: str) -> None:
+    folder = config.batch.output
+    write_whole(folder / "config.yaml", config.to_yaml())
+    manifest = {
+        "complete": tally.done == tally.total,
+        "counts": tally.counts,
+        "config_hash": config.hash,
+        "made_by": record.identities,
+        "versions": versions(),
+        "started": started,
+        "finished": _now(),
+    }
+    write_whole(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _interruptible(stop: _Stop) -> Iterator[None]:
+    """Ctrl-C and a polite kill let the inputs in hand be finished; only the main thread hears them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(*_: object) -> None:
+        stop.asked += 1
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

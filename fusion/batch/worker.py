@@ -1,0 +1,221 @@
+"""A process that reads inputs: the engine, and the files of the pages.
+
+It opens its engine, and answers every `Input` with a `Done`. Several inputs may be in hand at once: while an endpoint
+thinks, the processor works on another page.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import platform
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+
+from fusion.batch.plan import Input
+from fusion.batch.record import PAGES, PageRow, Row, Status, settle
+from fusion.config import Config
+from fusion.engine import Engine, photographs
+from fusion.errors import FusionError, InputError
+from fusion.formats import Format
+from fusion.output.formats import write_page
+from fusion.page import UNASKED, Failure, Line, Page
+from fusion.review import review
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PARTIAL = ".partial"
+"""Folder of files that are being written, below the output folder."""
+Reason = tuple[str, str]
+"""A stage and why it failed."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""Errors of writing that the next file meets too."""
+AWAY = {
+    *("timeout", "unreachable", "untrusted", "busy", "server_error", "bad_answer", "crash"),
+    *("unauthorized", "not_found", "refused", "redirected"),
+}
+"""Kinds of failure by which a second reader did not answer at all; others say what was wrong with its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The engine is open; what its results depend on."""
+
+    identities: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An input is done and its files are on the disk.
+
+    Attributes:
+        row: what became of it.
+        away: whether a reader failed on it as a whole; None where none was asked.
+        process: which did it, on which machine.
+        recalled, clock: records that it found in the store, and its seconds per stage, since it was started.
+    """
+
+    row: Row
+    away: bool | None = None
+    process: str = ""
+    recalled: int = 0
+    clock: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The run can't go on: the engine can't be opened, or nothing more can be written. An error taken apart."""
+
+    kind: type[FusionError] | type[OSError]
+    parts: tuple[object, ...]
+
+
+Answer = Opened | Done | Ends
+
+
+class Reader:
+    """The engine of a worker, opened when it is asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def open(self) -> Opened | Ends:
+        """Open the engine, or say why that can't be."""
+        cv2.setNumThreads(1)
+        try:
+            self._engine = Engine(self._config)
+        except FusionError as error:
+            return Ends(type(error), (error.subject, error.problem, error.way_out))
+        return Opened(self._engine.identities)
+
+    def answer(self, task: Input) -> Done | Ends:
+        """The door of a batch: whatever breaks behind it is the row of one input. A disk that takes nothing ends the run."""
+        try:
+            return read(self._engine, task)
+        except Exception as error:  # a bug, or no memory left: the message might quote the page
+            if isinstance(error, OSError) and error.errno in FULL:
+                return Ends(OSError, (error.errno, error.strerror, str(error.filename or self._config.batch.output)))
+            reason = f"unexpected {type(error).__name__}"
+            return Done(Row(task.number, str(task.path), "failed", "output", reason))
+
+
+def main(pipe: Connection, config: Config, at_once: int) -> None:
+    """Work until the pipe says None, or its other end is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(OSError):  # where memory runs out, Linux is to end this process and not the one that keeps the record
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    reader = Reader(config)
+    speaking = threading.Lock()
+
+    def say(answer: Answer) -> None:
+        with speaking:
+            pipe.send(answer)
+
+    say(reader.open())
+    with suppress(EOFError), ThreadPoolExecutor(at_once) as threads:
+        while (task := pipe.recv()) is not None:
+            threads.submit(lambda one: say(reader.answer(one)), task)
+
+
+def _end_with_parent() -> None:
+    """A run that is killed takes its workers along: nobody would record what they still do."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def read(engine: Engine, task: Input) -> Done:
+    """Read one input and write the files of its pages.
+
+    Raises:
+        OSError: nothing can be written any more.
+    """
+    if task.problem is not None:
+        return Done(Row(task.number, str(task.path), "failed", "intake", task.problem))
+    rows: list[PageRow] = []
+    failures: Counter[Reason] = Counter()
+    away: list[bool] = []
+    try:
+        for page, files, unwritten in _written(engine, task):
+            found = review(page, page.max_error)
+            asked = [line for line in page.lines if _was_asked(line)]
+            rows.append(PageRow(page.id, len(page.lines), len(asked), found.total, found.flagged, files))
+            troubles = [*page.failures, *(failure for line in page.lines for failure in line.troubles)]
+            failures.update([*unwritten, *((failure.stage, failure.message) for failure in troubles)])
+            broken = any(failure.stage in ("ocr", "vlm") for failure in page.failures)
+            away += [broken or all(map(_is_away, asked))] if broken or asked else []
+    except InputError as error:  # a page that is lost says more than others that were hard to read
+        failures = Counter({("intake", str(error)): 1})
+    unread = not rows or (not any(row.lines for row in rows) and any(stage == "ocr" for stage, _ in failures))
+    status: Status = "failed" if unread else "partial" if failures else "ok"
+    stage, reason = _most(failures)
+    row = Row(task.number, str(task.path), status, stage, reason, tuple(rows))
+    return Done(row, all(away) if away else None, _here(), engine.recalled, dict(engine.clock))
+
+
+def _most(failures: Counter[Reason]) -> tuple[str, str] | tuple[None, None]:
+    """Stage and reason of what failed most often."""
+    for (stage, reason), times in failures.most_common(1):
+        return stage, f"{reason} ({times} times)" if times > 1 else reason
+    return None, None
+
+
+def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...], list[Reason]]]:
+    """The pages of an input, each with the names of its files, which are on the disk, and why others are not."""
+    batch = engine.config.batch
+    # Only what shows the photograph needs it decoded a second time, as displayed.
+    shown = any(name.photo for name in batch.formats)
+    photos = photographs(task.path, engine.config) if shown else itertools.repeat(None)
+    for page, photo in zip(engine.read(task.path, crop=batch.crop), photos, strict=False):
+        files, unwritten = [], []
+        for name in batch.formats:
+            try:
+                files.append(_write(page, photo, batch.output, task, name))
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                unwritten.append(("output", f"{name} can't be written ({error.strerror or error})"))
+        yield page, tuple(files), unwritten
+
+
+def _write(page: Page, photo: NDArray[np.uint8] | None, output: Path, task: Input, name: Format) -> str:
+    """Write one file beside its place, and move it there when the disk has it."""
+    partial = output / PARTIAL / _here()
+    partial.mkdir(parents=True, exist_ok=True)
+    file = write_page(page, photo, partial, task.stem, name, source=task.path)
+    settle(partial / file, output / PAGES / file)
+    return file
+
+
+def _here() -> str:
+    return f"{platform.node()}-{os.getpid()}"
+
+
+def _was_asked(line: Line) -> bool:
+    """Whether a second reader was asked about a line."""
+    return any(reading.source == "vlm" for reading in line.readings) or any(map(_is_trouble, line.failures))
+
+
+def _is_trouble(failure: Failure) -> bool:
+    return failure.stage == "vlm" and failure.kind not in UNASKED
+
+
+def _is_away(line: Line) -> bool:
+    """Whether a line got no answer."""
+    return not any(reading.source == "vlm" for reading in line.readings) and all(
+        failure.kind in AWAY for failure in line.failures if _is_trouble(failure)
+    )

@@ -1,0 +1,151 @@
+"""Runs that are killed, interrupted, or lose their workers end as if nothing had happened; so do those on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import active_children
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion.batch import local, make_plan, worker
+from fusion.batch.plan import Input
+from fusion.batch.progress import Tally
+from fusion.batch.record import Record
+from fusion.config import Config, load_config
+from fusion.errors import ConfigError, FusionError, ReaderError
+from tests.batches import ROOT, WORD, configured, results, rows, run, words
+
+# --- killed ---------------------------------------------------------------------------------------------------------
+
+
+def started(config_file: Path) -> subprocess.Popen[bytes]:
+    call = [sys.executable, "-m", "fusion.cli", "batch", str(config_file)]
+    return subprocess.Popen(call, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def wait_for_rows(folder: Path, count: int) -> None:
+    record = folder / "record.jsonl"
+    while not record.exists() or record.read_bytes().count(b'"number"') < count:
+        time.sleep(0.01)
+
+
+@pytest.mark.live
+def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    folder = words(tmp_path / "in", 10)
+    run(configured(tmp_path / "whole", folder))
+    config = configured(tmp_path / "out", folder, workers=2)
+    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    for count in (2, 6):
+        process = started(tmp_path / "c.yaml")
+        wait_for_rows(tmp_path / "out", count)
+        process.kill()
+        process.communicate()
+        with (tmp_path / "out" / "record.jsonl").open("ab") as file:
+            file.write(b'{"number": 9, "inp')  # as a kill in the middle of a row leaves it
+    run(config)
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+    assert not (tmp_path / "out" / worker.PARTIAL).exists()
+
+
+@pytest.mark.live
+def test_ctrl_c_finishes_what_is_in_hand_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder, out = words(tmp_path / "in", 12), tmp_path / "out"
+    config = configured(out, folder)
+    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    process = started(tmp_path / "c.yaml")
+    wait_for_rows(out, 2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"the same command goes on from here" in said
+    assert b"Traceback" not in said
+    before = rows(out)
+    assert 2 <= len(before) < 12
+    assert not json.loads((out / "manifest.json").read_text(encoding="utf-8"))["complete"]
+    run(config)
+    assert rows(out)[: len(before)] == before
+    assert len(rows(out)) == 12
+
+
+def test_a_second_run_on_one_output_is_refused(tmp_path: Path) -> None:
+    plan = make_plan(configured(tmp_path / "out", tmp_path / "a.png"))
+    first = Record(tmp_path / "out", plan)
+    with pytest.raises(ConfigError, match="under way"):
+        Record(tmp_path / "out", plan)
+    first.close()
+    Record(tmp_path / "out", plan).close()
+
+
+# --- workers that die -----------------------------------------------------------------------------------------------
+
+
+def poisoned(pipe: Connection, config: Config, at_once: int) -> None:
+    """A worker that a certain input kills, and that another kills the first time."""
+    real = worker.read
+
+    def read(engine: Any, task: Input) -> worker.Done:
+        first = config.batch.output / "first"
+        if "w001" in task.stem or ("w002" in task.stem and not first.exists()):
+            first.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(engine, task)
+
+    worker.read = read
+    worker.main(pipe, config, at_once)
+
+
+def stillborn(pipe: Connection, config: Config, at_once: int) -> None:
+    os._exit(7)
+
+
+@pytest.mark.live
+def test_a_worker_that_dies_costs_its_input_a_row_and_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "main", poisoned)
+    out = tmp_path / "out"
+    run(configured(out, words(tmp_path / "in", 5)))
+    found = rows(out)
+    assert [row["status"] for row in found] == ["ok", "failed", "ok", "ok", "ok"]
+    assert found[1]["stage"] == "worker"
+    assert "SIGKILL" in found[1]["reason"]
+
+
+def test_workers_that_die_before_they_have_begun_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "main", stillborn)
+    with pytest.raises(ReaderError, match="3 processes in a row: the last ended"):
+        run(configured(tmp_path / "out", words(tmp_path / "in", 2)))
+
+
+def test_what_can_not_be_opened_ends_the_run(tmp_path: Path) -> None:
+    config = load_config(configured(tmp_path / "out", WORD), [f"fuse.weights={tmp_path}/none.json"])
+    with pytest.raises(FusionError, match=r"none\.json"):
+        run(config)
+    assert active_children() == []
+
+
+# --- on a cluster ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.live
+def test_a_cluster_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two actors of a Ray on this machine. It has four processors by its own account, whatever the machine has."""
+    ray = pytest.importorskip("ray")
+    folder = words(tmp_path / "in", 5)
+    (folder / "w003.png").write_bytes(b"")
+    run(configured(tmp_path / "here", folder))
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
+    monkeypatch.chdir(tmp_path)
+    config = load_config(configured(Path("there"), folder, workers=2), ["execution.engine=ray"])
+    tallies: list[Tally] = []
+    run(config, lambda tally, row: tallies.append(tally))
+    assert results(tmp_path / "there") == results(tmp_path / "here")
+    assert tallies[-1].deaths == 0
