@@ -50,7 +50,7 @@ def test_inputs_are_folders_patterns_lists_and_tables(tmp_path: Path, monkeypatc
 
 
 def test_results_are_no_inputs_of_the_next_run(tmp_path: Path) -> None:
-    for name in ("a.png", "out/pages/a.overlay.svg"):
+    for name in ("a.png", "out/pages/a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert paths(configured(tmp_path / "out", tmp_path)) == [str(tmp_path / "a.png")]
