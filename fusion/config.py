@@ -317,6 +317,9 @@ class BatchConfig(Section):
         True,
         description="Keep what readers said in `store/` of the output, unless store.folder or vlm.cache say where: a changed weight then runs no reader again.",
     )
+    timeout: float = Field(
+        3600, gt=0, description="Seconds after which an input that is still being read has failed; more for long PDFs."
+    )
     stop_after_failures: int | None = Field(
         None, ge=1, description="Stop when a reader failed as a whole on this many inputs in a row; None: never."
     )

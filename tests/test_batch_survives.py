@@ -119,6 +119,30 @@ def test_a_worker_that_dies_costs_its_input_a_row_and_is_replaced(
     assert "SIGKILL" in found[1]["reason"]
 
 
+def hanging(pipe: Connection, config: Config, at_once: int) -> None:
+    """A worker in which the reading of a certain input never ends."""
+    real = worker.read
+
+    def read(engine: Any, task: Input) -> worker.Done:
+        if "w001" in task.stem:
+            time.sleep(3600)
+        return real(engine, task)
+
+    worker.read = read
+    worker.main(pipe, config, at_once)
+
+
+@pytest.mark.live
+def test_an_input_that_hangs_costs_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "main", hanging)
+    out = tmp_path / "out"
+    run(configured(out, words(tmp_path / "in", 3), timeout=20))
+    found = rows(out)
+    assert [row["status"] for row in found] == ["ok", "failed", "ok"]
+    assert (found[1]["stage"], found[1]["reason"]) == ("worker", "took more than 20 s")
+
+
+@pytest.mark.live
 def test_workers_that_die_before_they_have_begun_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "main", stillborn)
     with pytest.raises(ReaderError, match="3 processes in a row: the last ended"):

@@ -77,8 +77,16 @@ class Actors:
                 heard.append((one, self._ray.get(promise)))
             except self._ray.exceptions.RayError as error:
                 heard.append((one, f"was lost ({type(error).__name__})"))
-                self._asked = {promise: who for promise, who in self._asked.items() if who is not one}
+                self._forget(one)
         return heard
+
+    def kill(self, one: Actor) -> None:
+        """End it, whatever it is at."""
+        self._ray.kill(one.handle)
+        self._forget(one)
+
+    def _forget(self, one: Actor) -> None:
+        self._asked = {promise: who for promise, who in self._asked.items() if who is not one}
 
     def end(self, workers: Sequence[Actor], busy: Sequence[Actor]) -> None:
         """End all, and leave the cluster."""

@@ -58,6 +58,12 @@ class Processes:
         ready = wait([one.pipe for one in workers], seconds)
         return [(one, self._heard(one)) for one in workers if one.pipe in ready]
 
+    def kill(self, one: Process) -> None:
+        """End it, whatever it is at."""
+        one.process.kill()
+        one.process.join()
+        one.pipe.close()
+
     def end(self, workers: Sequence[Process], busy: Sequence[Process]) -> None:
         """End all; those that are busy are killed."""
         for one in workers:
@@ -67,9 +73,7 @@ class Processes:
             one.process.kill()
         for one in workers:
             one.process.join(GRACE)
-            one.process.kill()
-            one.process.join()
-            one.pipe.close()
+            self.kill(one)
 
     @staticmethod
     def _heard(one: Process) -> Answer | str:

@@ -1,4 +1,4 @@
-"""A pool of workers: each is busy with few inputs at once, and one that dies is replaced.
+"""A pool of workers: each is busy with few inputs at once, and one that dies or takes too long is replaced.
 
 What a dead worker had in hand is tried once more, each input alone in a fresh worker; where that dies too, the input is a
 failed row. Where workers are and how they are spoken to is in `local` and `cluster`.
@@ -6,6 +6,7 @@ failed row. Where workers are and how they are spoken to is in `local` and `clus
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ class Hands(Protocol[W]):
         """What has been said within so many seconds, each by whom; of one that died, how."""
         ...
 
+    def kill(self, one: W) -> None:
+        """End it, whatever it is at."""
+        ...
+
     def end(self, workers: Sequence[W], busy: Sequence[W]) -> None:
         """End all; those that are busy are killed."""
         ...
@@ -48,6 +53,7 @@ class _State:
     """What a worker has in hand."""
 
     in_hand: dict[int, Input] = field(default_factory=dict)
+    since: dict[int, float] = field(default_factory=dict)  # when each of them could be begun
     opened: bool = False
     alone: bool = False  # what it has in hand is tried a second time
 
@@ -55,9 +61,12 @@ class _State:
 class Pool(Generic[W]):
     """Workers that read inputs; a context manager."""
 
-    def __init__(self, hands: Hands[W], count: int, at_once: int) -> None:
-        """At most `count` workers, of which each has at most `at_once` inputs in hand; started when they are needed."""
-        self._hands, self._count, self._at_once = hands, count, at_once
+    def __init__(self, hands: Hands[W], count: int, at_once: int, limit: float) -> None:
+        """At most `count` workers, of which each has at most `at_once` inputs in hand; started when they are needed.
+
+        `limit`: seconds after which an input that is still being read has failed.
+        """
+        self._hands, self._count, self._at_once, self._limit = hands, count, at_once, limit
         self._workers: dict[W, _State] = {}
         self._suspects: deque[Input] = deque()
         self._tried: set[int] = set()  # inputs that a dead worker had in hand
@@ -100,6 +109,7 @@ class Pool(Generic[W]):
                 if isinstance(answer, Ends):
                     raise answer.kind(*answer.parts)  # type: ignore[arg-type]  # taken apart by the worker
                 yield from self._bury(one, answer) if isinstance(answer, str) else self._note(one, answer)
+            yield from self._too_late()
 
     def _hand_out(self, tasks: Iterator[Input]) -> None:
         while self._has_room() and (task := self._suspects.popleft() if self._suspects else next(tasks, None)):
@@ -111,6 +121,8 @@ class Pool(Generic[W]):
                 self._workers[one] = state
             state.alone = task.number in self._tried
             state.in_hand[task.number] = task
+            if state.opened:
+                state.since[task.number] = time.monotonic()
             self._hands.give(one, task)
 
     def _has_room(self) -> bool:
@@ -122,10 +134,26 @@ class Pool(Generic[W]):
         state = self._workers[one]
         if isinstance(answer, Opened):
             state.opened, self._stillborn = True, 0
+            state.since = dict.fromkeys(state.in_hand, time.monotonic())
         else:
             del state.in_hand[answer.row.number]
+            state.since.pop(answer.row.number, None)
             state.alone = False
         yield answer
+
+    def _too_late(self) -> Iterator[Done]:
+        """Inputs that have taken too long have failed; their workers are ended, and what else those had in hand is read anew."""
+        now = time.monotonic()
+        for one, state in list(self._workers.items()):
+            late = [number for number, since in state.since.items() if now - since > self._limit]
+            if late:
+                del self._workers[one]
+                self._hands.kill(one)
+                self.deaths += 1
+                for number in late:
+                    task = state.in_hand.pop(number)
+                    yield Done(Row(number, str(task.path), "failed", "worker", f"took more than {self._limit:g} s"))
+                self._suspects.extend(state.in_hand.values())
 
     def _bury(self, one: W, how: str) -> Iterator[Done]:
         state = self._workers.pop(one)

@@ -195,12 +195,13 @@ def _work(config: Config, record: Record, tasks: list[Input], tally: Tally, stop
 
 def _pool(config: Config, count: int, at_once: int) -> Pool[Process] | Pool[Actor]:
     """Workers where `execution` says; of a cluster at most as many as it has processors."""
+    limit = config.batch.timeout
     if config.execution.engine == "local":
-        return Pool(Processes(_for_workers(config, count), at_once), count, at_once)
+        return Pool(Processes(_for_workers(config, count), at_once), count, at_once, limit)
     from fusion.batch.cluster import Actors
 
     actors = Actors(_for_workers(config, count), at_once)
-    return Pool(actors, min(config.batch.workers or actors.most, actors.most), at_once)
+    return Pool(actors, min(config.batch.workers or actors.most, actors.most), at_once, limit)
 
 
 def _staff(config: Config) -> tuple[int, int]:
