@@ -158,17 +158,21 @@ def convert(
             pages += load_pages(path)
         except InputError as error:
             _report(failed, error)
-    names = list(dict.fromkeys(map(_input_of, pages)))
-    stem = dict(zip(names, stems(names), strict=True))
+
+    def input_of(page: Page) -> tuple[str, str]:
+        return _input_of(page), page.image_sha256  # another picture of the same name is another input
+
+    inputs = list(dict.fromkeys(map(input_of, pages)))
+    stem = dict(zip(inputs, stems([name for name, _ in inputs]), strict=True))
 
     def sheets() -> Iterator[tuple[Sheet, str]]:
         if not format_.photo:
-            yield from ((Sheet(page), stem[_input_of(page)]) for page in pages)
+            yield from ((Sheet(page), stem[input_of(page)]) for page in pages)
             return
-        for name, own in itertools.groupby(pages, key=_input_of):
+        for one, own in itertools.groupby(pages, key=input_of):
             try:
-                for sheet in _with_photos(list(own), name, images, _loaded(config, None)):
-                    yield sheet, stem[name]
+                for sheet in _with_photos(list(own), one[0], images, _loaded(config, None)):
+                    yield sheet, stem[one]
             except InputError as error:
                 _report(failed, error)
 

@@ -660,6 +660,53 @@ def test_words_may_be_corrected_in_page_and_two_texts_of_a_line_are_refused() ->
         page_edits(in_page(line_too, {"l003w4": "5"}, "Word"))
 
 
+def test_a_level_without_text_says_nothing() -> None:
+    one = prescription()
+    root = etree.fromstring(made(one, Format.PAGE).encode())
+    lines, words = root.findall(".//{*}TextLine"), root.findall(".//{*}Word")
+    for tag, elements in (("lines", lines), ("words", words)):
+        for element in elements:
+            for equivalent in element.findall("{*}TextEquiv"):
+                element.remove(equivalent)
+        edited = page_edits(etree.tostring(root, encoding="unicode"))
+        assert corrections_of(one, edited, "Ada") == []  # first lines alone are silent, then lines and words
+        assert bool(edited.texts) is (tag == "lines")
+    emptied = made(one, Format.PAGE).replace("<Unicode>1 tab □id prn</Unicode>", "<Unicode />")
+    (change,) = corrections_of(one, page_edits(emptied), "Ada")
+    assert (change.line, change.text) == ("l005", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda text: text.replace('id="l001"', 'id="l000"'), "has two lines l000"),
+        (lambda text: text.replace('<TextEquiv index="0"', '<TextEquiv index=""', 1), "TextEquiv of index ''"),
+        (lambda text: text.replace("Rx\n", "Ry\n", 1), "is corrected in the text of region"),
+    ],
+)
+def test_page_files_that_say_too_much_are_refused(change: Callable[[str], str], named: str) -> None:
+    changed = change(made(prescription(), Format.PAGE))
+    assert changed != made(prescription(), Format.PAGE)
+    with pytest.raises(ValueError, match=named):
+        page_edits(changed)
+
+
+def test_a_text_of_label_studio_may_be_a_string_and_stands_once() -> None:
+    one = prescription()
+    (task,) = in_tasks(made(one, Format.LABELSTUDIO), {})
+    texts = [part for part in task["annotations"][1]["result"] if part["type"] == "textarea"]
+    texts[1]["value"]["text"] = "Rx 2"
+    edited = task_edits(task)
+    assert edited is not None
+    assert [c.text for c in corrections_of(one, edited, "Ada")] == ["Rx 2"]
+    texts[2]["id"] = texts[1]["id"]
+    with pytest.raises(ValueError, match="two texts for one line"):
+        task_edits(task)
+    for wrong in ({"annotations": {}}, {"annotations": [{"result": [{**texts[0], "value": {"text": 5}}]}]}):
+        with pytest.raises(ValueError, match="no annotated page"):
+            task_edits({**task, **wrong})
+
+
 @few
 @given(pages(), st.data())
 def test_any_text_comes_back_as_a_person_left_it(one: Page, data: st.DataObject) -> None:
@@ -762,6 +809,15 @@ def test_pages_in_one_file_and_laid_out_by_hand_are_converted_together(stored: P
     result = run("convert", stored / "two.jsonl", "--diplomatic")
     assert result.stdout.startswith("== elsewhere/note.jpg\ntake □□ mg\n")
     assert "== homework_zh.jpg" in result.stdout
+
+
+def test_two_pictures_of_one_name_become_two_files(stored: Path) -> None:
+    one = json.loads((stored / "page.json").read_text(encoding="utf-8"))
+    (stored / "other.json").write_text(json.dumps({**one, "image_sha256": "1" * 64}), encoding="utf-8")
+    assert (
+        run("convert", stored / "page.json", stored / "other.json", "-f", "text", "-o", stored / "out").exit_code == 0
+    )
+    assert sorted(file.name for file in (stored / "out").iterdir()) == ["note.jpg-2.txt", "note.jpg.txt"]
 
 
 def test_what_can_not_be_converted_is_named_and_the_rest_is_written(stored: Path) -> None:

@@ -93,14 +93,28 @@ def task_edits(task: Json) -> Edited | None:
     """
     try:
         seen = {name: str(task["data"][name]) for name in SEEN}
-        done = [one for one in task["annotations"] if not one.get("was_cancelled")]
+        annotated = task["annotations"]
+        if not isinstance(annotated, list):
+            raise TypeError("annotations are no list")
+        done = [one for one in annotated if not one.get("was_cancelled")]
         if not done:
             return None
         last = max(done, key=lambda one: str(one.get("updated_at", "")))
         written = [part for part in last["result"] if part["type"] == "textarea"]
-        texts = {str(part["id"]): " ".join(part["value"]["text"]) for part in written}
+        texts = {str(part["id"]): _said(part["value"]["text"]) for part in written}
+        if len(texts) < len(written):
+            raise ValueError("has two texts for one line")
         who = last.get("completed_by", "")
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"is no annotated page of fusion ({type(error).__name__}: {error})") from error
     name = who.get("email", "") if isinstance(who, dict) else f"Label Studio user {who}"
     return Edited(seen, texts, f"{name}, {last.get('updated_at', '')}".strip(", "))
+
+
+def _said(text: object) -> str:
+    """The text of a text area: a list of strings, of some exports a string."""
+    if isinstance(text, str):
+        return text
+    if isinstance(text, list) and all(isinstance(one, str) for one in text):
+        return " ".join(text)
+    raise TypeError("a text is no string")

@@ -39,12 +39,13 @@ def page_document(page: Page) -> str:
         for number, (name, _) in enumerate(parts):
             add(order, "RegionRefIndexed", index=number, regionRef=name)
     for name, lines in parts:
-        region = add(sheet, "TextRegion", id=name, type="paragraph")
+        text = "\n".join(line.diplomatic for line in lines)
+        region = add(sheet, "TextRegion", id=name, type="paragraph", custom=_digest(text))
         left, top, right, bottom = box([line.polygon for line in lines], page)
         _coords(region, ((left, top), (right, top), (right, bottom), (left, bottom)), page)
         for line in lines:
             _line(region, line, page)
-        _text(region, "\n".join(line.diplomatic for line in lines))
+        _text(region, text)
     return document(root, root)
 
 
@@ -113,16 +114,29 @@ def page_edits(text: str) -> Edited:
     items = {item.get("name", ""): item.get("value", "") for item in root.iterfind(".//{*}MetadataItem[@type='other']")}
     if not items.keys() >= set(SEEN):
         raise ValueError("names no page that fusion read; its MetadataItem elements are gone")
-    return Edited(
-        {name: items[name] for name in SEEN},
-        {line.get("id", ""): _corrected(line) for line in root.iterfind(".//{*}TextLine")},
-    )
+    for region in root.iterfind(".//{*}TextRegion"):
+        whole = _main(region)
+        if whole is not None and region.get("custom") not in (None, _digest(whole)):
+            raise ValueError(f"is corrected in the text of region {region.get('id')}; correct its lines or words")
+    texts: dict[str, str] = {}
+    for line in root.iterfind(".//{*}TextLine"):
+        name, said = line.get("id", ""), _corrected(line)
+        if name in texts:
+            raise ValueError(f"has two lines {name}")
+        if said is not None:
+            texts[name] = said
+    return Edited({name: items[name] for name in SEEN}, texts)
 
 
-def _corrected(line: Element) -> str:
-    """The text of a line, or of its words where they were corrected."""
+def _corrected(line: Element) -> str | None:
+    """The text of a line, or of its words where they were corrected; None where the file does not say."""
     whole = _main(line)
-    words = " ".join(_main(word) for word in line.iterfind("{*}Word"))
+    said = [_main(word) for word in line.iterfind("{*}Word")]
+    if not said or None in said:
+        return whole
+    words = " ".join(text for text in said if text is not None)
+    if whole is None:
+        return words
     if not words or words.split() == whole.split():
         return whole
     was = line.get("custom", "")
@@ -133,8 +147,11 @@ def _corrected(line: Element) -> str:
     raise ValueError(f"has two texts for line {line.get('id')}: its own and that of its words")
 
 
-def _main(element: Element) -> str:
-    """The text of lowest index; the first where none has one."""
+def _main(element: Element) -> str | None:
+    """The text of lowest index; the first where none has one. None where there is no text, which is not an empty one."""
     found = element.findall("{*}TextEquiv")
-    first = min(found, key=lambda one: int(one.get("index", "0")), default=None)
-    return (first.findtext("{*}Unicode") or "") if first is not None else ""
+    numbers = [one.get("index", "0") for one in found]
+    if strange := [number for number in numbers if not number.isdecimal()]:
+        raise ValueError(f"has a TextEquiv of index {strange[0]!r}")
+    first = min(zip(map(int, numbers), found, strict=True), key=lambda pair: pair[0], default=None)
+    return (first[1].findtext("{*}Unicode") or "") if first is not None else None
