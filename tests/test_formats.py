@@ -691,6 +691,13 @@ def test_page_files_that_say_too_much_are_refused(change: Callable[[str], str], 
         page_edits(changed)
 
 
+def test_an_editor_may_keep_a_region_up_with_its_lines() -> None:
+    whole = made(prescription(), Format.PAGE)
+    changed = in_page(whole, {"l001": "Ry"}).replace("MBBS\nRx\n", "MBBS\nRy\n")
+    assert changed.count("Ry") == 2
+    assert [c.text for c in corrections_of(prescription(), page_edits(changed), "Ada")] == ["Ry"]
+
+
 def test_a_text_of_label_studio_may_be_a_string_and_stands_once() -> None:
     one = prescription()
     (task,) = in_tasks(made(one, Format.LABELSTUDIO), {})
