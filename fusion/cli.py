@@ -313,15 +313,19 @@ def apply(
     if profile is None and config is None and edited:  # understood again as it was read
         profile = edited[0].identities.get("profile")
     understand = open_profile(_loaded(config, set_, profile).domain).understand
-    pages = [understand(page) for page in edited]
-    out.mkdir(parents=True, exist_ok=True)
+    done = len(wanted) - len(refused)
+    pages = [understand(page) for page in edited] if done else []  # what nobody corrected is no result
+    if pages:
+        out.mkdir(parents=True, exist_ok=True)
     for page, stem in zip(pages, stems([page.id for page in pages]), strict=True):
         for name in (Format.JSON, Format.TEXT):
             _say(f"wrote {out / write_page(page, None, out, stem, name)}")
-    rows = training_rows(folder, pages)
-    (out / "training.jsonl").write_text(rows, encoding="utf-8")
-    done, taught = len(wanted) - len(refused), rows.count("\n")
-    _put(f"{done} corrections on {len(pages)} pages, {taught} lines to learn from")
+    rows = training_rows(folder, pages) if pages else ""
+    if pages:
+        (out / "training.jsonl").write_text(rows, encoding="utf-8")
+    _put(f"{done} corrections on {len(pages)} pages, {rows.count(chr(10))} lines to learn from")
+    if pages and not rows:
+        _say("a line is learnt from when all of it that needs a look is decided, and its crop is in the review")
     _end([*unfit, *refused])
 
 
@@ -344,14 +348,20 @@ def search(
     set_: Sets = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most pages.")] = 20,
 ) -> None:
-    """Search the archive of the service: pages that hold the words; then those whose candidates may hold them, after ~."""
+    """Search the archive of the service: pages that hold the words; then those whose candidates may hold them, after ~.
+
+    A row is the id of the upload, the number of the page, its lines, the name of the upload, and their text.
+    """
     from fusion.output.marks import visible
     from fusion.service.archive import Archive
 
     path = _loaded(config, set_).serve.archive
     if not path.is_file():
         raise InputError(path, "does not exist", "Give the configuration that `fusion serve` runs with.")
-    for found in Archive(path).search(query, limit):
+    pages = Archive(path).search(query, limit)
+    if not pages:
+        _say(f"no page of {path} holds that")
+    for found in pages:
         for hit in found.hits:
             shown = " ".join(hit.text.split("\n"))
             name = f"{found.transcription} {found.page} {','.join(hit.lines)} {found.name}"
@@ -450,7 +460,9 @@ def _target(format_: Format | None, out: Path | None, inputs: list[str]) -> tupl
     """The format, and the file or the folder to write to; neither: print."""
     if out is None or out.is_dir():
         chosen = format_ or Format.TEXT
-        return chosen, None, Path(".") if out is None and chosen.binary else out
+        if out is None and chosen.binary:
+            raise ConfigError(f"--format {chosen}", "is no text to be printed", "Give a file or a folder: --out.")
+        return chosen, None, out
     named = Format.of(out.name)
     if named is None and re.fullmatch(r"\.[A-Za-z]+", out.suffix):
         endings = ", ".join(one.ending for one in Format)
@@ -594,7 +606,8 @@ def _shown() -> Iterator[Callable[[Tally, Row | None], None]]:
         nonlocal told, ending
         bar.update(task, total=tally.total, completed=tally.done, description=str(tally))
         if row is not None and row.reason:
-            tell(f"{row.status:8} {row.input}: {row.stage}: {row.reason}")
+            reason = row.reason.removeprefix(f"{row.input}: ")  # a message names its input itself
+            tell(f"{row.status:8} {row.input}: {row.stage}: {reason}")
         if tally.ending is not None and not ending:
             ending = True
             tell(f"{tally.ending}: finishing what is in hand; Ctrl-C ends at once")

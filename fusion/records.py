@@ -121,7 +121,8 @@ def load_pages(path: Path) -> list[Page]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        problem = f"can't be read as UTF-8 text ({type(error).__name__})"
+        missing = isinstance(error, FileNotFoundError)
+        problem = "does not exist" if missing else f"can't be read as UTF-8 text ({type(error).__name__})"
         raise InputError(path, problem, "Give the .json file of a page.") from error
     decoder, end, at = json.JSONDecoder(), len(text.rstrip()), 0
     found = []

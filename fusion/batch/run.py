@@ -39,7 +39,7 @@ IN_FLIGHT = 3
 METRICS = 5.0
 """Seconds between two writings of the metrics."""
 SAMPLED = 3
-"""Inputs that an estimate reads."""
+"""Inputs that an estimate reads, and those that it names of what is missing."""
 Show = Callable[[Tally, Row | None], None]
 """Shows people how far a run is; called with each new row, and with None at least every half second or so."""
 
@@ -120,11 +120,14 @@ def estimate(config: Config, plan: Plan) -> str:
     readable = [one for one in plan.inputs if one.problem is None and one.path.is_file()]
     size = sum(one.path.stat().st_size for one in readable)
     count, at_once = _staff(config)
+    there = {one.number for one in readable}
+    missing = [str(one.path) for one in plan.inputs if one.number not in there]
+    named = f" ({', '.join(missing[:SAMPLED])}{' …' if len(missing) > SAMPLED else ''})" if missing else ""
     rows = [
-        f"inputs    {len(plan.inputs)}, of which {len(plan.inputs) - len(readable)} are not there; {size / 1e6:,.1f} MB",
+        f"inputs    {len(plan.inputs)}, {size / 1e6:,.1f} MB; not there: {len(missing)}{named}",
         f"output    {config.batch.output}: {', '.join(config.batch.formats)}",
         f"reader    {config.vlm.engine}; profile {config.domain.profile}",
-        f"workers   {count}, each with {at_once} inputs in hand",
+        f"workers   {count}; inputs in hand of each: {at_once}",
     ]
     sample = readable[:: max(1, len(readable) // SAMPLED)][:SAMPLED]
     if sample:

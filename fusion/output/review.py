@@ -273,5 +273,5 @@ def _rows(folder: Path, name: str) -> list[str]:
     try:
         return [row for row in (folder / name).read_text(encoding="utf-8").split("\n") if row]
     except (OSError, UnicodeDecodeError) as error:
-        way = "Give a folder that `fusion transcribe --review` wrote."
-        raise InputError(folder, f"holds no {name}", way) from error
+        way = "Give a folder that `fusion transcribe --review` wrote, or the .json file of a page."
+        raise InputError(folder, f"holds no {name}" if folder.exists() else "does not exist", way) from error
