@@ -23,11 +23,18 @@ WIDE = (0.3, 4.0)
 """Least and greatest ratio of a tick's width to its height."""
 
 
-def without(image: PageImage, small: NDArray[np.uint8], erased: NDArray[np.uint8]) -> PageImage:
-    """The page with paper where `erased`, uint8 (h, w), is not 0; `small` is the page as `view.shrunk` gives it."""
+def without(
+    image: PageImage, small: NDArray[np.uint8], erased: NDArray[np.uint8], kept: NDArray[np.bool_] | None = None
+) -> PageImage:
+    """The page with paper where `erased`, uint8 (h, w), is not 0, and as it is where `kept`, bool (h, w).
+
+    `small` is the page as `view.shrunk` gives it.
+    """
     if not erased.any():
         return image
     wide = cv2.dilate(erased, np.ones((5, 5), np.uint8)).astype(np.uint8)
+    if kept is not None:
+        wide[kept] = 0
     size = image.pixels.shape[1::-1]
     paper = cv2.resize(cv2.inpaint(small, wide, 3, cv2.INPAINT_TELEA), size, interpolation=cv2.INTER_LINEAR)
     covered = cv2.resize(wide, size, interpolation=cv2.INTER_NEAREST)

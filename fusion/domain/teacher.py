@@ -67,7 +67,7 @@ def marks(image: PageImage) -> tuple[PageImage, tuple[Check, ...]]:
         checks.append(Check(f"teacher_{kind}", f"{kind} in red ink", (), False, _on_photo(mask, factor, image)))
         if kind not in ("stroke", "writing"):
             erased[mask] = 1
-    return without(image, small, erased), tuple(checks)
+    return without(image, small, erased, other), tuple(checks)
 
 
 def scored(page: Page) -> Page:
