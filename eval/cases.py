@@ -34,8 +34,6 @@ from fusion.ink import InkLine, Language, Prior
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
 from fusion.page import Reading, Recipe
-from fusion.train.crops import held_out_names
-from fusion.train.recipe import load_recipe
 from fusion.vlm import Look, Looks, Query, open_reader
 
 
@@ -63,7 +61,6 @@ class Source(BaseModel):
     )
     skip_writers: tuple[str, ...] = Field((), description="Rows of these writers are left out.")
     only_writers: tuple[str, ...] = Field((), description="Only rows of these writers; none: of all.")
-    unseen_by: Path | None = Field(None, description="Recipe of the small reader: only rows it was not trained on.")
 
 
 class FitConfig(BaseModel):
@@ -161,14 +158,12 @@ class Bench:
 def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Random) -> list[Case]:
     """Lines of a source, each once per second reader and prior."""
     rows = load_split(source.data)
-    unseen = _unseen(source)
     items = [
         item
         for item in rows
         if not any(mark in item.note for mark in config.skip_notes)
         and item.writer not in source.skip_writers
         and (not source.only_writers or item.writer in source.only_writers)
-        and (unseen is None or item.image in unseen)
     ]
     rng.shuffle(items)
     expected = _priors(source, config, rows)
@@ -230,15 +225,6 @@ def _priors(source: Source, config: FitConfig, rows: Sequence[Item]) -> Callable
         return [(kind, lists[fold[image]] if kind == "formulary" else fixed[kind]) for kind in source.priors]
 
     return of
-
-
-def _unseen(source: Source) -> set[str] | None:
-    """Rows that the small reader was not trained on; None: all of them."""
-    if source.unseen_by is None:
-        return None
-    recipe = load_recipe(source.unseen_by)
-    own = [ink for ink in recipe.ink if ink.data.resolve() == source.data.resolve()]
-    return {name for ink in own for name in held_out_names(ink)}
 
 
 def _case(

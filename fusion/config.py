@@ -76,6 +76,10 @@ class OcrConfig(Section):
     recognition_dir: Path | None = Field(
         None, description="Folder with the recognition model; None: the packaged one (engine onnx)."
     )
+    hand_model: Path | None = Field(
+        None,
+        description="Recogniser of Latin hands, an ONNX file as `python -m fusion.train recogniser` writes; None: the packaged one.",
+    )
     detection_side: int = Field(960, ge=64, le=8000, description="Long side at which lines are looked for, px.")
     box_threshold: float = Field(
         0.4,

@@ -127,7 +127,7 @@ class OcrReader:
         """Load the models; see `open_models` for errors."""
         self._config = config
         self._engine = open_models(config)
-        self._latin = Recognizer(LATIN, "latin hands", config.threads)
+        self._latin = Recognizer(config.hand_model or LATIN, "latin hands", config.threads)
         self._marker = Marker(config.threads)
         self._spells = frozenset(filter(_TAUGHT.fullmatch, self._latin.characters[1:]))
 

@@ -10,7 +10,7 @@ import torch
 
 from fusion.onnx import file_sha256
 from fusion.train import ppocr
-from fusion.train.recipe import RecogniserRecipe
+from fusion.train.recipe import RecogniserRecipe, Rendered
 
 if TYPE_CHECKING:
     from fusion.train.recogniser import Learner
@@ -59,14 +59,19 @@ def write_card(
         samples=made["samples"],
         seconds=made["seconds"],
         device=made["device"],
-        real="\n".join(real),
-        names=", ".join(f"`{path.name}`" for path in recipe.rendered.names) or "none",
-        fonts=f"`{recipe.rendered.fonts}`, `{recipe.rendered.print_fonts}`",
+        data="\n".join([*real, *([_rendered(recipe.rendered)] if recipe.rendered is not None else [])]),
         rows="\n".join(rows),
     )
     (recipe.output / "README.md").write_text(card, encoding="utf-8")
 
 
+def _rendered(rendered: Rendered) -> str:
+    names = ", ".join(f"`{path.name}`" for path in rendered.names) or "none"
+    return RENDERED.format(names=names, fonts=f"`{rendered.fonts}`, `{rendered.print_fonts}`")
+
+
+RENDERED = """- Rendered texts in open fonts, each listed with its licence in {fonts}; English words of SCOWL; names of {names} and of
+  the real words' labels; phrases, doses and sums written for this project; words of the real lines' labels."""
 CARD = """---
 license: apache-2.0
 ---
@@ -80,9 +85,7 @@ SHA-256 of `recogniser.onnx`: `{sha256}`
 
 ## Data
 
-{real}
-- Rendered texts in open fonts, each listed with its licence in {fonts}; English words of SCOWL; names of {names} and of
-  the real words' labels; phrases, doses and sums written for this project; words of the real lines' labels.
+{data}
 
 ## Held-out material: exact / character error rate of the best path, regardless of case
 

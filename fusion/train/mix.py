@@ -110,12 +110,14 @@ class Mix:
         crops: Sequence[Crop],
         hands: Sequence[Hands],
         shares: Shares,
-        texts: Texts,
-        fonts: Sequence[Font],
-        prints: Sequence[Font],
+        texts: Texts | None = None,
+        fonts: Sequence[Font] = (),
+        prints: Sequence[Font] = (),
         accented: Sequence[Sequence[Font]] = (),
     ) -> None:
-        """Sort the crops that are not held out. `accented`: families of fonts that have accented letters.
+        """Sort the crops that are not held out.
+
+        `texts`: what to render, needed where there are fonts; `accented`: families of fonts that have accented letters.
 
         Kinds of pieces whose material is missing (no lines, no fonts …) are left out of the mixture.
         """
@@ -171,12 +173,16 @@ class Mix:
                 return self._real(first, _grey(strip, rng), text)
         return self._word(rng)
 
+    def _said(self, rng: random.Random, kind: str) -> str:
+        assert self._texts is not None, "fonts come with texts"
+        return self._texts.line(rng, kind)
+
     def _token(self, slot: str, font: Font, rng: random.Random) -> tuple[Field, str] | None:
         """A number, form or dose in one font, in several if it lacks a character, or None if all of them do."""
         if slot == "n":
             text = f"{rng.randint(1, 12)}{rng.choice('.).,')}"
         else:
-            text = rng.choice(_FORMS) if slot == "f" else self._texts.line(rng, "dose")
+            text = rng.choice(_FORMS) if slot == "f" else self._said(rng, "dose")
         for fonts in ([font], self._fonts):
             with suppress(ValueError):
                 return paper_white(render(text, fonts, rng)), text
@@ -233,13 +239,13 @@ class Mix:
                     continue
                 text = _some_words(rng.choice(self._lines).text, rng)
             else:
-                text = self._texts.line(rng, kind)
+                text = self._said(rng, kind)
                 if kind == "accented":
                     if not self._accented:
                         continue
                     fonts = rng.choice(self._accented)
             if kind in _PROSE and rng.random() < 0.15:
-                text = f"{text} {self._texts.line(rng, 'english')}"
+                text = f"{text} {self._said(rng, 'english')}"
             # Handwriting does not tell straight from curly quotes.
             text = text if prints else text.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
             try:

@@ -166,7 +166,7 @@ class RecogniserRecipe(Part):
     output: Path = Field(description="Folder of the recogniser, its card and its log.")
     start: Path | None = Field(None, description="ONNX file to start from; default: the packaged PP-OCRv6-small.")
     hands: tuple[Hands, ...] = Field(min_length=1, description="Real handwriting.")
-    rendered: Rendered = Field(description="Rendered texts.")
+    rendered: Rendered | None = Field(None, description="Rendered texts; None: none, and no font is fetched.")
     shares: Shares = Field(Shares(), description="Mixture of a batch.")
     seconds: float = Field(7200, gt=0, description="Time of the whole run, evaluation and export included.")
     batch: int = Field(32, ge=2, description="Crops per step, of 320 px; of wider ones proportionally fewer.")

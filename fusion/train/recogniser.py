@@ -34,7 +34,7 @@ from fusion.train.card import write_card
 from fusion.train.fonts import Font, Materials, fetch
 from fusion.train.hands import Crop, folded
 from fusion.train.mix import Batch, Batches, Mix, Piece, widths
-from fusion.train.recipe import RecogniserRecipe
+from fusion.train.recipe import RecogniserRecipe, Rendered
 from fusion.train.relative import RelativeAdam
 from fusion.train.render import render
 from fusion.train.texts import Texts
@@ -53,6 +53,8 @@ JUDGED = {
     "rendered measures": ("measure",),
 }
 """Kinds of text of each rendered evaluation set, in held-out handwriting fonts."""
+PRINT = "rendered print"
+"""The set of all kinds in held-out print fonts."""
 Log = Callable[[str], None]
 
 
@@ -85,30 +87,31 @@ def prepare(recipe: RecogniserRecipe, log: Log) -> None:
         ppocr.cut(source, start)
         log(f"cut {source.name} to {len(ppocr.read(start)[1])} characters")
     hands.gather(recipe.hands, start, recipe.work, recipe.threads, log)
-    _materials(recipe)
-    _accented(recipe)
+    if recipe.rendered is not None:
+        _materials(recipe.rendered, recipe.work)
+        _accented(recipe.rendered, recipe.work)
 
 
-def _accented(recipe: RecogniserRecipe) -> list[list[Font]]:
+def _accented(rendered: Rendered, work: Path) -> list[list[Font]]:
     """Families of fonts that have accented letters."""
-    if recipe.rendered.accent_fonts is None:
+    if rendered.accent_fonts is None:
         return []
     families: dict[str, list[Font]] = {}
-    for font in fetch(recipe.rendered.accent_fonts, recipe.work / "fonts").fonts:
+    for font in fetch(rendered.accent_fonts, work / "fonts").fonts:
         families.setdefault(font.family, []).append(font)
     return list(families.values())
 
 
-def _materials(recipe: RecogniserRecipe) -> tuple[Materials, Materials]:
-    folder = recipe.work / "fonts"
-    return fetch(recipe.rendered.fonts, folder), fetch(recipe.rendered.print_fonts, folder)
+def _materials(rendered: Rendered, work: Path) -> tuple[Materials, Materials]:
+    return fetch(rendered.fonts, work / "fonts"), fetch(rendered.print_fonts, work / "fonts")
 
 
-def train(recipe: RecogniserRecipe, log: Log) -> dict[str, dict[str, float]]:
+def train(recipe: RecogniserRecipe, log: Log) -> dict[str, dict[str, dict[str, float]]]:
     """Train for the recipe's time and write the recogniser with its card; a broken run continues from its saved state.
 
     Returns:
-        Set → share of texts read without an error ("exact") and character error rate ("cer"), on held-out material.
+        Before (`start`) and after (`end`): set → share of texts read without an error ("exact") and character error rate
+        ("cer"), on held-out material.
     """
     begun = time.monotonic()
     prepare(recipe, log)
@@ -116,12 +119,17 @@ def train(recipe: RecogniserRecipe, log: Log) -> dict[str, dict[str, float]]:
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
     crops = hands.load(recipe.work)
-    written, printed = _materials(recipe)
-    texts = Texts(written.words, _names(recipe, crops), recipe.seed)
-    mix = Mix(crops, recipe.hands, recipe.shares, texts, written.side(False), printed.side(False), _accented(recipe))
+    judged = _real(recipe, crops)
+    if recipe.rendered is None:
+        mix = Mix(crops, recipe.hands, recipe.shares)
+    else:
+        written, printed = _materials(recipe.rendered, recipe.work)
+        texts = Texts(written.words, _names(recipe, crops, recipe.rendered), recipe.seed)
+        accented = _accented(recipe.rendered, recipe.work)
+        mix = Mix(crops, recipe.hands, recipe.shares, texts, written.side(False), printed.side(False), accented)
+        judged |= _synthetic(recipe.rendered, texts, written, printed, random.Random(f"judged:{recipe.seed}"))
     batches = Batches(mix, recipe.batch, recipe.seed, recipe.workers)  # forks: before CUDA is initialised
     try:
-        judged = _judged(recipe, crops, texts, written, printed)
         learner = Learner(recipe, begun)
         resumed = learner.restore()
         log(f"{'resumed' if resumed else 'starting'} on {learner.device}: {len(crops)} real crops")
@@ -133,34 +141,40 @@ def train(recipe: RecogniserRecipe, log: Log) -> dict[str, dict[str, float]]:
     difference = learner.export(recipe.output)
     write_card(recipe, learner, hands.describe(crops), figures, difference)
     log(f"wrote {recipe.output}: {learner.samples} crops, ONNX Runtime differs from torch by {difference:.1e} at most")
-    return figures["end"]
+    return figures
 
 
-def _names(recipe: RecogniserRecipe, crops: Sequence[Crop]) -> list[str]:
+def _names(recipe: RecogniserRecipe, crops: Sequence[Crop], rendered: Rendered) -> list[str]:
     """Names to render, without those that are, or contain, a held-out word."""
     by_word = {source.name for source in recipe.hands if source.hold_out_by == "word"}
     shut = hands.held_out_words(crops, recipe.hands)
     names = [crop.text for crop in crops if crop.source in by_word and not crop.held_out]
-    for path in recipe.rendered.names:
+    for path in rendered.names:
         names += path.read_text(encoding="utf-8").splitlines()
     return [name for name in names if name and shut.isdisjoint(map(folded, (name, *name.split())))]
 
 
-def _judged(
-    recipe: RecogniserRecipe, crops: Sequence[Crop], texts: Texts, written: Materials, printed: Materials
-) -> dict[str, Judged]:
-    """The evaluation sets: held-out real crops, and held-out texts in held-out fonts."""
+def _real(recipe: RecogniserRecipe, crops: Sequence[Crop]) -> dict[str, Judged]:
+    """Evaluation sets of held-out real crops."""
     sets = {}
     for source in recipe.hands:
         own = [crop for crop in crops if crop.source == source.name and crop.held_out]
         pieces = [Piece(crop.pixels, crop.text, crop.source, (1.0, 1.0)) for crop in own]
         sets[f"held-out {source.name}"] = Judged(_plain_batches(pieces), source.kind == "words")
-    rng = random.Random(f"judged:{recipe.seed}")
+    return {name: judged for name, judged in sets.items() if judged.batches}
+
+
+def _synthetic(
+    rendered: Rendered, texts: Texts, written: Materials, printed: Materials, rng: random.Random
+) -> dict[str, Judged]:
+    """Evaluation sets of held-out texts in held-out fonts."""
     every = tuple(kind for kinds in JUDGED.values() for kind in kinds)
-    chosen = [*((name, kinds, written) for name, kinds in JUDGED.items()), ("rendered print", every, printed)]
-    for name, kinds, materials in chosen:
-        count = recipe.rendered.judged if materials.fonts else 0
-        pieces = [_drawn(texts, kinds, materials, rng) for _ in range(count)]
+    sets = {}
+    for name, kinds, materials in [
+        *((name, kinds, written) for name, kinds in JUDGED.items()),
+        (PRINT, every, printed),
+    ]:
+        pieces = [_drawn(texts, kinds, materials, rng) for _ in range(rendered.judged if materials.fonts else 0)]
         sets[name] = Judged(_plain_batches(pieces), letters_only=False)
     return {name: judged for name, judged in sets.items() if judged.batches}
 
