@@ -178,6 +178,81 @@ def test_keys_choose_undo_flip_mark_as_illegible_and_settle_what_is_alike(tab: A
     assert tab.locator("#keys").is_visible()
 
 
+def three(served: Served, tab: Any) -> str:
+    id_ = served.keep("three.png", *((either(text, f"{text}{text}"),) for text in ("ab", "cd", "ef")))
+    tab.goto(f"/review/{id_}")
+    tab.wait_for_selector("#card button")
+    return id_
+
+
+def decided(tab: Any, served: Served, id_: str) -> list[str]:
+    """Texts of the lines that a person decided, when all that was pressed has been done."""
+    tab.evaluate("() => work")
+    tab.wait_for_load_state("networkidle")
+    lines = served.archive.page(id_, 1).lines
+    return [line.text for line in lines if any(span.source == "human" for span in line.spans)]
+
+
+@needs_browser
+@pytest.mark.parametrize("delay", [0, 150])
+def test_a_double_click_is_one_choice(tab: Any, served: Served, delay: int) -> None:
+    id_ = three(served, tab)
+    tab.dblclick("#card button[data-choice='1']", delay=delay)
+    (text,) = decided(tab, served, id_)
+    assert text in ("abab", "cdcd", "efef")
+
+
+@needs_browser
+def test_a_held_enter_types_into_one_stretch(tab: Any, served: Served) -> None:
+    id_ = three(served, tab)
+    tab.keyboard.press("F2")
+    tab.fill("#typed", "held")
+    for _ in range(5):  # all but the first are repetitions
+        tab.keyboard.down("Enter")
+    tab.keyboard.up("Enter")
+    assert decided(tab, served, id_) == ["held"]
+
+
+@needs_browser
+def test_keys_faster_than_a_save_decide_what_was_shown(tab: Any, served: Served) -> None:
+    id_ = three(served, tab)
+    press = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }))"
+    tab.evaluate(f"() => {{ for (const key of '222') {press} }}")
+    assert len(decided(tab, served, id_)) == 1
+
+
+@needs_browser
+@pytest.mark.parametrize("composing", ["{ isComposing: true }", "{ keyCode: 229 }"])
+def test_the_enter_of_an_input_method_accepts_nothing(tab: Any, served: Served, composing: str) -> None:
+    id_ = three(served, tab)
+    tab.fill("#typed", "zhong")
+    enter = "new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, ...%s })"
+    tab.evaluate(f"$('typed').dispatchEvent({enter % composing})")
+    assert decided(tab, served, id_) == []
+    tab.evaluate(f"$('typed').dispatchEvent({enter % '{}'})")
+    assert decided(tab, served, id_) == ["zhong"]
+
+
+@needs_browser
+def test_what_was_decided_after_a_save_that_failed_is_dropped_and_the_failure_stays_said(
+    tab: Any, served: Served
+) -> None:
+    id_ = three(served, tab)
+    press(tab, "2")
+    before = decided(tab, served, id_)
+    tab.evaluate("""() => {
+        const real = fetch;
+        fetch = async () => { fetch = real; return new Response('{"detail": "No room."}', { status: 503 }); };
+        decide(page.queue[here], "lost");
+        decide(page.queue[here], "dropped");
+        document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "u", bubbles: true }));
+    }""")
+    assert decided(tab, served, id_) == before
+    assert tab.inner_text("#status") == "No room."
+    tab.evaluate("() => { decide(page.queue[here], 'again') }")
+    assert sorted(decided(tab, served, id_)) == sorted([*before, "again"])
+
+
 @needs_browser
 def test_a_question_is_answered_row_by_row(tab: Any, served: Served) -> None:
     tab.goto(f"/review/{served.keep('asked.png', 'milk', 'bread and milk')}")
