@@ -248,9 +248,12 @@ def test_a_correction_is_kept_found_exported_and_taken_back(client: TestClient) 
     with zipfile.ZipFile(io.BytesIO(client.get(f"{base}?format=training").content)) as packed:
         (row,) = map(json.loads, packed.read("training.jsonl").decode().splitlines())
         assert (row["text"], row["image"] in packed.namelist()) == ("阿莫西林", True)
-    for _ in range(2):
-        assert client.post(f"{base}/pages/1/undo", json={"by": "Ada"}).status_code == 200
-    assert client.post(f"{base}/pages/1/undo", json={}).status_code == 422
+    undo = f"{base}/pages/1/undo"
+    assert client.post(undo, json={"by": "Ada", "decision": 1}).status_code == 409  # the second one was not seen
+    for seen in (2, 1):
+        assert client.get(f"{base}/pages/1").json()["decision"] == seen
+        assert client.post(undo, json={"by": "Ada", "decision": seen}).status_code == 200
+    assert client.post(undo, json={"decision": 0}).status_code == 422
     assert client.get(base).json()["text"].startswith("阿莫西休")
 
 

@@ -159,11 +159,11 @@ def test_the_index_follows_a_correction_and_keeps_what_stood_there_as_another_re
     assert exact(archive, "西林") == []
     archive.correct(id_, 1, [Edit("l000", 3, 4, "休", "林")], "Ada")
     assert (exact(archive, "西林"), exact(archive, "西休")) == ([True], [False])
-    archive.undo(id_, 1, "Ada")
+    archive.undo(id_, 1, 1, "Ada")
     assert (exact(archive, "西林"), exact(archive, "西休")) == ([], [True])
     assert archive.page(id_, 1) == page("阿莫西休")
     with pytest.raises(InputError, match="no correction"):
-        archive.undo(id_, 1, "Ada")
+        archive.undo(id_, 1, 0, "Ada")
 
 
 def test_several_edits_of_one_line_fit_together_or_none_is_made(archive: Archive) -> None:
@@ -180,6 +180,22 @@ def test_several_edits_of_one_line_fit_together_or_none_is_made(archive: Archive
     with pytest.raises(InputError, match="line break"):
         archive.correct(id_, 1, [Edit("l000", 0, 2, "50", "a\nb")], "Bob")
     assert archive.page(id_, 1).text == "50 mg 50 mg"
+
+
+def test_what_was_decided_at_once_is_undone_at_once_if_it_is_what_the_person_saw(archive: Archive) -> None:
+    id_ = kept(archive, page("5 mg 5 mg", "prn"))
+    assert archive.standing(id_, 1)[1] == 0
+    archive.correct(id_, 1, [Edit("l001", 0, 3, "prn", "PRN")], "Ada")
+    archive.correct(id_, 1, [Edit("l000", 0, 1, "5", "50"), Edit("l000", 5, 6, "5", "50")], "Bob")
+    for seen in (0, 1, 3):
+        with pytest.raises(Conflict, match="someone else"):
+            archive.undo(id_, 1, seen, "Ada")
+    archive.undo(id_, 1, 2, "Bob")
+    assert (archive.page(id_, 1).text, archive.standing(id_, 1)[1]) == ("5 mg 5 mg\nPRN", 1)
+    archive.correct(id_, 1, [Edit("l000", 0, 1, "5", "6")], "Bob")
+    with pytest.raises(Conflict):  # a number is not used twice
+        archive.undo(id_, 1, 2, "Bob")
+    assert archive.page(id_, 1).text == "6 mg 5 mg\nPRN"
 
 
 def test_a_gap_is_filled_and_a_line_that_nobody_read_gets_its_text(archive: Archive) -> None:

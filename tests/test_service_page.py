@@ -172,8 +172,10 @@ def test_keys_choose_undo_flip_mark_as_illegible_and_settle_what_is_alike(tab: A
     assert "all 3 disputes" in tab.inner_text("#question")
     press(tab, "2")
     assert [one.strip() for one in text()] == ["mg x mg x", "mg x", "cap"]
+    press(tab, "u")
+    assert text() == before
     press(tab, "x")
-    assert text()[2] == "□□□"
+    assert "□" in "".join(text())
     tab.keyboard.press("?")
     assert tab.locator("#keys").is_visible()
 

@@ -24,7 +24,6 @@ from starlette.datastructures import UploadFile
 from fusion import __version__
 from fusion.config import Config
 from fusion.errors import ConfigError, FusionError, InputError
-from fusion.page import Page
 from fusion.records import page_dict
 from fusion.service.answers import Answer
 from fusion.service.archive import Conflict, Edit, Found, Missing, Transcription, Unwritable
@@ -92,6 +91,12 @@ class Corrections(Who):
     """What one person decided at once: all of it is kept, or nothing."""
 
     corrections: Annotated[list[Corrected], Field(min_length=1, max_length=1000)]
+
+
+class Undone(Who):
+    """What is taken back: the last decision that the person saw in force."""
+
+    decision: Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class Token(Body):
@@ -209,12 +214,10 @@ def delete(service: OurService, id: Id) -> None:
 @api.get("/transcriptions/{id}/pages/{number}")
 def page(service: OurService, id: Id, number: Number) -> dict[str, Any]:
     """A page as the review page shows it: lines, spans, readings, what to look at and why, fields, remarks."""
-    return _shown(service, service.archive.get(id), service.archive.page(id, number))
-
-
-def _shown(service: Service, one: Transcription, page: Page) -> dict[str, Any]:
+    one = service.archive.get(id)
+    standing, decision = service.archive.standing(id, number)
     about = {"name": one.name, "pages": one.pages, "profile": one.profile, "formats": list(Format)}
-    return {**about, **shown(service.understood(page, one.profile))}
+    return {**about, "decision": decision, **shown(service.understood(standing, one.profile))}
 
 
 @api.get("/transcriptions/{id}/pages/{number}/picture", response_class=Response)
@@ -233,15 +236,15 @@ def crop(service: OurService, id: Id, number: Number, line: Annotated[str, Path(
 def correct(service: OurService, id: Id, number: Number, body: Corrections) -> dict[str, Any]:
     """Keep what a person decided, as `human` spans; it is on the disk when this answers. 409 when the text has changed."""
     edits = [Edit(**one.model_dump()) for one in body.corrections]
-    made = service.archive.correct(id, number, edits, body.by or "unnamed")
-    return _shown(service, service.archive.get(id), made)
+    service.archive.correct(id, number, edits, body.by or "unnamed")
+    return page(service, id, number)
 
 
 @api.post("/transcriptions/{id}/pages/{number}/undo")
-def undo(service: OurService, id: Id, number: Number, body: Who) -> dict[str, Any]:
-    """Take the last correction of a page back."""
-    made = service.archive.undo(id, number, body.by or "unnamed")
-    return _shown(service, service.archive.get(id), made)
+def undo(service: OurService, id: Id, number: Number, body: Undone) -> dict[str, Any]:
+    """Take the last decision of a page back, all of one request; 409 when it is not the one that the person saw."""
+    service.archive.undo(id, number, body.decision, body.by or "unnamed")
+    return page(service, id, number)
 
 
 # --- search and questions -------------------------------------------------------------------------------------------

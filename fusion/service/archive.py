@@ -1,8 +1,8 @@
 """The archive: uploads, pages as they were read, what people decided since, and an index of it all, in one SQLite file.
 
 A page's record is written once, as it was read. Corrections are rows beside it, in the order in which they were made; the
-page as it stands is the record with these edits. So nothing overwrites a reading, undoing takes the last row out of force,
-and who decided what, when, stays known. Every change is one transaction, and is on the disk before it is acknowledged.
+page as it stands is the record with these edits. So nothing overwrites a reading, undoing takes the rows of the last
+decision out of force, and who decided what, when, stays known. Every change is one transaction, and is on the disk before it is acknowledged.
 
 Deletes for good: freed space is overwritten, the index is merged anew, the write-ahead log is emptied.
 """
@@ -27,7 +27,7 @@ from fusion.page import Page, Place
 from fusion.records import dump_page, load_page
 from fusion.service.terms import Phrase, other_grams, phrases, terms
 
-VERSION = 1
+VERSION = 2
 LOOKED_AT = 500
 """Most pages of an index query whose lines are looked at: its pairs may stand anywhere on a page."""
 BUSY = 30.0
@@ -44,13 +44,13 @@ CREATE TABLE pages (
     lines TEXT NOT NULL, record TEXT NOT NULL, picture BLOB NOT NULL, UNIQUE (transcription, number));
 CREATE TABLE corrections (
     id INTEGER PRIMARY KEY AUTOINCREMENT, page INTEGER NOT NULL REFERENCES pages ON DELETE CASCADE,
-    line TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL, old TEXT NOT NULL, text TEXT NOT NULL,
+    decision INTEGER NOT NULL, line TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL, old TEXT NOT NULL, text TEXT NOT NULL,
     by TEXT NOT NULL, undone TEXT NOT NULL DEFAULT '');
 CREATE INDEX of_page ON corrections (page);
 CREATE VIRTUAL TABLE found USING fts5(
     text, others, content='', tokenize="unicode61 remove_diacritics 0 tokenchars '_'");
 """
-_EDITS = "SELECT line, start, \"end\", text, by FROM corrections WHERE page = ? AND undone = '' ORDER BY id"
+_EDITS = "SELECT decision, line, start, \"end\", text, by FROM corrections WHERE page = ? AND undone = '' ORDER BY id"
 
 
 class Conflict(InputError):
@@ -184,31 +184,42 @@ class Archive:
         """
         by = f"{who}, {_now()}"
         with self._change() as db:
-            key, page = self._standing(db, id_, number)
+            key, page, _ = self._standing(db, id_, number)
+            next_ = "SELECT coalesce(max(decision), 0) + 1 FROM corrections WHERE page = ?"
+            (decision,) = db.execute(next_, (key,)).fetchone()
             # From the end of each line, so that the places of the other edits stay.
             for edit in sorted(edits, key=lambda one: (one.line, -one.start, -one.end)):
                 page = _edited(page, edit, by)
-                row = (key, edit.line, edit.start, edit.end, edit.old, edit.text, by)
-                db.execute(
-                    'INSERT INTO corrections (page, line, start, "end", old, text, by) VALUES (?, ?, ?, ?, ?, ?, ?)',
-                    row,
-                )
+                columns = 'page, decision, line, start, "end", old, text, by'
+                row = (key, decision, edit.line, edit.start, edit.end, edit.old, edit.text, by)
+                db.execute(f"INSERT INTO corrections ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             _index(db, key, page)
         return page
 
-    def undo(self, id_: str, number: int, who: str) -> Page:
-        """Take the last correction of a page out of force.
+    def undo(self, id_: str, number: int, decision: int, who: str) -> Page:
+        """Take the last decision of a page out of force: all that one call of `correct` put in.
+
+        Args:
+            id_: of the upload.
+            number: of the page.
+            decision: the last one that the person saw in force, as `standing` numbers it.
+            who: undoes it.
 
         Raises:
+            Conflict: another one is the last by now.
             InputError: there is no such page, or nothing to undo.
         """
         with self._change() as db:
-            key, _ = self._standing(db, id_, number)
-            (last,) = db.execute("SELECT max(id) FROM corrections WHERE page = ? AND undone = ''", (key,)).fetchone()
-            if last is None:
+            key, _, last = self._standing(db, id_, number)
+            if last != decision:
+                raise Conflict(
+                    f"page {number}", "was corrected or undone by someone else since", "Load the page again."
+                )
+            if last == 0:
                 raise InputError(f"page {number}", "has no correction to undo", "Correct something first.")
-            db.execute("UPDATE corrections SET undone = ? WHERE id = ?", (f"{who}, {_now()}", last))
-            _, page = self._standing(db, id_, number)
+            undone = "UPDATE corrections SET undone = ? WHERE page = ? AND decision = ?"
+            db.execute(undone, (f"{who}, {_now()}", key, last))
+            _, page, _ = self._standing(db, id_, number)
             _index(db, key, page)
         return page
 
@@ -244,6 +255,10 @@ class Archive:
     def page(self, id_: str, number: int, *, as_read: bool = False) -> Page:
         """A page as it stands, or as it was read. Numbers begin at 1. Missing: there is no such page."""
         return self._standing(self._db, id_, number, as_read)[1]
+
+    def standing(self, id_: str, number: int) -> tuple[Page, int]:
+        """A page as it stands, and its last decision in force: they are counted from 1, 0 where there is none."""
+        return self._standing(self._db, id_, number)[1:]
 
     def picture(self, id_: str, number: int) -> bytes:
         """The photograph of a page as displayed, JPEG. Missing: there is no such page."""
@@ -329,16 +344,17 @@ class Archive:
         rows = self._db.execute(f"SELECT {columns}, {pages} FROM transcriptions t {rest}", values)
         return [Transcription(*row) for row in rows]
 
-    def _standing(self, db: sqlite3.Connection, id_: str, number: int, as_read: bool = False) -> tuple[int, Page]:
-        """Key and content of a page."""
+    def _standing(self, db: sqlite3.Connection, id_: str, number: int, as_read: bool = False) -> tuple[int, Page, int]:
+        """Key and content of a page, and its last decision in force."""
         query = "SELECT id, record FROM pages WHERE transcription = ? AND number = ?"
         row = db.execute(query, (id_, number)).fetchone()
         if row is None:
             raise _missing(f"{id_}, page {number}")
         page = load_page(row[1], name=f"page {row[0]}")
-        for line, start, end, text, by in () if as_read else db.execute(_EDITS, (row[0],)):
+        edits = [] if as_read else db.execute(_EDITS, (row[0],)).fetchall()
+        for _, line, start, end, text, by in edits:
             page = page.edit(Place(line, start, end), text, by)
-        return row[0], page
+        return row[0], page, edits[-1][0] if edits else 0
 
     def _matching(
         self, match: str, wanted: Sequence[Phrase], known: set[int], limit: int

@@ -315,7 +315,7 @@ document.addEventListener("keydown", event => {
   const keys = {
     n: () => go(here + 1), p: () => go(here - 1),
     f: () => { ocrOnly = !ocrOnly; show(); },
-    u: () => actUnlessFailed(async () => { page = await post(`${base}/undo`, { by: who() }); show(); }),
+    u: () => actUnlessFailed(async () => { page = await post(`${base}/undo`, { by: who(), decision: page.decision }); show(); }),
     Escape: () => { inside = false; show(); },
   };
   if (inside && item) Object.assign(keys, {
