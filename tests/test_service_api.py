@@ -106,6 +106,13 @@ def test_base64_and_the_same_upload_again(client: TestClient, note: dict[str, An
     assert reply.json()["id"] != note["id"]
 
 
+def test_a_media_type_may_have_any_case(client: TestClient, note: dict[str, Any]) -> None:
+    body = b'--y\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + NOTE + b"\r\n--y--\r\n"
+    headers = {"Content-Type": "Multipart/Form-Data; boundary=y"}
+    reply = client.post("/v1/transcriptions", content=body, headers=headers)
+    assert (reply.status_code, reply.json()["text"]) == (201, note["text"])
+
+
 def test_several_files_are_a_202_and_each_has_its_end(client: TestClient) -> None:
     files = [("file", ("a.jpg", NOTE + b"\0")), ("file", ("b.jpg", b"no image"))]
     reply = client.post("/v1/transcriptions", files=files)
@@ -257,6 +264,16 @@ def test_a_correction_is_kept_found_exported_and_taken_back(client: TestClient) 
     assert client.get(base).json()["text"].startswith("阿莫西休")
 
 
+@pytest.mark.parametrize("mark", ["\u202a", "\u202e", "\u2066", "\u2069"])
+def test_a_correction_that_reorders_text_is_refused(client: TestClient, mark: str) -> None:
+    id_ = kept(client, "5 mg")
+    edit = {"line": "l000", "start": 0, "end": 1, "old": "5", "text": f"5{mark}0"}
+    reply = client.post(f"/v1/transcriptions/{id_}/pages/1/corrections", json={"corrections": [edit]})
+    assert reply.status_code == 422
+    assert f"U+{ord(mark):04X}" in reply.json()["detail"]
+    assert client.get(f"/v1/transcriptions/{id_}").json()["text"] == "5 mg"
+
+
 def test_the_queue_says_why_and_offers_what_the_readers_have(client: TestClient) -> None:
     id_ = kept(client, "sure", (either("5", "50"), either(" mg", " mq")))
     shown = client.get(f"/v1/transcriptions/{id_}/pages/1").json()
@@ -354,6 +371,7 @@ def test_with_a_token_nothing_is_told_without_it(tmp_path: Path, monkeypatch: py
         assert client.get("/v1/search?q=a", headers={"Authorization": "Bearer é".encode()}).status_code == 401
         assert (client.get("/health").status_code, client.get("/").status_code) == (200, 200)
         assert client.post("/v1/session", json={"token": "é" * 20}).status_code == 401
+        assert client.post("/v1/session", json={"token": TOKEN}, headers={"Host": "["}).status_code == 403
         reply = client.post("/v1/session", json={"token": TOKEN})
         assert reply.status_code == 204
         assert {"httponly", "samesite=strict"} <= set(reply.headers["Set-Cookie"].lower().split("; "))
@@ -365,6 +383,13 @@ def test_a_page_of_another_site_gets_nothing(client: TestClient) -> None:
     upload = {"files": {"file": ("a.jpg", NOTE)}, "headers": {"Origin": "https://evil.example"}}
     assert client.post("/v1/transcriptions", **upload).status_code == 403  # type: ignore[arg-type]
     assert client.get("/v1/transcriptions", headers={"Host": "evil.example:8080"}).status_code == 403  # DNS rebinding
+    refused = ("fusion_requests_total", {"route": "none", "status": "403"})
+    figures = service_of(client).registry
+    for broken in ({"Host": "["}, {"Host": "127.0.0.1]"}, {"Origin": "http://["}, {"Origin": ""}):
+        before = figures.get_sample_value(*refused) or 0
+        reply = client.get("/v1/transcriptions", headers=broken)
+        assert (reply.status_code, reply.headers["X-Content-Type-Options"]) == (403, "nosniff"), broken
+        assert figures.get_sample_value(*refused) == before + 1
     same = client.get("/v1/transcriptions", headers={"Origin": "http://127.0.0.1:8080"})
     assert (same.status_code, "access-control-allow-origin" in same.headers) == (200, False)
 
@@ -380,11 +405,11 @@ def test_a_page_of_another_site_gets_nothing(client: TestClient) -> None:
     ],
 )
 def test_what_can_not_be_served_safely_is_not_served(
-    overrides: list[str], token: str | None, problem: str, monkeypatch: pytest.MonkeyPatch
+    overrides: list[str], token: str | None, problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if token is not None:
         monkeypatch.setenv("FUSION_TEST_TOKEN", token)
-    config = load_config(None, overrides)
+    config = configured(tmp_path, *overrides)
     with pytest.raises(ConfigError, match=problem), ours(config):
         pass
 

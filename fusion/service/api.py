@@ -119,7 +119,7 @@ open_ = APIRouter()
 
 async def _submitted(request: Request) -> tuple[list[tuple[str, bytes]], str | None]:
     """Uploads and profile of a request: files of a form, or base64 in JSON."""
-    if request.headers.get("Content-Type", "").startswith("multipart/form-data"):
+    if request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         async with request.form(max_files=100, max_fields=10) as form:
             sent = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
             uploads = [(_name(part.filename), await part.read()) for part in sent]

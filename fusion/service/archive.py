@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import sqlite3
 import threading
 import uuid
@@ -30,6 +31,8 @@ from fusion.service.terms import Phrase, other_grams, phrases, terms
 VERSION = 2
 LOOKED_AT = 500
 """Most pages of an index query whose lines are looked at: its pairs may stand anywhere on a page."""
+REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters with which a text would look like another one."""
 BUSY = 30.0
 """Seconds to wait for another writer."""
 _TABLES = """
@@ -407,6 +410,9 @@ def _insert_pages(db: sqlite3.Connection, id_: str, pages: Sequence[tuple[Page, 
 
 
 def _edited(page: Page, edit: Edit, by: str) -> Page:
+    if reorders := REORDERING.search(edit.text):
+        problem = f"can't be corrected so (U+{ord(reorders[0]):04X} reorders the text around it)"
+        raise InputError(f"line {edit.line}", problem, "Type the text without it.")
     text = next((line.text for line in page.lines if line.id == edit.line), None)
     if text is None or text[edit.start : edit.end] != edit.old:
         raise Conflict(f"line {edit.line}", "has another text than the one corrected", "Load the page again.")

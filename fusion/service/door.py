@@ -70,10 +70,13 @@ class Door:
     def is_ours(self, request: Request) -> bool:
         """Whether no page of another site sends it: by its origin, and without a token by the name it calls us."""
         host = request.headers.get("Host", "")
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        origin = request.headers.get("Origin", f"//{host}")
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            ours = urlsplit(origin).netloc == host
+        except ValueError:  # no addresses
             return False
-        return self._token is not None or is_loopback(urlsplit(f"//{host}").hostname or "")
+        return ours and (self._token is not None or is_loopback(name))
 
 
 def _same(given: str, wanted: str) -> bool:
