@@ -7,9 +7,12 @@ import io
 import json
 import logging
 import multiprocessing
+import sqlite3
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,10 +27,11 @@ from hypothesis import strategies as st
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError
 from fusion.service.api import application
-from fusion.service.archive import Archive
+from fusion.service.archive import Archive, Unwritable
 from fusion.service.door import Door
 from fusion.service.exports import Format
-from fusion.service.service import Service, opened
+from fusion.service.service import Service, _keep, opened
+from fusion.service.workers import Full
 from tests.made_pages import page
 from tests.test_service_archive import either
 from tests.vlm_readers import serving
@@ -75,7 +79,7 @@ def note(client: TestClient) -> dict[str, Any]:
 def kept(client: TestClient, *texts: Any) -> str:
     """A page that is put into the archive as if it had been read."""
     archive = service_of(client).archive
-    one = archive.add("made.png", json.dumps(len(archive.recent(1000))).encode(), "general", "made")
+    (one,) = archive.add([("made.png", json.dumps(len(archive.recent(1000))).encode())], "general", "made")
     archive.finish(one.id, [(page(*texts), BLANK)])
     return one.id
 
@@ -218,12 +222,103 @@ def test_an_engine_that_can_not_be_opened_is_said_and_not_ready(
 
 def test_what_was_accepted_and_not_read_is_read_by_the_next_process(tmp_path: Path) -> None:
     config = configured(tmp_path)
-    one = Archive(config.serve.archive).add("note.jpg", NOTE, "general", "")
+    (one,) = Archive(config.serve.archive).add([("note.jpg", NOTE)], "general", "")
     with ours(config) as client:
         done = threading.Event()
         service_of(client).workers.submit(lambda call: done.set())
         assert done.wait(60)
         assert client.get(f"/v1/transcriptions/{one.id}").json()["status"] == "done"
+
+
+def test_an_upload_that_ended_three_services_is_not_read_a_fourth_time(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    archive = Archive(config.serve.archive)
+    (one,) = archive.add([("note.jpg", NOTE)], "general", "")
+    for _ in range(3):
+        archive.begin(one.id)
+    with ours(config) as client:
+        told = client.get(f"/v1/transcriptions/{one.id}").json()
+        assert (told["status"], "3 times" in told["problem"]) == ("failed", True)
+
+
+def test_what_an_engine_answers_unexpectedly_fails_its_row_and_is_logged_without_text(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answers(engine: Any, job: Any) -> Any:
+        raise KeyError("三点半")
+
+    monkeypatch.setattr("fusion.service.workers._EngineProcess.call", answers)
+    files = [("file", ("a.jpg", NOTE + b"unexpected"))]
+    reply = client.post("/v1/transcriptions", files=files)
+    assert (reply.status_code, "fault of the service" in reply.json()["detail"]) == (422, True)
+    assert "unexpected KeyError" in caplog.text
+    assert "三点半" not in caplog.text
+
+
+def test_a_reading_outlasts_a_lock_and_one_that_can_not_be_kept_is_said(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, locks = service_of(client).archive, [2, 4]
+    finish = Archive.finish
+
+    def locked(self: Archive, id_: str, pages: Any, problem: str = "") -> None:
+        if pages and locks[0]:
+            locks[0] -= 1
+            raise Unwritable("the archive", "can't be written (database is locked)", "Try again.")
+        finish(self, id_, pages, problem)
+
+    monkeypatch.setattr(Archive, "finish", locked)
+    monkeypatch.setattr("fusion.service.service.PAUSES", (0.0, 0.0))
+    assert client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"l1")}).status_code == 201
+    locks.pop(0)
+    reply = client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"l2")})
+    assert (reply.status_code, "could not be kept" in reply.json()["detail"]) == (422, True)
+    assert archive.waiting() == []
+
+
+def test_one_upload_that_is_sent_twice_at_once_is_read_once_and_needs_no_room_when_it_is_read(
+    client: TestClient, note: dict[str, Any]
+) -> None:
+    service, go = service_of(client), threading.Event()
+    first = service.workers.submit(lambda call: go.wait(60))
+    one, again = (service.take([("a.jpg", b"no image at all")], None, False)[0] for _ in range(2))
+    assert (one.id, service.workers.waiting <= 2) == (again.id, True)
+    others = [service.workers.submit(lambda call: None) for _ in range(2)]  # now it is full
+    with pytest.raises(Full):
+        service.take([("b.jpg", b"another")], None, False)
+    assert service.take([("记.jpg", NOTE)], None, False)[0].status == "done"
+    files = {"file": ("a.jpg", b"no image at all")}
+    with ThreadPoolExecutor(2) as pool:
+        replies = [pool.submit(client.post, "/v1/transcriptions", files=files) for _ in range(2)]
+        time.sleep(0.5)  # both wait
+        go.set()
+        assert [reply.result(60).status_code for reply in replies] == [422, 422]
+    for future in (first, *others):
+        future.result(60)
+
+
+def test_what_must_be_deleted_is_deleted_though_it_failed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive, wiped, ended = (
+        Archive(tmp_path / "archive.sqlite"),
+        iter([sqlite3.OperationalError("三点半"), 0, 1]),
+        threading.Event(),
+    )
+
+    def wipe(self: Archive) -> bool:
+        said = next(wiped)
+        if isinstance(said, Exception):
+            raise said
+        if said:
+            ended.set()
+        return bool(said)
+
+    monkeypatch.setattr(Archive, "wipe", wipe)
+    monkeypatch.setattr("fusion.service.service.EVERY", 0.01)
+    _keep(archive, None, ended)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert "三点半" not in caplog.text
 
 
 def test_delete(client: TestClient) -> None:

@@ -40,7 +40,7 @@ class Served:
     archive: Archive
 
     def keep(self, name: str, *texts: Any) -> str:
-        one = self.archive.add(name, name.encode(), "general", "made")
+        (one,) = self.archive.add([(name, name.encode())], "general", "made")
         self.archive.finish(one.id, [(made_page(*texts), BLANK)])
         return one.id
 

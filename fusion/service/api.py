@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -174,7 +174,8 @@ def submit(service: OurService, submitted: Submitted, response: Response, wait: 
         response.status_code = 202
         return {"transcriptions": [asdict(one) for one in made]}
     if made[0].status == "failed":
-        service.delete(made[0].id)
+        with suppress(Missing):  # another request for the same upload
+            service.delete(made[0].id)
         raise HTTPException(422, made[0].problem)
     response.headers["Location"] = f"/v1/transcriptions/{made[0].id}"
     return _transcription(service, made[0])

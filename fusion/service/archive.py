@@ -33,12 +33,15 @@ LOOKED_AT = 500
 """Most pages of an index query whose lines are looked at: its pairs may stand anywhere on a page."""
 REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters with which a text would look like another one."""
+TRIES = 3
+"""How often the service may end while it reads an upload."""
 BUSY = 30.0
 """Seconds to wait for another writer."""
 _TABLES = """
 CREATE TABLE transcriptions (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, profile TEXT NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL,
-    created TEXT NOT NULL, sha256 TEXT NOT NULL, made_by TEXT NOT NULL, upload BLOB NOT NULL);
+    created TEXT NOT NULL, sha256 TEXT NOT NULL, made_by TEXT NOT NULL, upload BLOB NOT NULL,
+    tries INTEGER NOT NULL);
 CREATE INDEX by_time ON transcriptions (created);
 CREATE INDEX by_content ON transcriptions (sha256);
 CREATE TABLE pages (
@@ -151,21 +154,32 @@ class Archive:
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, upload: bytes, profile: str, made_by: str) -> Transcription:
-        """Keep an upload. One that was read before in the same way is done at once, with the pages as they were read."""
-        made = uuid.uuid4().hex
-        sha256 = hashlib.sha256(upload).hexdigest()
+    def add(self, uploads: Sequence[tuple[str, bytes]], profile: str, made_by: str) -> list[Transcription]:
+        """Keep uploads under their names: all or none.
+
+        One that was read before in the same way is done at once, with the pages as they were read; one that waits to be
+        read so is not kept again.
+        """
         with self._change() as db:
-            known = db.execute(
-                "SELECT id FROM transcriptions WHERE sha256 = ? AND profile = ? AND made_by = ? AND status = 'done'",
-                (sha256, profile, made_by),
-            ).fetchone()
-            row = (made, name, profile, "done" if known else "waiting", "", _now(), sha256, made_by, upload)
-            db.execute(f"INSERT INTO transcriptions VALUES ({', '.join('?' * len(row))})", row)
-            if known:
-                pages = "SELECT record, picture FROM pages WHERE transcription = ? ORDER BY number"
-                _insert_pages(db, made, [(load_page(r), p) for r, p in db.execute(pages, known)])
-        return self.get(made)
+            return [self.get(_added(db, name, upload, profile, made_by)) for name, upload in uploads]
+
+    def unread(self, uploads: Sequence[bytes], profile: str, made_by: str) -> int:
+        """How many of some uploads `add` would have read: they are neither read yet nor waiting."""
+        keys = {(hashlib.sha256(upload).hexdigest(), profile, made_by) for upload in uploads}
+        return sum(_known(self._db, key) is None for key in keys)
+
+    def begin(self, id_: str) -> bytes:
+        """The bytes of an upload that will now be read, which is counted. Missing: there is no such upload."""
+        with self._change() as db:
+            db.execute("UPDATE transcriptions SET tries = tries + 1 WHERE id = ?", (id_,))
+            return self.upload(id_)
+
+    def give_up(self) -> None:
+        """Let uploads fail that the service did not survive: it ended as often as `TRIES` while it read them."""
+        problem = f"The service ended {TRIES} times while it read this. Save it anew, smaller, as JPEG or PNG."
+        with self._change() as db:
+            failed = "UPDATE transcriptions SET status = 'failed', problem = ? WHERE status = 'waiting' AND tries >= ?"
+            db.execute(failed, (problem, TRIES))
 
     def finish(self, id_: str, pages: Sequence[tuple[Page, bytes]], problem: str = "") -> None:
         """Put the pages of an upload in, each with its picture (JPEG, as displayed); nothing if it was deleted meanwhile.
@@ -314,8 +328,18 @@ class Archive:
             if pages:
                 db.execute("INSERT INTO found (found) VALUES ('optimize')")  # else old segments would keep the terms
         if gone:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.wipe()
         return gone
+
+    def wipe(self) -> bool:
+        """Empty the write-ahead log, where deleted text still stands; False while another connection reads from it."""
+        db = self._db
+        db.execute("PRAGMA busy_timeout = 1000")  # nobody can write while this waits
+        try:
+            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
+        return not busy
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -339,7 +363,9 @@ class Archive:
                 db.execute("BEGIN IMMEDIATE")
                 yield db
         except sqlite3.Error as error:
-            raise Unwritable("the archive", f"can't be written ({error})", "Make room on its disk.") from error
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            way = "Try again when the program is done that is writing to it." if busy else "Make room on its disk."
+            raise Unwritable("the archive", f"can't be written ({error})", way) from error
 
     def _listed(self, rest: str, values: tuple[object, ...]) -> list[Transcription]:
         columns = "t.id, name, profile, status, problem, created"
@@ -398,6 +424,28 @@ def _hits(phrase: Phrase, lines: Sequence[_IndexedLine]) -> Iterator[Hit]:
         for line, text, found, grams in lines:
             if phrase.may_stand_in(found, grams):
                 yield Hit((line,), text, phrase.asked, False)
+
+
+def _known(db: sqlite3.Connection, key: tuple[str, str, str]) -> tuple[str, str, str] | None:
+    """Id, status and problem of an upload of some hash, profile and maker that is read or waits to be."""
+    same = "sha256 = ? AND profile = ? AND made_by = ? AND status IN ('done', 'waiting') ORDER BY status LIMIT 1"
+    found: tuple[str, str, str] | None
+    found = db.execute(f"SELECT id, status, problem FROM transcriptions WHERE {same}", key).fetchone()
+    return found
+
+
+def _added(db: sqlite3.Connection, name: str, upload: bytes, profile: str, made_by: str) -> str:
+    """Id of an upload that is kept now, or waits already."""
+    key = (hashlib.sha256(upload).hexdigest(), profile, made_by)
+    known, status, problem = _known(db, key) or ("", "waiting", "")
+    if known and status == "waiting":
+        return known
+    made = uuid.uuid4().hex
+    row = (made, name, profile, status, problem, _now(), key[0], made_by, upload, 0)
+    db.execute(f"INSERT INTO transcriptions VALUES ({', '.join('?' * len(row))})", row)
+    pages = db.execute("SELECT record, picture FROM pages WHERE transcription = ? ORDER BY number", (known,)).fetchall()
+    _insert_pages(db, made, [(load_page(record), picture) for record, picture in pages])
+    return made
 
 
 def _insert_pages(db: sqlite3.Connection, id_: str, pages: Sequence[tuple[Page, bytes]]) -> None:
