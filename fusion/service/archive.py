@@ -2,9 +2,10 @@
 
 A page's record is written once, as it was read. Corrections are rows beside it, in the order in which they were made; the
 page as it stands is the record with these edits. So nothing overwrites a reading, undoing takes the rows of the last
-decision out of force, and who decided what, when, stays known. Every change is one transaction, and is on the disk before it is acknowledged.
+decision out of force, and who decided what, when, stays known. Every change is one transaction, and is on the disk before
+it is acknowledged.
 
-Deletes for good: freed space is overwritten, the index is merged anew, the write-ahead log is emptied.
+Deletes for good: freed space is overwritten, the index is merged anew, the write-ahead log is emptied, if nobody reads it.
 """
 
 from __future__ import annotations
@@ -40,8 +41,7 @@ BUSY = 30.0
 _TABLES = """
 CREATE TABLE transcriptions (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, profile TEXT NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL,
-    created TEXT NOT NULL, sha256 TEXT NOT NULL, made_by TEXT NOT NULL, upload BLOB NOT NULL,
-    tries INTEGER NOT NULL);
+    created TEXT NOT NULL, sha256 TEXT NOT NULL, made_by TEXT NOT NULL, upload BLOB NOT NULL, tries INTEGER NOT NULL);
 CREATE INDEX by_time ON transcriptions (created);
 CREATE INDEX by_content ON transcriptions (sha256);
 CREATE TABLE pages (
@@ -50,8 +50,8 @@ CREATE TABLE pages (
     lines TEXT NOT NULL, record TEXT NOT NULL, picture BLOB NOT NULL, UNIQUE (transcription, number));
 CREATE TABLE corrections (
     id INTEGER PRIMARY KEY AUTOINCREMENT, page INTEGER NOT NULL REFERENCES pages ON DELETE CASCADE,
-    decision INTEGER NOT NULL, line TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL, old TEXT NOT NULL, text TEXT NOT NULL,
-    by TEXT NOT NULL, undone TEXT NOT NULL DEFAULT '');
+    decision INTEGER NOT NULL, line TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
+    old TEXT NOT NULL, text TEXT NOT NULL, by TEXT NOT NULL, undone TEXT NOT NULL DEFAULT '');
 CREATE INDEX of_page ON corrections (page);
 CREATE VIRTUAL TABLE found USING fts5(
     text, others, content='', tokenize="unicode61 remove_diacritics 0 tokenchars '_'");
@@ -202,13 +202,12 @@ class Archive:
         by = f"{who}, {_now()}"
         with self._change() as db:
             key, page, _ = self._standing(db, id_, number)
-            next_ = "SELECT coalesce(max(decision), 0) + 1 FROM corrections WHERE page = ?"
-            (decision,) = db.execute(next_, (key,)).fetchone()
+            (last,) = db.execute("SELECT max(decision) FROM corrections WHERE page = ?", (key,)).fetchone()
             # From the end of each line, so that the places of the other edits stay.
             for edit in sorted(edits, key=lambda one: (one.line, -one.start, -one.end)):
                 page = _edited(page, edit, by)
                 columns = 'page, decision, line, start, "end", old, text, by'
-                row = (key, decision, edit.line, edit.start, edit.end, edit.old, edit.text, by)
+                row = (key, (last or 0) + 1, edit.line, edit.start, edit.end, edit.old, edit.text, by)
                 db.execute(f"INSERT INTO corrections ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             _index(db, key, page)
         return page

@@ -203,10 +203,10 @@ def opened(config: Config) -> Iterator[Service]:
     """
     _check(config)
     archive = Archive(config.serve.archive)
+    archive.give_up()
     service = Service(config, archive, Workers(config))
     ended = threading.Event()
     threading.Thread(target=_keep, args=(archive, config.serve.keep_days, ended), daemon=True).start()
-    archive.give_up()
     for id_ in archive.waiting():
         service.read(archive.get(id_))
     try:

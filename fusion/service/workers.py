@@ -112,7 +112,7 @@ class Workers:
             Full: it does not.
         """
         free = self._config.serve.workers - self._busy + self._config.serve.queue - self.waiting
-        if pieces > free:
+        if pieces > max(free, 0):
             raise Full(math.ceil(self._seconds / self._config.serve.workers))
 
     def submit(self, work: Callable[[Call], T]) -> Future[T]:
