@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import pytest
 
 from fusion.page import Candidate, Span
+from fusion.service.api import CONNECTIONS
 from fusion.service.archive import Archive
 from tests.made_pages import page as made_page
 from tests.service_load import load
@@ -324,6 +327,20 @@ def test_the_command_line_searches_the_archive(served: Served) -> None:
     for query, shown in (("莫西", "l000 found.png: 阿莫西林"), ("头孢", "l001 found.png: ~头孢 头抱")):
         done = subprocess.run([*search, query], cwd=ROOT, capture_output=True, timeout=120)
         assert shown in done.stdout.decode("utf-8")
+
+
+def test_more_connections_than_can_be_served_are_refused_and_do_no_harm(served: Served) -> None:
+    address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
+    with ExitStack() as idle:
+        for _ in range(CONNECTIONS):
+            idle.enter_context(socket.create_connection(address))
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{served.url}/health")
+    for _ in range(100):  # until the server has seen that they are gone
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{served.url}/health"):
+            break
+        time.sleep(0.1)
+    assert urllib.request.urlopen(f"{served.url}/health").status == 200
 
 
 def test_every_answer_under_load_is_right_or_an_honest_429(served: Served) -> None:

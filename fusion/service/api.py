@@ -27,7 +27,7 @@ from fusion.errors import ConfigError, FusionError, InputError
 from fusion.records import page_dict
 from fusion.service.answers import Answer
 from fusion.service.archive import Conflict, Edit, Found, Missing, Transcription, Unwritable
-from fusion.service.door import COOKIE, Door, OurDoor, OurService, admitted, watched, without_text
+from fusion.service.door import COOKIE, Door, InTime, OurDoor, OurService, admitted, watched, without_text
 from fusion.service.exports import Format, export
 from fusion.service.service import Service, opened
 from fusion.service.shapes import shown
@@ -35,6 +35,9 @@ from fusion.service.workers import Full
 
 _STATUS = {Missing: 404, Conflict: 409, InputError: 422, ConfigError: 422, Full: 429, Unwritable: 503, FusionError: 502}
 """What errors for people are over HTTP; the nearest kind counts."""
+
+CONNECTIONS = 500
+"""Most connections at once, else 503: half of the files that a process may usually open."""
 
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of a transcription.")]
 Number = Annotated[int, Path(ge=1, le=10_000, description="Number of the page, from 1.")]
@@ -344,7 +347,8 @@ def application(service: Service, door: Door) -> FastAPI:
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _told(status))
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.middleware("http")(watched)
+    app.add_middleware(InTime)
+    app.middleware("http")(watched)  # around it, so that it counts what came too late
     return app
 
 
@@ -375,4 +379,11 @@ def run(config: Config) -> None:
     logging.getLogger("uvicorn.error").addFilter(without_text)
     with opened(config) as service:
         app = application(service, door)
-        uvicorn.run(app, host=config.serve.host, port=config.serve.port, access_log=False, log_level="warning")
+        uvicorn.run(
+            app,
+            host=config.serve.host,
+            port=config.serve.port,
+            limit_concurrency=CONNECTIONS,
+            access_log=False,
+            log_level="warning",
+        )
