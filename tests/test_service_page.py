@@ -227,6 +227,17 @@ def test_keys_faster_than_a_save_decide_what_was_shown(tab: Any, served: Served)
 
 
 @needs_browser
+def test_a_decision_that_waits_is_kept_though_the_person_has_moved_on(tab: Any, served: Served) -> None:
+    id_ = three(served, tab)
+    tab.evaluate("() => { act(() => new Promise(done => { window.go_on = done; })) }")
+    for key in "2n":
+        tab.keyboard.press(key)
+    assert tab.inner_text("#lines .here .here") == "cd"
+    tab.evaluate("() => go_on()")
+    assert decided(tab, served, id_) == ["abab"]
+
+
+@needs_browser
 @pytest.mark.parametrize("composing", ["{ isComposing: true }", "{ keyCode: 229 }"])
 def test_the_enter_of_an_input_method_accepts_nothing(tab: Any, served: Served, composing: str) -> None:
     id_ = three(served, tab)

@@ -276,10 +276,9 @@ function focusLine(id) {
 }
 const who = () => $("who").value.trim() || "unnamed";
 const edit = (item, text) => ({ line: item.line, start: item.start, end: item.end, old: item.text, text: text.normalize("NFC") });
-/** Save what was decided when `item` was shown; nothing if something else is shown by the time. */
+/** Save what was decided when `item` was shown; nothing if it has been decided, or changed, by the time. */
 const keep = (item, edits) => actUnlessFailed(async () => {
-  const now = page.queue[here];
-  if (!now || !same(now, item) || now.text !== item.text) return;
+  if (!page.queue.some(one => same(one, item) && one.text === item.text)) return;
   page = await post(`${base}/corrections`, { by: who(), corrections: edits });
   const again = page.queue.findIndex(one => same(one, item));
   go(again < 0 ? here : again + 1 < page.queue.length ? again + 1 : again);
