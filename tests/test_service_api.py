@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import logging
 import multiprocessing
+import sqlite3
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,10 +28,11 @@ from hypothesis import strategies as st
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError
 from fusion.service.api import application
-from fusion.service.archive import Archive
+from fusion.service.archive import Archive, Unwritable
 from fusion.service.door import Door
 from fusion.service.exports import Format
-from fusion.service.service import Service, opened
+from fusion.service.service import Service, _keep, opened
+from fusion.service.workers import Full
 from tests.made_pages import page
 from tests.test_service_archive import either
 from tests.vlm_readers import serving
@@ -75,7 +80,7 @@ def note(client: TestClient) -> dict[str, Any]:
 def kept(client: TestClient, *texts: Any) -> str:
     """A page that is put into the archive as if it had been read."""
     archive = service_of(client).archive
-    one = archive.add("made.png", json.dumps(len(archive.recent(1000))).encode(), "general", "made")
+    (one,) = archive.add([("made.png", json.dumps(len(archive.recent(1000))).encode())], "general", "made")
     archive.finish(one.id, [(page(*texts), BLANK)])
     return one.id
 
@@ -104,6 +109,13 @@ def test_base64_and_the_same_upload_again(client: TestClient, note: dict[str, An
     reply = client.post("/v1/transcriptions", json={"image": image, "name": "../../etc/passwd"})
     assert (reply.status_code, reply.json()["text"], reply.json()["name"]) == (201, note["text"], "passwd")
     assert reply.json()["id"] != note["id"]
+
+
+def test_a_media_type_may_have_any_case(client: TestClient, note: dict[str, Any]) -> None:
+    body = b'--y\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + NOTE + b"\r\n--y--\r\n"
+    headers = {"Content-Type": "Multipart/Form-Data; boundary=y"}
+    reply = client.post("/v1/transcriptions", content=body, headers=headers)
+    assert (reply.status_code, reply.json()["text"]) == (201, note["text"])
 
 
 def test_several_files_are_a_202_and_each_has_its_end(client: TestClient) -> None:
@@ -211,12 +223,103 @@ def test_an_engine_that_can_not_be_opened_is_said_and_not_ready(
 
 def test_what_was_accepted_and_not_read_is_read_by_the_next_process(tmp_path: Path) -> None:
     config = configured(tmp_path)
-    one = Archive(config.serve.archive).add("note.jpg", NOTE, "general", "")
+    (one,) = Archive(config.serve.archive).add([("note.jpg", NOTE)], "general", "")
     with ours(config) as client:
         done = threading.Event()
         service_of(client).workers.submit(lambda call: done.set())
         assert done.wait(60)
         assert client.get(f"/v1/transcriptions/{one.id}").json()["status"] == "done"
+
+
+def test_an_upload_that_ended_three_services_is_not_read_a_fourth_time(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    archive = Archive(config.serve.archive)
+    (one,) = archive.add([("note.jpg", NOTE)], "general", "")
+    for _ in range(3):
+        archive.begin(one.id)
+    with ours(config) as client:
+        told = client.get(f"/v1/transcriptions/{one.id}").json()
+        assert (told["status"], "3 times" in told["problem"]) == ("failed", True)
+
+
+def test_what_an_engine_answers_unexpectedly_fails_its_row_and_is_logged_without_text(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answers(engine: Any, job: Any) -> Any:
+        raise KeyError("三点半")
+
+    monkeypatch.setattr("fusion.service.workers._EngineProcess.call", answers)
+    files = [("file", ("a.jpg", NOTE + b"unexpected"))]
+    reply = client.post("/v1/transcriptions", files=files)
+    assert (reply.status_code, "fault of the service" in reply.json()["detail"]) == (422, True)
+    assert "unexpected KeyError" in caplog.text
+    assert "三点半" not in caplog.text
+
+
+def test_a_reading_outlasts_a_lock_and_one_that_can_not_be_kept_is_said(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, locks = service_of(client).archive, [2, 4]
+    finish = Archive.finish
+
+    def locked(self: Archive, id_: str, pages: Any, problem: str = "") -> None:
+        if pages and locks[0]:
+            locks[0] -= 1
+            raise Unwritable("the archive", "can't be written (database is locked)", "Try again.")
+        finish(self, id_, pages, problem)
+
+    monkeypatch.setattr(Archive, "finish", locked)
+    monkeypatch.setattr("fusion.service.service.PAUSES", (0.0, 0.0))
+    assert client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"l1")}).status_code == 201
+    locks.pop(0)
+    reply = client.post("/v1/transcriptions", files={"file": ("a.jpg", NOTE + b"l2")})
+    assert (reply.status_code, "could not be kept" in reply.json()["detail"]) == (422, True)
+    assert archive.waiting() == []
+
+
+def test_one_upload_that_is_sent_twice_at_once_is_read_once_and_needs_no_room_when_it_is_read(
+    client: TestClient, note: dict[str, Any]
+) -> None:
+    service, go = service_of(client), threading.Event()
+    first = service.workers.submit(lambda call: go.wait(60))
+    one, again = (service.take([("a.jpg", b"no image at all")], None, False)[0] for _ in range(2))
+    assert (one.id, service.workers.waiting <= 2) == (again.id, True)
+    others = [service.workers.submit(lambda call: None) for _ in range(3)]  # now it is more than full
+    with pytest.raises(Full):
+        service.take([("b.jpg", b"another")], None, False)
+    assert service.take([("记.jpg", NOTE)], None, False)[0].status == "done"
+    files = {"file": ("a.jpg", b"no image at all")}
+    with ThreadPoolExecutor(2) as pool:
+        replies = [pool.submit(client.post, "/v1/transcriptions", files=files) for _ in range(2)]
+        time.sleep(0.5)  # as a rule both wait; the answers are the same if they don't
+        go.set()
+        assert [reply.result(60).status_code for reply in replies] == [422, 422]
+    for future in (first, *others):
+        future.result(60)
+
+
+def test_what_must_be_deleted_is_deleted_though_it_failed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive, wiped, ended = (
+        Archive(tmp_path / "archive.sqlite"),
+        iter([sqlite3.OperationalError("三点半"), 0, 1]),
+        threading.Event(),
+    )
+
+    def wipe(self: Archive) -> bool:
+        said = next(wiped)
+        if isinstance(said, Exception):
+            raise said
+        if said:
+            ended.set()
+        return bool(said)
+
+    monkeypatch.setattr(Archive, "wipe", wipe)
+    monkeypatch.setattr("fusion.service.service.EVERY", 0.01)
+    _keep(archive, None, ended)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert "三点半" not in caplog.text
 
 
 def test_delete(client: TestClient) -> None:
@@ -248,10 +351,23 @@ def test_a_correction_is_kept_found_exported_and_taken_back(client: TestClient) 
     with zipfile.ZipFile(io.BytesIO(client.get(f"{base}?format=training").content)) as packed:
         (row,) = map(json.loads, packed.read("training.jsonl").decode().splitlines())
         assert (row["text"], row["image"] in packed.namelist()) == ("阿莫西林", True)
-    for _ in range(2):
-        assert client.post(f"{base}/pages/1/undo", json={"by": "Ada"}).status_code == 200
-    assert client.post(f"{base}/pages/1/undo", json={}).status_code == 422
+    undo = f"{base}/pages/1/undo"
+    assert client.post(undo, json={"by": "Ada", "decision": 1}).status_code == 409  # the second one was not seen
+    for seen in (2, 1):
+        assert client.get(f"{base}/pages/1").json()["decision"] == seen
+        assert client.post(undo, json={"by": "Ada", "decision": seen}).status_code == 200
+    assert client.post(undo, json={"decision": 0}).status_code == 422
     assert client.get(base).json()["text"].startswith("阿莫西休")
+
+
+@pytest.mark.parametrize("mark", ["\u202a", "\u202e", "\u2066", "\u2069"])
+def test_a_correction_that_reorders_text_is_refused(client: TestClient, mark: str) -> None:
+    id_ = kept(client, "5 mg")
+    edit = {"line": "l000", "start": 0, "end": 1, "old": "5", "text": f"5{mark}0"}
+    reply = client.post(f"/v1/transcriptions/{id_}/pages/1/corrections", json={"corrections": [edit]})
+    assert reply.status_code == 422
+    assert f"U+{ord(mark):04X}" in reply.json()["detail"]
+    assert client.get(f"/v1/transcriptions/{id_}").json()["text"] == "5 mg"
 
 
 def test_the_queue_says_why_and_offers_what_the_readers_have(client: TestClient) -> None:
@@ -351,6 +467,7 @@ def test_with_a_token_nothing_is_told_without_it(tmp_path: Path, monkeypatch: py
         assert client.get("/v1/search?q=a", headers={"Authorization": "Bearer é".encode()}).status_code == 401
         assert (client.get("/health").status_code, client.get("/").status_code) == (200, 200)
         assert client.post("/v1/session", json={"token": "é" * 20}).status_code == 401
+        assert client.post("/v1/session", json={"token": TOKEN}, headers={"Host": "["}).status_code == 403
         reply = client.post("/v1/session", json={"token": TOKEN})
         assert reply.status_code == 204
         assert {"httponly", "samesite=strict"} <= set(reply.headers["Set-Cookie"].lower().split("; "))
@@ -362,6 +479,13 @@ def test_a_page_of_another_site_gets_nothing(client: TestClient) -> None:
     upload = {"files": {"file": ("a.jpg", NOTE)}, "headers": {"Origin": "https://evil.example"}}
     assert client.post("/v1/transcriptions", **upload).status_code == 403  # type: ignore[arg-type]
     assert client.get("/v1/transcriptions", headers={"Host": "evil.example:8080"}).status_code == 403  # DNS rebinding
+    refused = ("fusion_requests_total", {"route": "none", "status": "403"})
+    figures = service_of(client).registry
+    for broken in ({"Host": "["}, {"Host": "127.0.0.1]"}, {"Origin": "http://["}, {"Origin": ""}):
+        before = figures.get_sample_value(*refused) or 0
+        reply = client.get("/v1/transcriptions", headers=broken)
+        assert (reply.status_code, reply.headers["X-Content-Type-Options"]) == (403, "nosniff"), broken
+        assert figures.get_sample_value(*refused) == before + 1
     same = client.get("/v1/transcriptions", headers={"Origin": "http://127.0.0.1:8080"})
     assert (same.status_code, "access-control-allow-origin" in same.headers) == (200, False)
 
@@ -377,11 +501,11 @@ def test_a_page_of_another_site_gets_nothing(client: TestClient) -> None:
     ],
 )
 def test_what_can_not_be_served_safely_is_not_served(
-    overrides: list[str], token: str | None, problem: str, monkeypatch: pytest.MonkeyPatch
+    overrides: list[str], token: str | None, problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if token is not None:
         monkeypatch.setenv("FUSION_TEST_TOKEN", token)
-    config = load_config(None, overrides)
+    config = configured(tmp_path, *overrides)
     with pytest.raises(ConfigError, match=problem), ours(config):
         pass
 
@@ -395,6 +519,29 @@ def test_what_can_not_be_served_safely_is_not_served(
 def test_an_id_is_an_id(client: TestClient, id_: str) -> None:
     for path in (f"/v1/transcriptions/{id_}", f"/v1/transcriptions/{id_}/pages/1/picture"):
         assert client.get(path).status_code in (404, 422)
+
+
+@pytest.mark.parametrize("media", [b"multipart/form-data; boundary=y", b"application/json"])
+@pytest.mark.parametrize("path", ["/v1/transcriptions", "/v1/ask"])
+def test_a_request_that_stops_coming_ends(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str, media: bytes
+) -> None:
+    parts, sent = iter([{"type": "http.request", "body": b"--y", "more_body": True}]), []
+
+    async def receive() -> Any:
+        for part in parts:
+            return part
+        await asyncio.sleep(3600)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    monkeypatch.setattr("fusion.service.door.PATIENCE", 0.01)
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", media)]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+    assert (sent[0]["status"], (b"connection", b"close") in sent[0]["headers"]) == (408, True)
+    assert any(name == b"content-security-policy" for name, _ in sent[0]["headers"])
 
 
 def test_the_pages_carry_no_text_and_allow_no_script_but_their_own(client: TestClient) -> None:

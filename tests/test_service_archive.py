@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from fusion.errors import ConfigError, InputError
 from fusion.page import GAP, Candidate, Hypothesis, Page, Position, Reading, Recipe, Span
-from fusion.service.archive import Archive, Conflict, Edit
+from fusion.service.archive import Archive, Conflict, Edit, Unwritable
 from fusion.service.terms import grams_of, phrases, terms, variants
 from tests.made_pages import line, page
 from tests.strategies import pages
@@ -29,7 +30,7 @@ def archive(tmp_path: Path) -> Archive:
 
 
 def kept(archive: Archive, *made: Page, upload: bytes = b"an upload", made_by: str = "") -> str:
-    known = archive.add("note.jpg", upload, "general", made_by)
+    (known,) = archive.add([("note.jpg", upload)], "general", made_by)
     archive.finish(known.id, [(one, PICTURE) for one in made])
     return known.id
 
@@ -159,11 +160,11 @@ def test_the_index_follows_a_correction_and_keeps_what_stood_there_as_another_re
     assert exact(archive, "西林") == []
     archive.correct(id_, 1, [Edit("l000", 3, 4, "休", "林")], "Ada")
     assert (exact(archive, "西林"), exact(archive, "西休")) == ([True], [False])
-    archive.undo(id_, 1, "Ada")
+    archive.undo(id_, 1, 1, "Ada")
     assert (exact(archive, "西林"), exact(archive, "西休")) == ([], [True])
     assert archive.page(id_, 1) == page("阿莫西休")
     with pytest.raises(InputError, match="no correction"):
-        archive.undo(id_, 1, "Ada")
+        archive.undo(id_, 1, 0, "Ada")
 
 
 def test_several_edits_of_one_line_fit_together_or_none_is_made(archive: Archive) -> None:
@@ -180,6 +181,22 @@ def test_several_edits_of_one_line_fit_together_or_none_is_made(archive: Archive
     with pytest.raises(InputError, match="line break"):
         archive.correct(id_, 1, [Edit("l000", 0, 2, "50", "a\nb")], "Bob")
     assert archive.page(id_, 1).text == "50 mg 50 mg"
+
+
+def test_what_was_decided_at_once_is_undone_at_once_if_it_is_what_the_person_saw(archive: Archive) -> None:
+    id_ = kept(archive, page("5 mg 5 mg", "prn"))
+    assert archive.standing(id_, 1)[1] == 0
+    archive.correct(id_, 1, [Edit("l001", 0, 3, "prn", "PRN")], "Ada")
+    archive.correct(id_, 1, [Edit("l000", 0, 1, "5", "50"), Edit("l000", 5, 6, "5", "50")], "Bob")
+    for seen in (0, 1, 3):
+        with pytest.raises(Conflict, match="someone else"):
+            archive.undo(id_, 1, seen, "Ada")
+    archive.undo(id_, 1, 2, "Bob")
+    assert (archive.page(id_, 1).text, archive.standing(id_, 1)[1]) == ("5 mg 5 mg\nPRN", 1)
+    archive.correct(id_, 1, [Edit("l000", 0, 1, "5", "6")], "Bob")
+    with pytest.raises(Conflict):  # a number is not used twice
+        archive.undo(id_, 1, 2, "Bob")
+    assert archive.page(id_, 1).text == "6 mg 5 mg\nPRN"
 
 
 def test_a_gap_is_filled_and_a_line_that_nobody_read_gets_its_text(archive: Archive) -> None:
@@ -251,7 +268,7 @@ def test_what_is_too_old_goes(archive: Archive) -> None:
 
 
 def test_a_page_read_after_its_deletion_does_not_come_back(archive: Archive) -> None:
-    known = archive.add("a.jpg", b"upload", "general", "")
+    (known,) = archive.add([("a.jpg", b"upload")], "general", "")
     archive.delete(known.id)
     archive.finish(known.id, [(page("late"), PICTURE)])
     assert exact(archive, "late") == []
@@ -260,12 +277,69 @@ def test_a_page_read_after_its_deletion_does_not_come_back(archive: Archive) -> 
 def test_the_same_upload_is_not_read_twice_and_corrections_do_not_come_along(archive: Archive) -> None:
     id_ = kept(archive, page("take"), made_by="v1")
     archive.correct(id_, 1, [Edit("l000", 0, 4, "take", "Take")], "Ada")
-    again = archive.add("again.jpg", b"an upload", "general", "v1")
+    (again,) = archive.add([("again.jpg", b"an upload")], "general", "v1")
     assert (again.status, again.pages, archive.page(again.id, 1).text) == ("done", 1, "take")
-    assert archive.add("again.jpg", b"an upload", "general", "v2").status == "waiting"
-    assert archive.add("again.jpg", b"an upload", "homework", "v1").status == "waiting"
+    for profile, made_by in (("general", "v2"), ("homework", "v1")):
+        assert archive.unread([b"an upload", b"an upload", b"other"], profile, made_by) == 2
+        twice = archive.add([("a.jpg", b"an upload"), ("b.jpg", b"an upload")], profile, made_by)
+        assert [(one.name, one.status) for one in twice] == [("a.jpg", "waiting")] * 2
+        assert archive.add([("c.jpg", b"an upload")], profile, made_by) == twice[:1]
+    assert archive.unread([b"an upload"], "general", "v1") == 0
     archive.delete(id_)
     assert archive.page(again.id, 1).text == "take"
+
+
+def test_an_upload_that_was_read_in_part_is_so_again(archive: Archive) -> None:
+    (first,) = archive.add([("a.pdf", b"two pages")], "general", "v1")
+    archive.finish(first.id, [(page("take"), PICTURE)], "page 2 can't be read")
+    (again,) = archive.add([("b.pdf", b"two pages")], "general", "v1")
+    assert (again.status, again.pages, again.problem) == ("done", 1, "page 2 can't be read")
+
+
+def test_uploads_are_kept_all_or_none(archive: Archive) -> None:
+    broken: list[tuple[str, bytes]] = [("a.jpg", b"a"), ("b.jpg", "no bytes")]  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        archive.add(broken, "general", "v1")
+    assert archive.recent() == []
+
+
+def test_what_ends_the_service_three_times_is_given_up(archive: Archive) -> None:
+    one, other = archive.add([("a.jpg", b"poison"), ("b.jpg", b"good")], "general", "v1")
+    for tried in range(3):
+        archive.give_up()
+        assert archive.waiting() == [one.id, other.id], tried
+        assert archive.begin(one.id) == b"poison"
+    archive.give_up()
+    assert (archive.waiting(), archive.get(one.id).status) == ([other.id], "failed")
+    assert "3 times" in archive.get(one.id).problem
+
+
+def test_a_deletion_while_another_reads_is_completed_afterwards(archive: Archive, tmp_path: Path) -> None:
+    kept(archive, page("bystander"))
+    with closing(sqlite3.connect(tmp_path / "archive.sqlite", isolation_level=None)) as reader:
+        id_ = kept(archive, page("Lisinopryl"), upload=b"another")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM pages").fetchone()
+        archive.delete(id_)
+        assert not archive.wipe()
+        assert b"Lisinopryl" in everything(tmp_path)
+        reader.execute("COMMIT")
+    assert archive.wipe()
+    assert b"Lisinopryl" not in everything(tmp_path)
+
+
+def test_a_lock_is_not_told_as_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion.service.archive.BUSY", 0.01)
+    archive = Archive(tmp_path / "archive.sqlite")
+    with closing(sqlite3.connect(tmp_path / "archive.sqlite", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unwritable, match="Try again"):
+            kept(archive, page("late"))
+    with sqlite3.connect(tmp_path / "archive.sqlite") as other:
+        (pages,) = other.execute("PRAGMA page_count").fetchone()
+    archive._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Unwritable, match="Make room"):
+        kept(archive, page("too much"), upload=b"a disk full" * 100_000)
 
 
 def test_a_copy_made_while_it_is_written_is_whole_and_can_be_restored(archive: Archive, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import pytest
 
 from fusion.page import Candidate, Span
+from fusion.service.api import CONNECTIONS
 from fusion.service.archive import Archive
 from tests.made_pages import page as made_page
 from tests.service_load import load
@@ -40,7 +43,7 @@ class Served:
     archive: Archive
 
     def keep(self, name: str, *texts: Any) -> str:
-        one = self.archive.add(name, name.encode(), "general", "made")
+        (one,) = self.archive.add([(name, name.encode())], "general", "made")
         self.archive.finish(one.id, [(made_page(*texts), BLANK)])
         return one.id
 
@@ -172,10 +175,98 @@ def test_keys_choose_undo_flip_mark_as_illegible_and_settle_what_is_alike(tab: A
     assert "all 3 disputes" in tab.inner_text("#question")
     press(tab, "2")
     assert [one.strip() for one in text()] == ["mg x mg x", "mg x", "cap"]
+    press(tab, "u")
+    assert text() == before
     press(tab, "x")
-    assert text()[2] == "□□□"
+    assert "□" in "".join(text())
     tab.keyboard.press("?")
     assert tab.locator("#keys").is_visible()
+
+
+def three(served: Served, tab: Any) -> str:
+    id_ = served.keep("three.png", *((either(text, f"{text}{text}"),) for text in ("ab", "cd", "ef")))
+    tab.goto(f"/review/{id_}")
+    tab.wait_for_selector("#card button")
+    return id_
+
+
+def decided(tab: Any, served: Served, id_: str) -> list[str]:
+    """Texts of the lines that a person decided, when all that was pressed has been done."""
+    tab.evaluate("() => work")
+    tab.wait_for_load_state("networkidle")
+    lines = served.archive.page(id_, 1).lines
+    return [line.text for line in lines if any(span.source == "human" for span in line.spans)]
+
+
+@needs_browser
+@pytest.mark.parametrize("delay", [0, 150])
+def test_a_double_click_is_one_choice(tab: Any, served: Served, delay: int) -> None:
+    id_ = three(served, tab)
+    tab.dblclick("#card button[data-choice='1']", delay=delay)
+    (text,) = decided(tab, served, id_)
+    assert text in ("abab", "cdcd", "efef")
+
+
+@needs_browser
+def test_a_held_enter_types_into_one_stretch(tab: Any, served: Served) -> None:
+    id_ = three(served, tab)
+    tab.keyboard.press("F2")
+    tab.fill("#typed", "held")
+    for _ in range(5):  # all but the first are repetitions
+        tab.keyboard.down("Enter")
+    tab.keyboard.up("Enter")
+    assert decided(tab, served, id_) == ["held"]
+
+
+@needs_browser
+def test_keys_faster_than_a_save_decide_what_was_shown(tab: Any, served: Served) -> None:
+    id_ = three(served, tab)
+    press = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }))"
+    tab.evaluate(f"() => {{ for (const key of '222') {press} }}")
+    assert len(decided(tab, served, id_)) == 1
+
+
+@needs_browser
+def test_a_decision_that_waits_is_kept_though_the_person_has_moved_on(tab: Any, served: Served) -> None:
+    id_ = three(served, tab)
+    tab.evaluate("() => { act(() => new Promise(done => { window.go_on = done; })) }")
+    for key in "2n":
+        tab.keyboard.press(key)
+    assert tab.inner_text("#lines .here .here") == "cd"
+    tab.evaluate("() => go_on()")
+    assert decided(tab, served, id_) == ["abab"]
+
+
+@needs_browser
+@pytest.mark.parametrize("composing", ["{ isComposing: true }", "{ keyCode: 229 }"])
+def test_the_enter_of_an_input_method_accepts_nothing(tab: Any, served: Served, composing: str) -> None:
+    id_ = three(served, tab)
+    tab.fill("#typed", "zhong")
+    enter = "new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, ...%s })"
+    tab.evaluate(f"$('typed').dispatchEvent({enter % composing})")
+    assert decided(tab, served, id_) == []
+    tab.evaluate(f"$('typed').dispatchEvent({enter % '{}'})")
+    assert decided(tab, served, id_) == ["zhong"]
+
+
+@needs_browser
+def test_what_was_decided_after_a_save_that_failed_is_dropped_and_the_failure_stays_said(
+    tab: Any, served: Served
+) -> None:
+    id_ = three(served, tab)
+    press(tab, "2")
+    before = decided(tab, served, id_)
+    tab.evaluate("""() => {
+        const real = fetch;
+        fetch = async () => { fetch = real; return new Response('{"detail": "No room."}', { status: 503 }); };
+        decide(page.queue[here], "lost");
+        decide(page.queue[here], "dropped");
+        document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "u", bubbles: true }));
+    }""")
+    assert decided(tab, served, id_) == before
+    assert tab.inner_text("#status") == "No room."
+    tab.evaluate("() => { decide(page.queue[here], 'again') }")
+    assert sorted(decided(tab, served, id_)) == sorted([*before, "again"])
 
 
 @needs_browser
@@ -247,6 +338,20 @@ def test_the_command_line_searches_the_archive(served: Served) -> None:
     for query, shown in (("莫西", "l000 found.png: 阿莫西林"), ("头孢", "l001 found.png: ~头孢 头抱")):
         done = subprocess.run([*search, query], cwd=ROOT, capture_output=True, timeout=120)
         assert shown in done.stdout.decode("utf-8")
+
+
+def test_more_connections_than_can_be_served_are_refused_and_do_no_harm(served: Served) -> None:
+    address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
+    with ExitStack() as idle:
+        for _ in range(CONNECTIONS):
+            idle.enter_context(socket.create_connection(address))
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{served.url}/health")
+    for _ in range(100):  # until the server has seen that they are gone
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{served.url}/health"):
+            break
+        time.sleep(0.1)
+    assert urllib.request.urlopen(f"{served.url}/health").status == 200
 
 
 def test_every_answer_under_load_is_right_or_an_honest_429(served: Served) -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -24,11 +24,10 @@ from starlette.datastructures import UploadFile
 from fusion import __version__
 from fusion.config import Config
 from fusion.errors import ConfigError, FusionError, InputError
-from fusion.page import Page
 from fusion.records import page_dict
 from fusion.service.answers import Answer
 from fusion.service.archive import Conflict, Edit, Found, Missing, Transcription, Unwritable
-from fusion.service.door import COOKIE, Door, OurDoor, OurService, admitted, watched, without_text
+from fusion.service.door import COOKIE, Door, InTime, OurDoor, OurService, admitted, watched, without_text
 from fusion.service.exports import Format, export
 from fusion.service.service import Service, opened
 from fusion.service.shapes import shown
@@ -36,6 +35,9 @@ from fusion.service.workers import Full
 
 _STATUS = {Missing: 404, Conflict: 409, InputError: 422, ConfigError: 422, Full: 429, Unwritable: 503, FusionError: 502}
 """What errors for people are over HTTP; the nearest kind counts."""
+
+CONNECTIONS = 500
+"""Most connections at once, else 503: half of the files that a process may usually open."""
 
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of a transcription.")]
 Number = Annotated[int, Path(ge=1, le=10_000, description="Number of the page, from 1.")]
@@ -94,6 +96,12 @@ class Corrections(Who):
     corrections: Annotated[list[Corrected], Field(min_length=1, max_length=1000)]
 
 
+class Undone(Who):
+    """What is taken back: the last decision that the person saw in force."""
+
+    decision: Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
 class Token(Body):
     """The token, to be kept in a cookie."""
 
@@ -114,7 +122,7 @@ open_ = APIRouter()
 
 async def _submitted(request: Request) -> tuple[list[tuple[str, bytes]], str | None]:
     """Uploads and profile of a request: files of a form, or base64 in JSON."""
-    if request.headers.get("Content-Type", "").startswith("multipart/form-data"):
+    if request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         async with request.form(max_files=100, max_fields=10) as form:
             sent = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
             uploads = [(_name(part.filename), await part.read()) for part in sent]
@@ -169,7 +177,8 @@ def submit(service: OurService, submitted: Submitted, response: Response, wait: 
         response.status_code = 202
         return {"transcriptions": [asdict(one) for one in made]}
     if made[0].status == "failed":
-        service.delete(made[0].id)
+        with suppress(Missing):  # another request for the same upload
+            service.delete(made[0].id)
         raise HTTPException(422, made[0].problem)
     response.headers["Location"] = f"/v1/transcriptions/{made[0].id}"
     return _transcription(service, made[0])
@@ -209,12 +218,10 @@ def delete(service: OurService, id: Id) -> None:
 @api.get("/transcriptions/{id}/pages/{number}")
 def page(service: OurService, id: Id, number: Number) -> dict[str, Any]:
     """A page as the review page shows it: lines, spans, readings, what to look at and why, fields, remarks."""
-    return _shown(service, service.archive.get(id), service.archive.page(id, number))
-
-
-def _shown(service: Service, one: Transcription, page: Page) -> dict[str, Any]:
+    one = service.archive.get(id)
+    standing, decision = service.archive.standing(id, number)
     about = {"name": one.name, "pages": one.pages, "profile": one.profile, "formats": list(Format)}
-    return {**about, **shown(service.understood(page, one.profile))}
+    return {**about, "decision": decision, **shown(service.understood(standing, one.profile))}
 
 
 @api.get("/transcriptions/{id}/pages/{number}/picture", response_class=Response)
@@ -233,15 +240,15 @@ def crop(service: OurService, id: Id, number: Number, line: Annotated[str, Path(
 def correct(service: OurService, id: Id, number: Number, body: Corrections) -> dict[str, Any]:
     """Keep what a person decided, as `human` spans; it is on the disk when this answers. 409 when the text has changed."""
     edits = [Edit(**one.model_dump()) for one in body.corrections]
-    made = service.archive.correct(id, number, edits, body.by or "unnamed")
-    return _shown(service, service.archive.get(id), made)
+    service.archive.correct(id, number, edits, body.by or "unnamed")
+    return page(service, id, number)
 
 
 @api.post("/transcriptions/{id}/pages/{number}/undo")
-def undo(service: OurService, id: Id, number: Number, body: Who) -> dict[str, Any]:
-    """Take the last correction of a page back."""
-    made = service.archive.undo(id, number, body.by or "unnamed")
-    return _shown(service, service.archive.get(id), made)
+def undo(service: OurService, id: Id, number: Number, body: Undone) -> dict[str, Any]:
+    """Take the last decision of a page back, all of one request; 409 when it is not the one that the person saw."""
+    service.archive.undo(id, number, body.decision, body.by or "unnamed")
+    return page(service, id, number)
 
 
 # --- search and questions -------------------------------------------------------------------------------------------
@@ -340,7 +347,8 @@ def application(service: Service, door: Door) -> FastAPI:
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _told(status))
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.middleware("http")(watched)
+    app.add_middleware(InTime)
+    app.middleware("http")(watched)  # around it, so that it counts what came too late
     return app
 
 
@@ -371,4 +379,11 @@ def run(config: Config) -> None:
     logging.getLogger("uvicorn.error").addFilter(without_text)
     with opened(config) as service:
         app = application(service, door)
-        uvicorn.run(app, host=config.serve.host, port=config.serve.port, access_log=False, log_level="warning")
+        uvicorn.run(
+            app,
+            host=config.serve.host,
+            port=config.serve.port,
+            limit_concurrency=CONNECTIONS,
+            access_log=False,
+            log_level="warning",
+        )

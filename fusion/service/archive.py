@@ -1,10 +1,11 @@
 """The archive: uploads, pages as they were read, what people decided since, and an index of it all, in one SQLite file.
 
 A page's record is written once, as it was read. Corrections are rows beside it, in the order in which they were made; the
-page as it stands is the record with these edits. So nothing overwrites a reading, undoing takes the last row out of force,
-and who decided what, when, stays known. Every change is one transaction, and is on the disk before it is acknowledged.
+page as it stands is the record with these edits. So nothing overwrites a reading, undoing takes the rows of the last
+decision out of force, and who decided what, when, stays known. Every change is one transaction, and is on the disk before
+it is acknowledged.
 
-Deletes for good: freed space is overwritten, the index is merged anew, the write-ahead log is emptied.
+Deletes for good: freed space is overwritten, the index is merged anew, the write-ahead log is emptied, if nobody reads it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import sqlite3
 import threading
 import uuid
@@ -27,15 +29,19 @@ from fusion.page import Page, Place
 from fusion.records import dump_page, load_page
 from fusion.service.terms import Phrase, other_grams, phrases, terms
 
-VERSION = 1
+VERSION = 2
 LOOKED_AT = 500
 """Most pages of an index query whose lines are looked at: its pairs may stand anywhere on a page."""
+REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters with which a text would look like another one."""
+TRIES = 3
+"""How often the service may end while it reads an upload."""
 BUSY = 30.0
 """Seconds to wait for another writer."""
 _TABLES = """
 CREATE TABLE transcriptions (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, profile TEXT NOT NULL, status TEXT NOT NULL, problem TEXT NOT NULL,
-    created TEXT NOT NULL, sha256 TEXT NOT NULL, made_by TEXT NOT NULL, upload BLOB NOT NULL);
+    created TEXT NOT NULL, sha256 TEXT NOT NULL, made_by TEXT NOT NULL, upload BLOB NOT NULL, tries INTEGER NOT NULL);
 CREATE INDEX by_time ON transcriptions (created);
 CREATE INDEX by_content ON transcriptions (sha256);
 CREATE TABLE pages (
@@ -44,13 +50,13 @@ CREATE TABLE pages (
     lines TEXT NOT NULL, record TEXT NOT NULL, picture BLOB NOT NULL, UNIQUE (transcription, number));
 CREATE TABLE corrections (
     id INTEGER PRIMARY KEY AUTOINCREMENT, page INTEGER NOT NULL REFERENCES pages ON DELETE CASCADE,
-    line TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL, old TEXT NOT NULL, text TEXT NOT NULL,
-    by TEXT NOT NULL, undone TEXT NOT NULL DEFAULT '');
+    decision INTEGER NOT NULL, line TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
+    old TEXT NOT NULL, text TEXT NOT NULL, by TEXT NOT NULL, undone TEXT NOT NULL DEFAULT '');
 CREATE INDEX of_page ON corrections (page);
 CREATE VIRTUAL TABLE found USING fts5(
     text, others, content='', tokenize="unicode61 remove_diacritics 0 tokenchars '_'");
 """
-_EDITS = "SELECT line, start, \"end\", text, by FROM corrections WHERE page = ? AND undone = '' ORDER BY id"
+_EDITS = "SELECT decision, line, start, \"end\", text, by FROM corrections WHERE page = ? AND undone = '' ORDER BY id"
 
 
 class Conflict(InputError):
@@ -148,21 +154,32 @@ class Archive:
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, upload: bytes, profile: str, made_by: str) -> Transcription:
-        """Keep an upload. One that was read before in the same way is done at once, with the pages as they were read."""
-        made = uuid.uuid4().hex
-        sha256 = hashlib.sha256(upload).hexdigest()
+    def add(self, uploads: Sequence[tuple[str, bytes]], profile: str, made_by: str) -> list[Transcription]:
+        """Keep uploads under their names: all or none.
+
+        One that was read before in the same way is done at once, with the pages as they were read; one that waits to be
+        read so is not kept again.
+        """
         with self._change() as db:
-            known = db.execute(
-                "SELECT id FROM transcriptions WHERE sha256 = ? AND profile = ? AND made_by = ? AND status = 'done'",
-                (sha256, profile, made_by),
-            ).fetchone()
-            row = (made, name, profile, "done" if known else "waiting", "", _now(), sha256, made_by, upload)
-            db.execute(f"INSERT INTO transcriptions VALUES ({', '.join('?' * len(row))})", row)
-            if known:
-                pages = "SELECT record, picture FROM pages WHERE transcription = ? ORDER BY number"
-                _insert_pages(db, made, [(load_page(r), p) for r, p in db.execute(pages, known)])
-        return self.get(made)
+            return [self.get(_added(db, name, upload, profile, made_by)) for name, upload in uploads]
+
+    def unread(self, uploads: Sequence[bytes], profile: str, made_by: str) -> int:
+        """How many of some uploads `add` would have read: they are neither read yet nor waiting."""
+        keys = {(hashlib.sha256(upload).hexdigest(), profile, made_by) for upload in uploads}
+        return sum(_known(self._db, key) is None for key in keys)
+
+    def begin(self, id_: str) -> bytes:
+        """The bytes of an upload that will now be read, which is counted. Missing: there is no such upload."""
+        with self._change() as db:
+            db.execute("UPDATE transcriptions SET tries = tries + 1 WHERE id = ?", (id_,))
+            return self.upload(id_)
+
+    def give_up(self) -> None:
+        """Let uploads fail that the service did not survive: it ended as often as `TRIES` while it read them."""
+        problem = f"The service ended {TRIES} times while it read this. Save it anew, smaller, as JPEG or PNG."
+        with self._change() as db:
+            failed = "UPDATE transcriptions SET status = 'failed', problem = ? WHERE status = 'waiting' AND tries >= ?"
+            db.execute(failed, (problem, TRIES))
 
     def finish(self, id_: str, pages: Sequence[tuple[Page, bytes]], problem: str = "") -> None:
         """Put the pages of an upload in, each with its picture (JPEG, as displayed); nothing if it was deleted meanwhile.
@@ -184,31 +201,41 @@ class Archive:
         """
         by = f"{who}, {_now()}"
         with self._change() as db:
-            key, page = self._standing(db, id_, number)
+            key, page, _ = self._standing(db, id_, number)
+            (last,) = db.execute("SELECT max(decision) FROM corrections WHERE page = ?", (key,)).fetchone()
             # From the end of each line, so that the places of the other edits stay.
             for edit in sorted(edits, key=lambda one: (one.line, -one.start, -one.end)):
                 page = _edited(page, edit, by)
-                row = (key, edit.line, edit.start, edit.end, edit.old, edit.text, by)
-                db.execute(
-                    'INSERT INTO corrections (page, line, start, "end", old, text, by) VALUES (?, ?, ?, ?, ?, ?, ?)',
-                    row,
-                )
+                columns = 'page, decision, line, start, "end", old, text, by'
+                row = (key, (last or 0) + 1, edit.line, edit.start, edit.end, edit.old, edit.text, by)
+                db.execute(f"INSERT INTO corrections ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             _index(db, key, page)
         return page
 
-    def undo(self, id_: str, number: int, who: str) -> Page:
-        """Take the last correction of a page out of force.
+    def undo(self, id_: str, number: int, decision: int, who: str) -> Page:
+        """Take the last decision of a page out of force: all that one call of `correct` put in.
+
+        Args:
+            id_: of the upload.
+            number: of the page.
+            decision: the last one that the person saw in force, as `standing` numbers it.
+            who: undoes it.
 
         Raises:
+            Conflict: another one is the last by now.
             InputError: there is no such page, or nothing to undo.
         """
         with self._change() as db:
-            key, _ = self._standing(db, id_, number)
-            (last,) = db.execute("SELECT max(id) FROM corrections WHERE page = ? AND undone = ''", (key,)).fetchone()
-            if last is None:
+            key, _, last = self._standing(db, id_, number)
+            if last != decision:
+                raise Conflict(
+                    f"page {number}", "was corrected or undone by someone else since", "Load the page again."
+                )
+            if last == 0:
                 raise InputError(f"page {number}", "has no correction to undo", "Correct something first.")
-            db.execute("UPDATE corrections SET undone = ? WHERE id = ?", (f"{who}, {_now()}", last))
-            _, page = self._standing(db, id_, number)
+            undone = "UPDATE corrections SET undone = ? WHERE page = ? AND decision = ?"
+            db.execute(undone, (f"{who}, {_now()}", key, last))
+            _, page, _ = self._standing(db, id_, number)
             _index(db, key, page)
         return page
 
@@ -244,6 +271,10 @@ class Archive:
     def page(self, id_: str, number: int, *, as_read: bool = False) -> Page:
         """A page as it stands, or as it was read. Numbers begin at 1. Missing: there is no such page."""
         return self._standing(self._db, id_, number, as_read)[1]
+
+    def standing(self, id_: str, number: int) -> tuple[Page, int]:
+        """A page as it stands, and its last decision in force: they are counted from 1, 0 where there is none."""
+        return self._standing(self._db, id_, number)[1:]
 
     def picture(self, id_: str, number: int) -> bytes:
         """The photograph of a page as displayed, JPEG. Missing: there is no such page."""
@@ -296,8 +327,18 @@ class Archive:
             if pages:
                 db.execute("INSERT INTO found (found) VALUES ('optimize')")  # else old segments would keep the terms
         if gone:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.wipe()
         return gone
+
+    def wipe(self) -> bool:
+        """Empty the write-ahead log, where deleted text still stands; False while another connection reads from it."""
+        db = self._db
+        db.execute("PRAGMA busy_timeout = 1000")  # nobody can write while this waits
+        try:
+            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
+        return not busy
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -321,7 +362,9 @@ class Archive:
                 db.execute("BEGIN IMMEDIATE")
                 yield db
         except sqlite3.Error as error:
-            raise Unwritable("the archive", f"can't be written ({error})", "Make room on its disk.") from error
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            way = "Try again when the program is done that is writing to it." if busy else "Make room on its disk."
+            raise Unwritable("the archive", f"can't be written ({error})", way) from error
 
     def _listed(self, rest: str, values: tuple[object, ...]) -> list[Transcription]:
         columns = "t.id, name, profile, status, problem, created"
@@ -329,16 +372,17 @@ class Archive:
         rows = self._db.execute(f"SELECT {columns}, {pages} FROM transcriptions t {rest}", values)
         return [Transcription(*row) for row in rows]
 
-    def _standing(self, db: sqlite3.Connection, id_: str, number: int, as_read: bool = False) -> tuple[int, Page]:
-        """Key and content of a page."""
+    def _standing(self, db: sqlite3.Connection, id_: str, number: int, as_read: bool = False) -> tuple[int, Page, int]:
+        """Key and content of a page, and its last decision in force."""
         query = "SELECT id, record FROM pages WHERE transcription = ? AND number = ?"
         row = db.execute(query, (id_, number)).fetchone()
         if row is None:
             raise _missing(f"{id_}, page {number}")
         page = load_page(row[1], name=f"page {row[0]}")
-        for line, start, end, text, by in () if as_read else db.execute(_EDITS, (row[0],)):
+        edits = [] if as_read else db.execute(_EDITS, (row[0],)).fetchall()
+        for _, line, start, end, text, by in edits:
             page = page.edit(Place(line, start, end), text, by)
-        return row[0], page
+        return row[0], page, edits[-1][0] if edits else 0
 
     def _matching(
         self, match: str, wanted: Sequence[Phrase], known: set[int], limit: int
@@ -381,6 +425,28 @@ def _hits(phrase: Phrase, lines: Sequence[_IndexedLine]) -> Iterator[Hit]:
                 yield Hit((line,), text, phrase.asked, False)
 
 
+def _known(db: sqlite3.Connection, key: tuple[str, str, str]) -> tuple[str, str, str] | None:
+    """Id, status and problem of an upload of some hash, profile and maker that is read or waits to be."""
+    same = "sha256 = ? AND profile = ? AND made_by = ? AND status IN ('done', 'waiting') ORDER BY status LIMIT 1"
+    found: tuple[str, str, str] | None
+    found = db.execute(f"SELECT id, status, problem FROM transcriptions WHERE {same}", key).fetchone()
+    return found
+
+
+def _added(db: sqlite3.Connection, name: str, upload: bytes, profile: str, made_by: str) -> str:
+    """Id of an upload that is kept now, or waits already."""
+    key = (hashlib.sha256(upload).hexdigest(), profile, made_by)
+    known, status, problem = _known(db, key) or ("", "waiting", "")
+    if known and status == "waiting":
+        return known
+    made = uuid.uuid4().hex
+    row = (made, name, profile, status, problem, _now(), key[0], made_by, upload, 0)
+    db.execute(f"INSERT INTO transcriptions VALUES ({', '.join('?' * len(row))})", row)
+    pages = db.execute("SELECT record, picture FROM pages WHERE transcription = ? ORDER BY number", (known,)).fetchall()
+    _insert_pages(db, made, [(load_page(record), picture) for record, picture in pages])
+    return made
+
+
 def _insert_pages(db: sqlite3.Connection, id_: str, pages: Sequence[tuple[Page, bytes]]) -> None:
     for number, (page, picture) in enumerate(pages, 1):
         row = (number, id_, "[]", dump_page(page), picture)
@@ -391,6 +457,9 @@ def _insert_pages(db: sqlite3.Connection, id_: str, pages: Sequence[tuple[Page, 
 
 
 def _edited(page: Page, edit: Edit, by: str) -> Page:
+    if reorders := REORDERING.search(edit.text):
+        problem = f"can't be corrected so (U+{ord(reorders[0]):04X} reorders the text around it)"
+        raise InputError(f"line {edit.line}", problem, "Type the text without it.")
     text = next((line.text for line in page.lines if line.id == edit.line), None)
     if text is None or text[edit.start : edit.end] != edit.old:
         raise Conflict(f"line {edit.line}", "has another text than the one corrected", "Load the page again.")

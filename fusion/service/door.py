@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fusion.config import Config
 from fusion.errors import ConfigError
@@ -23,6 +25,8 @@ from fusion.service.service import Service
 
 COOKIE = "fusion"
 SHORTEST_TOKEN = 16
+PATIENCE = 30.0
+"""Seconds between two parts of a request's body."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -70,10 +74,13 @@ class Door:
     def is_ours(self, request: Request) -> bool:
         """Whether no page of another site sends it: by its origin, and without a token by the name it calls us."""
         host = request.headers.get("Host", "")
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        origin = request.headers.get("Origin", f"//{host}")
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            ours = urlsplit(origin).netloc == host
+        except ValueError:  # no addresses
             return False
-        return self._token is not None or is_loopback(urlsplit(f"//{host}").hostname or "")
+        return ours and (self._token is not None or is_loopback(name))
 
 
 def _same(given: str, wanted: str) -> bool:
@@ -125,6 +132,29 @@ async def watched(request: Request, call_next: Callable[[Request], Awaitable[Res
     known = id_ if re.fullmatch("[0-9a-f]{32}", id_) else "-"
     _log.info("%s %s %s %d %.3f s", request.method, route, known, response.status_code, spent)
     return response
+
+
+class InTime:
+    """An application whose requests end (408) when their bodies stop coming; uvicorn would wait for ever."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, ASGI."""
+        more = scope["type"] == "http"
+
+        async def in_time() -> Message:
+            nonlocal more
+            try:
+                async with asyncio.timeout(PATIENCE if more else None):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, "The request stopped coming.", {"Connection": "close"}) from error
+            more = message.get("more_body", False)
+            return message
+
+        await self._app(scope, in_time, send)
 
 
 def without_text(record: logging.LogRecord) -> bool:

@@ -6,14 +6,17 @@ Knows no HTTP.
 from __future__ import annotations
 
 import json
+import logging
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from concurrent.futures import wait as futures_wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import prometheus_client as prometheus
@@ -26,9 +29,16 @@ from fusion.errors import ConfigError, FusionError, InputError
 from fusion.output.crops import at_most, crop_line, photo_scale
 from fusion.page import Page
 from fusion.service.answers import Answer, cited, from_fields
-from fusion.service.archive import Archive, Missing, Transcription
+from fusion.service.archive import Archive, Missing, Transcription, Unwritable
 from fusion.service.exports import Sheet, decoded
 from fusion.service.workers import Ask, Call, Done, Read, Workers
+
+PAUSES = (1.0, 10.0)
+"""Seconds between tries to put a reading into an archive that can't be written."""
+EVERY = 60.0
+"""Seconds between looks at what must be deleted."""
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass
@@ -49,6 +59,8 @@ class Service:
         waiting = prometheus.Gauge("fusion_waiting", "Pieces of work that wait for an engine.", **figure)
         waiting.set_function(lambda: self.workers.waiting)
         self._taking = threading.Lock()
+        self._reading: dict[str, Future[Transcription]] = {}
+        """By id, uploads that are read or in the queue; whoever changes it holds `_taking`."""
         self._profiles = lru_cache(16)(lambda name: open_profile(self.configured(name).domain))
         self._decoded = lru_cache(2)(lambda id_, number: decoded(self.archive.picture(id_, number)))
 
@@ -57,19 +69,17 @@ class Service:
         return load_config(self.config, [f"domain.profile={json.dumps(profile)}"])
 
     def take(self, uploads: list[tuple[str, bytes]], profile: str | None, wait: bool) -> list[Transcription]:
-        """Keep uploads and have them read; Full when there is no room for all of them."""
+        """Keep uploads and have them read; Full when there is no room for all that must be."""
         config = self.configured(profile or self.config.domain.profile)
+        read_so = (config.domain.profile, f"{__version__} {config.hash}")
         with self._taking:
-            self.workers.room(len(uploads))
-            made_by = f"{__version__} {config.hash}"
-            made = [self.archive.add(name, upload, config.domain.profile, made_by) for name, upload in uploads]
-            futures = [self.read(one) for one in made if one.status == "waiting"]
-        for future in futures if wait else ():
-            try:
-                future.result(self.config.serve.wait)
-            except TimeoutError:
-                break
-        return [self.archive.get(one.id) for one in made]
+            self.workers.room(self.archive.unread([upload for _, upload in uploads], *read_so))
+            made = self.archive.add(uploads, *read_so)
+            futures = {one.id: self._read_once(one) for one in made if one.status == "waiting"}
+        ended = futures_wait(futures.values(), self.config.serve.wait if wait else 0).done
+        # What has ended is told as it ended: another request for the same upload may have deleted it by now.
+        known = {id_: future.result() for id_, future in futures.items() if future in ended and not future.exception()}
+        return [known.get(one.id) or self.archive.get(one.id) for one in made]
 
     def ask(self, upload: bytes, question: str, profile: str, number: int = 1, page: Page | None = None) -> Answer:
         """Ask the model; where none answers, the fields of the page."""
@@ -124,31 +134,55 @@ class Service:
             raise Missing(f"line {line}", "has no area", "Look at the whole page.")
         return bytes(cv2.imencode(".jpg", at_most(crop, 1400, 260)[:, :, ::-1])[1])
 
-    def read(self, one: Transcription) -> Future[None]:
-        """Have an upload read: whatever happens, the archive knows its end."""
+    def read(self, one: Transcription) -> None:
+        """Have an upload read, if it is not about to be: whatever happens, the archive knows its end."""
+        with self._taking:
+            self._read_once(one)
 
-        def work(call: Call) -> None:
-            start = time.perf_counter()
-            try:
-                done = call(Read(self.archive.upload(one.id), one.name, one.profile))
-            except Missing:
-                return  # deleted before it was read
-            except FusionError as error:
-                done = Done(problem=str(error))
-            self.archive.finish(one.id, done.pages, done.problem)
-            self.pages.inc(len(done.pages))
-            self.reading.observe(time.perf_counter() - start)
+    def _read_once(self, one: Transcription) -> Future[Transcription]:
+        if one.id not in self._reading:
+            self._reading[one.id] = self.workers.submit(lambda call: self._read(one, call))
+        return self._reading[one.id]
 
-        return self.workers.submit(work)
+    def _read(self, one: Transcription, call: Call) -> Transcription:
+        start = time.perf_counter()
+        done = Done(problem=f"{one.name}: could not be read. This is a fault of the service: see its log.")
+        try:
+            done = call(Read(_persistent(lambda: self.archive.begin(one.id)), one.name, one.profile))
+        except FusionError as error:
+            done = Done(problem=str(error))
+        finally:
+            self._finish(one, done)
+        self.pages.inc(len(done.pages))
+        self.reading.observe(time.perf_counter() - start)
+        return self.archive.get(one.id)
+
+    def _finish(self, one: Transcription, done: Done) -> None:
+        try:
+            _persistent(lambda: self.archive.finish(one.id, done.pages, done.problem))
+        except (Unwritable, ValueError) as error:
+            self.archive.finish(one.id, (), f"{one.name}: was read and could not be kept ({error}). Upload it again.")
+        finally:
+            with self._taking:
+                del self._reading[one.id]
 
     def _have_done(self, job: Ask | Read) -> Done:
         """Have an engine do what is not kept; Full when there is no room."""
-        found: list[Done] = []
         with self._taking:
             self.workers.room(1)
-            future = self.workers.submit(lambda call: found.append(call(job)))
-        future.result()  # the queue and every job in it end in time
-        return found[0]
+            future = self.workers.submit(lambda call: call(job))
+        return future.result()  # the queue and every job in it end in time
+
+
+def _persistent(change: Callable[[], T]) -> T:
+    """Try a change of the archive a few times: whoever writes to it ends, and a disk is given room."""
+    for pause in PAUSES:
+        try:
+            return change()
+        except Unwritable as error:
+            _log.warning("%s", error)
+            time.sleep(pause)
+    return change()
 
 
 def _check(config: Config) -> None:
@@ -169,6 +203,7 @@ def opened(config: Config) -> Iterator[Service]:
     """
     _check(config)
     archive = Archive(config.serve.archive)
+    archive.give_up()
     service = Service(config, archive, Workers(config))
     ended = threading.Event()
     threading.Thread(target=_keep, args=(archive, config.serve.keep_days, ended), daemon=True).start()
@@ -182,8 +217,14 @@ def opened(config: Config) -> Iterator[Service]:
 
 
 def _keep(archive: Archive, days: float | None, ended: threading.Event) -> None:
-    """Delete what is too old, every hour."""
-    while days is not None:
-        archive.expire(days)
-        if ended.wait(3600):
+    """Delete what is too old, and empty the log of what a deletion had to leave there, every minute."""
+    while True:
+        try:
+            if days is not None:
+                archive.expire(days)
+            if not archive.wipe():
+                _log.warning("deleted text may still stand in the write-ahead log: another program reads the archive")
+        except (sqlite3.Error, FusionError) as error:
+            _log.error("deleting what is too old has failed (%s); it is tried again", type(error).__name__)
+        if ended.wait(EVERY):
             return

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -85,7 +85,7 @@ class Workers:
     def __init__(self, config: Config) -> None:
         """Start the processes; they load their models while this returns."""
         self._config = config
-        self._queue: queue.SimpleQueue[tuple[Callable[[Call], None], Future[None]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Callable[[Call], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._busy = 0
         self._ready = 0
         self._seconds = 5.0
@@ -112,12 +112,12 @@ class Workers:
             Full: it does not.
         """
         free = self._config.serve.workers - self._busy + self._config.serve.queue - self.waiting
-        if pieces > free:
+        if pieces > max(free, 0):
             raise Full(math.ceil(self._seconds / self._config.serve.workers))
 
-    def submit(self, work: Callable[[Call], None]) -> Future[None]:
+    def submit(self, work: Callable[[Call], T]) -> Future[T]:
         """Queue a piece of work; it runs in a thread of this process and is handed an engine."""
-        future: Future[None] = Future()
+        future: Future[T] = Future()
         self._queue.put((work, future))
         return future
 
@@ -141,9 +141,10 @@ class Workers:
                     self._busy += 1
                 start = time.perf_counter()
                 try:
-                    work(engine.call)
-                    future.set_result(None)
+                    future.set_result(work(engine.call))
                 except Exception as error:  # whatever a piece of work raises, the next one finds its engine
+                    if not isinstance(error, FusionError):
+                        _log.error("unexpected %s in a piece of work", type(error).__name__)
                     future.set_exception(error)
                 finally:
                     with self._lock:

@@ -34,8 +34,10 @@ async function call(path, settings = {}) {
 }
 const post = (path, body) => call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 /** One thing after the other: a key that comes while a correction is being saved waits for it. */
-let work = Promise.resolve();
-const act = step => { work = work.then(step).catch(error => say(error.message, true)); return work; };
+let work = Promise.resolve(), failures = 0;
+const act = step => { work = work.then(step).catch(error => { failures++; say(error.message, true); }); return work; };
+/** As `act`, but not after a failure that its caller had not seen: what follows a lost decision would meet another text. */
+const actUnlessFailed = step => { const seen = failures; return act(() => seen === failures ? step() : null); };
 
 // --- the list -------------------------------------------------------------------------------------------------------
 
@@ -187,13 +189,14 @@ function drawCard() {
     const calibrated = n === 0 && item.choices[0].text === item.text;
     const made = h("button", { data: { choice: n }, title: calibrated ? "calibrated probability" : "the reader's own probability, not calibrated" },
       h("kbd", { textContent: n + 1 }), visible(choice.text) || "∅", h("small", { textContent: (calibrated ? "" : "~") + percent(choice.probability) }));
-    made.onclick = () => decide(choice.text);
+    made.onclick = event => { if (event.detail < 2) decide(item, choice.text); }; // a double click is one choice
     return made;
   });
   const typed = h("input", { id: "typed", placeholder: "F2: type", ariaLabel: "what stands there", autocomplete: "off", spellcheck: false });
   typed.onkeydown = event => {
     event.stopPropagation();
-    if (event.key === "Enter") { event.preventDefault(); decide(typed.value); }
+    if (composes(event)) return;
+    if (event.key === "Enter") { event.preventDefault(); if (!event.repeat) decide(item, typed.value); }
     if (event.key === "Escape") typed.blur();
   };
   const reads = item.readings.map(reading => h("span", {}, `${reading.by}: `, h("b", { textContent: visible(reading.text) || "∅" }), "  "));
@@ -273,14 +276,16 @@ function focusLine(id) {
 }
 const who = () => $("who").value.trim() || "unnamed";
 const edit = (item, text) => ({ line: item.line, start: item.start, end: item.end, old: item.text, text: text.normalize("NFC") });
-const keep = edits => act(async () => {
-  const before = page.queue[here];
-  page = await post(`${base}/corrections`, { by: who(), corrections: edits() });
-  const again = before ? page.queue.findIndex(item => same(item, before)) : -1;
+/** Save what was decided when `item` was shown; nothing if it has been decided, or changed, by the time. */
+const keep = (item, edits) => actUnlessFailed(async () => {
+  if (!page.queue.some(one => same(one, item) && one.text === item.text)) return;
+  page = await post(`${base}/corrections`, { by: who(), corrections: edits });
+  const again = page.queue.findIndex(one => same(one, item));
   go(again < 0 ? here : again + 1 < page.queue.length ? again + 1 : again);
 });
-/** The stretch is looked up when its turn comes: by then the one before it has been saved. */
-const decide = text => keep(() => [edit(page.queue[here], typeof text === "function" ? text(page.queue[here]) : text)]);
+const decide = (item, text) => keep(item, [edit(item, text)]);
+/** Whether a key belongs to an input method: its Enter ends a word, not the entry. */
+const composes = event => event.isComposing || event.keyCode === 229;
 const illegible = item => "□".repeat(Math.max(1, [...item.text].length));
 
 /** A question with a button for each way; keys 1 to 9 and Enter choose. */
@@ -299,7 +304,7 @@ function settle() {
   const item = page.queue[here], key = one => JSON.stringify([one.text, one.choices.map(choice => choice.text)]);
   const alike = page.queue.filter(one => key(one) === key(item));
   ask(`Settle all ${alike.length} disputes of this page that read “${visible(item.text)}” with the same choices as:`, item.choices.map(choice => choice.text),
-    n => keep(() => alike.map(one => edit(one, one.choices[n].text))));
+    n => keep(item, alike.map(one => edit(one, one.choices[n].text))));
 }
 
 document.addEventListener("keydown", event => {
@@ -309,16 +314,16 @@ document.addEventListener("keydown", event => {
   const keys = {
     n: () => go(here + 1), p: () => go(here - 1),
     f: () => { ocrOnly = !ocrOnly; show(); },
-    u: () => act(async () => { page = await post(`${base}/undo`, { by: who() }); show(); }),
+    u: () => actUnlessFailed(async () => { page = await post(`${base}/undo`, { by: who(), decision: page.decision }); show(); }),
     Escape: () => { inside = false; show(); },
   };
   if (inside && item) Object.assign(keys, {
     Tab: () => go(here + (event.shiftKey ? -1 : 1)),
-    Enter: () => decide(one => one.choices.length ? one.choices[0].text : one.text), x: () => decide(illegible), a: settle,
+    Enter: () => decide(item, item.choices.length ? item.choices[0].text : item.text), x: () => decide(item, illegible(item)), a: settle,
     F2: () => { $("typed").value = item.text.trim(); $("typed").select(); },
   });
   const leaves = event.key === "Tab" && (event.shiftKey ? here === 0 : here === page.queue.length - 1);
-  const does = /^[1-9]$/.test(event.key) ? item && item.choices[event.key - 1] && (() => decide(one => (one.choices[event.key - 1] ?? one).text)) : keys[event.key];
+  const does = /^[1-9]$/.test(event.key) ? item && item.choices[event.key - 1] && (() => decide(item, item.choices[event.key - 1].text)) : keys[event.key];
   if (!does || leaves || (event.repeat && !["n", "p", "Tab"].includes(event.key)) || (event.key === "Enter" && event.target.closest("button, a"))) return;
   event.preventDefault();
   does();
@@ -329,7 +334,7 @@ document.addEventListener("keydown", event => {
 $("help").onclick = () => $("keys").showModal();
 $("who").value = localStorage.getItem("who") ?? "";
 $("who").onchange = () => localStorage.setItem("who", $("who").value);
-$("who").onkeydown = event => { if (event.key === "Enter" || event.key === "Escape") $("who").blur(); };
+$("who").onkeydown = event => { if (composes(event)) return; if (event.key === "Enter" || event.key === "Escape") $("who").blur(); };
 $("login").querySelector("form").onsubmit = async event => {
   event.preventDefault();
   const reply = await fetch("/v1/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token: $("login").querySelector("input").value }) });
