@@ -1,6 +1,6 @@
-"""Where decided characters sit on the photograph.
+"""Where decided characters sit on the photograph, and how far things go along the writing.
 
-Knows the geometry of one line and asks the ink where each character of a text stands; decides nothing about the text.
+Knows the geometry of lines and asks the ink where each character of a text stands; decides nothing about the text.
 """
 
 from __future__ import annotations

@@ -427,3 +427,8 @@ def test_a_stroke_across_a_result_is_not_its_sign() -> None:
 
 def test_answers_below_a_number_are_no_long_division() -> None:
     assert written(placed(("24", 80, 0), ("1) 12", 20, 40), ("15", 80, 80), ("18", 80, 120))) == []
+
+
+def test_a_decimal_beside_a_column_is_no_divisor_and_a_sign_of_its_own_stays() -> None:
+    assert written(placed(("18", 80, 0), ("3.5", 0, 40), ("72", 80, 40), ("4", 80, 80), ("32", 80, 120))) == []
+    assert written(placed(("456", 40, 0), ("一", 0, 44), ("+278", 20, 40), ("734", 40, 80))) == [("456+278=734", True)]

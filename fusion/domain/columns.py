@@ -114,14 +114,16 @@ def _columns(lines: Sequence[Line], angle: float, text: Callable[[Line], str]) -
     ordered = sorted(lines, key=lambda line: boxes[line.id][1])
     rows = {line.id: row for line in ordered if (row := _row(line, boxes[line.id], text(line))) is not None}
     signs = {line.id: match[1] for line in ordered if (match := _SIGN.fullmatch(text(line)))}
-    for line in ordered:
-        if line.id in signs and (owner := _right_of(boxes[line.id], list(rows.values()))) is not None:
+    for line in (line for line in ordered if line.id in signs):
+        bare = [row for row in rows.values() if not row.sign and not row.divisor]
+        if (owner := _right_of(boxes[line.id], bare)) is not None:
             rows[owner.line.id] = replace(owner, sign=_SIGNS.get(signs[line.id], signs[line.id]), beside=line)
     columns = _stacked([(rows.get(line.id), boxes[line.id]) for line in ordered if line.id not in signs])
     tall = [column for column in columns if len(column) > 1]
-    for single in (column[0] for column in columns if len(column) == 1 and not column[0].sign):
+    lone = [column[0] for column in columns if len(column) == 1]
+    for single in (row for row in lone if not row.sign and row.number.isdecimal()):
         for column in tall:
-            if not column[1].sign and _right_of(single.box, [column[1]]) is not None:
+            if not column[1].sign and not column[1].divisor and _right_of(single.box, [column[1]]) is not None:
                 column[1] = replace(column[1], divisor=single.number, beside=single.line)
     return tall
 
