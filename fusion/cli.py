@@ -333,7 +333,11 @@ def apply(
 def serve(config: ConfigFile = None, set_: Sets = None, profile: Profile = None) -> None:
     """Serve the HTTP API, the review page and the archive until interrupted. See docs/service.md."""
     loaded = _loaded(config, set_, profile)
-    from fusion.service.api import run
+    try:
+        from fusion.service.api import run
+    except ImportError as error:
+        problem = f"needs {error.name}, which is not installed"
+        raise DependencyError("fusion serve", problem, "pip install 'fusion[serve]'") from error
 
     if not _quiet:
         logging.getLogger("fusion.service").setLevel(logging.INFO)

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fusion import cli
-from fusion.errors import ConfigError, FusionError, InputError
+from fusion.errors import ConfigError, DependencyError, FusionError, InputError
 from fusion.records import load_page
 from fusion.review import review
 from tests.vlm_readers import completion, prompt_of, serving
@@ -466,3 +466,10 @@ def test_doctor_names_the_models_of_a_server_that_serves_another_one() -> None:
         result = run("doctor", "--set", "vlm.engine=served", "--set", f"vlm.endpoints=['{server.url}/v1']")
         assert "answers" in result.stdout
         assert result.exit_code == 0
+
+
+def test_serving_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fusion.service.api", None)
+    refused = CliRunner().invoke(cli.app, ["serve"]).exception
+    assert isinstance(refused, DependencyError)
+    assert "fusion[serve]" in str(refused)
