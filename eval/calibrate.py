@@ -127,7 +127,7 @@ def _counted(text: str, normalise: Normalisation) -> tuple[list[str], list[int]]
 def judged(case: Case, weights: Weights) -> list[Stretch]:
     """The stretches of what the weights decide about a case."""
     decision = case.decided(weights)
-    inputs, _, _ = confidence_inputs(decision, case.quality[0], case.prior, weights)
+    inputs, _, _ = confidence_inputs(decision, case.weighed.quality[0], case.prior, weights)
     begins = starts(decision.text)[:-1]
     found = []
     rights = right_stretches(decision.text, case.reference, case.normalise)
@@ -177,8 +177,8 @@ def maps(found: Sequence[Stretch], old: dict[str, dict[str, float]]) -> dict[str
 
 def sure_from(cases: Sequence[Case], weights: Weights, idle: float) -> float:
     """Quality of the OCR's look from which asking the reader is worth at most `idle` of what it is worth in all."""
-    ranked = sorted(cases, key=lambda case: -case.quality[0])
+    ranked = sorted(cases, key=lambda case: -case.weighed.quality[0])
     gains = np.array([(c.errors[0] - c.errors[c.decided(weights).chosen]) / c.length for c in ranked])
     spared = np.cumsum(gains) <= idle * max(float(gains.sum()), 0.0)
     count = int(np.argmin(spared)) if not spared.all() else len(spared)
-    return ranked[count - 1].quality[0] if count else 1.0
+    return ranked[count - 1].weighed.quality[0] if count else 1.0

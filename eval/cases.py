@@ -11,7 +11,7 @@ import random
 import unicodedata
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,9 +28,9 @@ from fusion.domain import languages
 from fusion.domain.formulary import drug_names
 from fusion.domain.lexicon import Lexicon
 from fusion.domain.sums import SumModel
-from fusion.fuse import Decision, LineEvidence, decide, model, spoken
-from fusion.fuse.model import EXPERTS, Weights
-from fusion.ink import InkLine, Language, Prior
+from fusion.fuse import Decision, LineEvidence, decide, spoken, trusted
+from fusion.fuse.model import Weights
+from fusion.ink import InkLine, Language, Prior, Weighed
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader
 from fusion.page import Reading, Recipe
@@ -96,10 +96,7 @@ class Case:
         cluster: writer, or word where none is named: what the two parts don't share.
         reference: what is written.
         normalise: how errors are counted.
-        texts: hypotheses, the OCR's own reading first.
-        table: float64 (N, R), evidence that is fully trusted.
-        silent: see `Decision`.
-        quality: of the OCR's look, of the second reader's, of its decoder; 0 where there is none.
+        weighed: hypotheses, and what every expert makes of them.
         others: readings of all that looked beside the OCR.
         prior: what is expected, or None.
         errors: float64 (N,), edits of each hypothesis.
@@ -111,10 +108,7 @@ class Case:
     cluster: str
     reference: str
     normalise: Normalisation
-    texts: tuple[str, ...]
-    table: NDArray[np.float64]
-    silent: tuple[bool, ...]
-    quality: tuple[float, float, float]
+    weighed: Weighed
     others: tuple[str, ...]
     prior: Prior | None
     errors: NDArray[np.float64]
@@ -130,16 +124,13 @@ class Case:
         """Number in [0, 1000) of the cluster, the same in every run: which part the line is in."""
         return zlib.crc32(self.cluster.encode()) % 1000
 
-    def weighed(self, weights: Weights) -> Decision:
-        """Its hypotheses and evidence, the second reader trusted as far as the weights say."""
-        table = self.table.copy()
-        for name, quality in zip(("reader", "decoder"), self.quality[1:], strict=True):
-            table[:, EXPERTS.index(name)] *= weights.trust(quality, self.texts[0])
-        return Decision(self.texts, table, self.silent)
+    def judged(self, weights: Weights) -> Decision:
+        """Hypotheses and evidence, the second reader trusted as far as the weights say; nothing chosen yet."""
+        return trusted(self.weighed, weights)
 
     def decided(self, weights: Weights) -> Decision:
-        """The same with the choice that the engine would make."""
-        return decide(self.weighed(weights), self.others, self.prior, weights)
+        """With the choice that the engine would make."""
+        return decide(self.judged(weights), self.others, self.prior, weights)
 
 
 class Bench:
@@ -243,14 +234,11 @@ def _case(
     limit = bench.config.fuse.hypotheses
     witness = seen.ink if seen is not None else None
     language = spoken(bench.languages, line.reading.text, prior)
-    read = LineEvidence(line.reading, line.ink, others, witness, line.hand, line.hand_ink, prior, language)
-    texts = read.texts(limit)
-    table = read.table(texts)
-    trusted = 0.0
+    read = LineEvidence(line.reading, line.ink, others, prior, {}, witness, line.hand, line.hand_ink, language)
     if seen is not None:
         asked = read.shortlist(limit)
-        scores = dict(zip(asked, seen.score(asked), strict=True))
-        trusted = model.add_decoder(table, texts, scores, spells=witness.spells if witness is not None else None)
+        read = replace(read, scores=dict(zip(asked, seen.score(asked), strict=True)))
+    weighed = read.weigh(limit)
     normal = NORMALISATIONS[source.normalise]
     reference = normal(item.reference)
     return Case(
@@ -259,12 +247,9 @@ def _case(
         item.writer or item.reference.casefold(),
         item.reference,
         source.normalise,
-        tuple(texts),
-        table,
-        tuple(not line.ink.knows(text) for text in texts),
-        (line.ink.quality, witness.quality if witness is not None else 0.0, trusted),
+        weighed,
         tuple(other.text for other in read.looked),
         prior,
-        np.array([edits(reference, normal(text))[0] for text in texts], dtype=np.float64),
+        np.array([edits(reference, normal(text))[0] for text in weighed.texts], dtype=np.float64),
         max(1, edits(reference, "")[1]),
     )

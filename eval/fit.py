@@ -75,7 +75,9 @@ def fitted(
 ) -> tuple[dict[str, Any], list[str]]:
     """The content of a weights file, and rows that say what the weights do on the lines that were kept back."""
     hand = [EXPERTS.index("ocr"), EXPERTS.index("hand")]  # without a look of its own, `hand` stands for `ocr`
-    speaking = [case for case in drawn if case.table[:, 2:].any() or np.ptp(case.table[:, hand], axis=1).any()]
+    speaking = [
+        case for case in drawn if case.weighed.table[:, 2:].any() or np.ptp(case.weighed.table[:, hand], axis=1).any()
+    ]
     old = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
     shape = {"version": VERSION, "change": config.change, "quantity": config.quantity, "tolerance": config.tolerance}
     shape |= {"ask_below": 1.0, "confidence": old["confidence"]}
@@ -110,12 +112,12 @@ def minimum_risk(cases: Sequence[Case], signs: float, l2: float) -> NDArray[np.f
     """
     neutral = _neutral(signs)
     counts = Counter((case.source, case.condition) for case in cases)
-    widest = min(WIDEST, max(len(case.texts) for case in cases))
+    widest = min(WIDEST, max(len(case.weighed.texts) for case in cases))
     table = torch.zeros(len(cases), widest, len(EXPERTS), dtype=torch.float32)
     errors = torch.zeros(len(cases), widest, dtype=torch.float32)
     absent = torch.full((len(cases), widest), -1e9, dtype=torch.float32)
     for n, case in enumerate(cases):
-        evidence = np.maximum(case.weighed(neutral).table, FLOOR)
+        evidence = np.maximum(case.judged(neutral).table, FLOOR)
         best = np.argsort(-evidence.sum(axis=1), kind="stable")[:widest]
         table[n, : len(best)] = torch.from_numpy(evidence[best]).float()
         errors[n, : len(best)] = torch.from_numpy(np.minimum(1.0, case.errors[best] / case.length)).float()
@@ -147,7 +149,7 @@ def _rate(cases: Sequence[Case], weights: Weights) -> float:
     edits: Counter[tuple[str, tuple[str, str]]] = Counter()
     lengths: Counter[tuple[str, tuple[str, str]]] = Counter()
     for case in cases:
-        best = int((case.weighed(weights).table @ weights.vector).argmax())
+        best = int((case.judged(weights).table @ weights.vector).argmax())
         edits[case.source, case.condition] += int(case.errors[best])
         lengths[case.source, case.condition] += case.length
     return float(np.mean([edits[name] / lengths[name] for name in lengths]))

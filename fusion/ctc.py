@@ -220,7 +220,7 @@ class Posterior:
     def cased(self, texts: Sequence[str], spelt: Sequence[str] = ()) -> list[str]:
         """Folded texts in the case and width that are most probable; as in `spelt` where a letter is not alive."""
         known = {fold(letter): letter for text in reversed(spelt) for letter in reversed(text)}
-        places = self.letters._aligned(texts) if texts else []
+        places = self.letters._aligned(texts)
         return [self._cased(text, own, known) for text, own in zip(texts, places, strict=True)]
 
     @cached_property
@@ -248,11 +248,8 @@ class Posterior:
         labels = np.array([BLANK, *(self.letters._label(letter) for letter in letters)])
         return (self.letters._emissions[:, _emission(labels)],)
 
-    def _labels(self, text: str) -> list[int]:
-        """Alphabet indices of the code points; a distinct negative label for each that is not alive or not known."""
-        return [self._label(character) for character in text]
-
     def _label(self, character: str) -> int:
+        """Alphabet index of a code point; a distinct negative label for each that is not alive or not known."""
         if character in self.mute:
             return _MUTE - ord(character)
         if self.spells is not None and character not in self.spells:
@@ -307,11 +304,14 @@ class Posterior:
         alpha = np.zeros(index.shape)
         alpha[:, :2] = emissions[0][index[:, :2]]
         exponents = np.zeros(len(texts), dtype=np.int64)
+        leaps = skip[:, 2:].astype(np.float64)
         for step, row in enumerate(emissions[1:], 1):
+            leap = alpha[:, :-2] * leaps
             reach = alpha.copy()
             reach[:, 1:] += alpha[:, :-1]
-            reach[:, 2:] += alpha[:, :-2] * skip[:, 2:]
-            alpha = reach * row[index]
+            reach[:, 2:] += leap
+            alpha = reach
+            alpha *= row.take(index)
             if step % 16 == 0:  # 16 floors of 1e-5 stay far from underflow; powers of two round nothing
                 shift = np.frexp(alpha.max(axis=1))[1].astype(np.int64)
                 alpha = np.ldexp(alpha, -shift[:, None])
@@ -346,12 +346,21 @@ class Posterior:
     def place(self, text: str) -> tuple[tuple[float, float], ...]:
         """Viterbi forced alignment: (left, right) px on the crop, one pair per code point, not decreasing.
 
-        A text that needs more columns than there are is spread evenly.
+        Case and width are one. A text that needs more columns than there are is spread evenly.
         """
-        return tuple((a * self.column_px, b * self.column_px) for a, b in self._aligned([text])[0])
+        return tuple((a * self.column_px, b * self.column_px) for a, b in self.letters._aligned([fold(text)])[0])
 
     def _aligned(self, texts: Sequence[str]) -> list[list[tuple[float, float]]]:
-        """Best (first, end) columns of the code points of each text."""
+        """Best (first, end) columns of the code points of each text; what is decided is asked for several times."""
+        if new := [text for text in texts if text not in self._places]:
+            self._places.update(zip(new, self._align(new), strict=True))
+        return [self._places[text] for text in texts]
+
+    @cached_property
+    def _places(self) -> dict[str, list[tuple[float, float]]]:
+        return {}
+
+    def _align(self, texts: Sequence[str]) -> list[list[tuple[float, float]]]:
         index, skip, ends, needed = self._trellis(texts)
         columns = len(self.probabilities)
         places: list[list[tuple[float, float]]] = []
@@ -377,17 +386,32 @@ class Posterior:
             ends: int64 (N,), last state of each text.
             needed: int64 (N,), fewest columns that each text needs: a blank separates equal letters.
         """
-        labels = [self._labels(text) for text in texts]
-        ends = np.array([2 * len(label) for label in labels])
-        needed = np.array([len(label) + sum(a == b for a, b in itertools.pairwise(label)) for label in labels])
-        states = np.full((len(texts), ends.max() + 1), BLANK)
-        for row, label in zip(states, labels, strict=True):
-            row[1 : 2 * len(label) : 2] = label
+        letters, spelt, lengths = _spelt(tuple(texts))
+        labels = np.array([BLANK, *(self._label(letter) for letter in letters)])[spelt]
+        needed = lengths + (labels[:, 1:] == labels[:, :-1]).sum(axis=1, where=labels[:, 1:] != BLANK)
+        ends = 2 * lengths
+        states = np.full((len(texts), 2 * labels.shape[1] + 1), BLANK)
+        states[:, 1::2] = labels
         skip = np.zeros(states.shape, dtype=np.bool_)
         skip[:, 3::2] = (states[:, 3::2] != states[:, 1:-2:2]) & (states[:, 3::2] != BLANK)
         index = _emission(states)
         index[np.arange(states.shape[1]) > ends[:, None]] = -1
         return index, skip, ends, needed
+
+
+@lru_cache(maxsize=8)
+def _spelt(texts: tuple[str, ...]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Texts as numbers of letters: the letters from 1 on; int64 (N, L), 0 behind the end; and int64 (N,), the lengths.
+
+    Kept for the views of a line, which are asked about the same texts one after the other.
+    """
+    lengths = np.array([len(text) for text in texts])
+    letters = sorted(set().union(*texts))
+    number = {letter: n for n, letter in enumerate(letters, 1)}
+    spelt = np.zeros((len(texts), lengths.max()), dtype=np.int64)
+    for row, text in zip(spelt, texts, strict=True):
+        row[: len(text)] = [number[letter] for letter in text]
+    return letters, spelt, lengths
 
 
 def _emission(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -421,20 +445,24 @@ def _viterbi(
 ) -> NDArray[np.int64]:
     """Best monotone path through the CTC states of several texts: int64 (N, T), the state of each column."""
     barred = np.where(skip, 0.0, -np.inf)
-    best = np.full(index.shape, -np.inf)
-    best[:, :2] = logs[0][index[:, :2]]
-    back = np.zeros((len(logs), *index.shape), dtype=np.int8)
-    for t, row in enumerate(logs[1:], 1):
-        step, leap = np.full_like(best, -np.inf), np.full_like(best, -np.inf)
-        step[:, 1:] = best[:, :-1]
-        leap[:, 2:] = best[:, :-2] + barred[:, 2:]
-        back[t] = np.where(leap > np.maximum(best, step), 2, step > best)
-        best = np.maximum(np.maximum(best, step), leap) + row[index]
+    emitted = logs[:, index]
+    best = np.full((len(logs), len(index), index.shape[1] + 2), -np.inf)  # two states before the first, never reached
+    best[0, :, 2:4] = emitted[0, :, :2]
+    for before, after, row in zip(best, best[1:], emitted[1:], strict=False):
+        own = after[:, 2:]
+        np.add(before[:, :-2], barred, out=own)
+        np.maximum(own, before[:, 1:-1], out=own)
+        np.maximum(own, before[:, 2:], out=own)
+        own += row
     rows, last = np.arange(len(index)), np.maximum(ends - 1, 0)
+    state = np.where(best[-1, rows, ends + 2] >= best[-1, rows, last + 2], ends, last)
     paths = np.zeros((len(index), len(logs)), dtype=np.int64)
-    paths[:, -1] = np.where(best[rows, ends] >= best[rows, last], ends, last)
-    for t in range(len(logs) - 1, 0, -1):
-        paths[:, t - 1] = paths[:, t] - back[t, rows, paths[:, t]]
+    paths[:, -1] = state
+    for t in range(len(logs) - 2, -1, -1):
+        stay, step, leap = (best[t, rows, state + 2 - back] for back in range(3))
+        leap = leap + barred[rows, state]
+        state = state - np.where(leap > np.maximum(stay, step), 2, step > stay)
+        paths[:, t] = state
     return paths
 
 

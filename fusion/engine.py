@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -23,13 +24,13 @@ from fusion.complete import Completer, mark_gaps
 from fusion.config import Config, LocalVlm, load_config
 from fusion.domain import languages, open_profile
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
-from fusion.fuse import Fuser
-from fusion.ink import Evidence, InkLine, PageImage, Seen, image_sha256
+from fusion.fuse import Fuser, LineEvidence, method_sha256
+from fusion.ink import Evidence, InkLine, PageImage, Seen, Weighed, image_sha256
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
 from fusion.ocr import OcrReader
 from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage
 from fusion.placement import place_spans, to_photo
-from fusion.store import Store, dump_lines, key_of, load_lines
+from fusion.store import Store, dump_lines, dump_weighed, ink_sha256, key_of, load_lines, load_weighed
 from fusion.vlm import Answers, Look, Looks, Query, Reader, Writes, open_reader
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Engine:
             self._ocr = OcrReader(self.config.ocr)
             opened.pop_all()
 
-    @property
+    @cached_property
     def identities(self) -> dict[str, str]:
         """What a page of this engine depends on: models, weights and lists by name and content, profile, settings."""
         return {
@@ -358,9 +359,39 @@ class Engine:
         line = seen.line
         if line.reading is None or line.ink is None or not seen.readings:
             return []
-        return self._fuser.shortlist(
-            line.reading, line.ink, seen.readings, self.profile.prior, seen.look, line.hand, line.hand_ink
+        return self._fuser.shortlist(self._evidence(seen))
+
+    def _evidence(self, seen: Seen) -> LineEvidence:
+        """A line as the fusion takes it; it has been read and looked at."""
+        line = seen.line
+        assert line.reading is not None
+        assert line.ink is not None
+        look = seen.look if seen.readings else None
+        expected = self.profile.prior
+        return LineEvidence(
+            line.reading, line.ink, seen.readings, expected, seen.scores, look, line.hand, line.hand_ink
         )
+
+    def _weighed(self, line: LineEvidence) -> Weighed:
+        """What the experts make of a line, from the store where it has it: the fitted weights change nothing of it."""
+        try:
+            inks = [ink_sha256(ink) for ink in (line.ink, line.hand_ink, line.posterior)] if self._store.keeps else None
+        except ValueError:  # the look of a plug-in has no form to be stored in
+            inks = None
+        if inks is None:
+            return self._fuser.weigh(line)
+        key = key_of(
+            stage="weighed",
+            inks=inks,
+            readings=[line.ocr.text, line.hand.text if line.hand is not None else None],
+            answers=[one.text for one in line.others],
+            scores=line.scores,
+            lists=self.profile.identity,
+            hypotheses=self.config.fuse.hypotheses,
+            languages=self._languages,
+            method=method_sha256(),
+        )
+        return self._store.recall(key, load_weighed, lambda: self._fuser.weigh(line), dump_weighed)
 
     def _wanted(self, line: InkLine) -> bool:
         """Whether a line is to be read again, as `vlm.ask` says."""
@@ -387,16 +418,8 @@ class Engine:
         line, others = seen.line, seen.readings
         if line.reading is None or line.ink is None:
             return ()
-        decided, missing = self._fuser.fuse(
-            line.reading,
-            line.ink,
-            others,
-            self.profile.prior,
-            seen.scores,
-            seen.look if others else None,
-            line.hand,
-            line.hand_ink,
-        )
+        read = self._evidence(seen)
+        decided, missing = self._fuser.fuse(read, self._weighed(read))
         if not seen.answers:  # an asked reader that failed has already said so
             failures += missing
         spans = self._stage("domain", lambda: self.profile.mark(line, mark_gaps(line, decided, others)), failures)

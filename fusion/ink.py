@@ -230,6 +230,23 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """What a line may say, and how much every expert makes of each possibility; no fitted weight is in it.
+
+    Attributes:
+        texts: hypotheses, the OCR's own reading first.
+        table: float64 (N, R), see `fuse.model.evidence`.
+        silent: which of them the OCR has no evidence against, since it can't read one of their characters.
+        quality: of the OCR's look, of the second reader's, of its decoder, in [0, 1]; 0 where there is none.
+    """
+
+    texts: tuple[str, ...]
+    table: NDArray[np.float64]
+    silent: tuple[bool, ...]
+    quality: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """All that was seen on a page, nothing of it decided.
 

@@ -26,6 +26,7 @@ from eval.simulate import SimulatedReader
 from fusion.domain import arithmetic
 from fusion.errors import ConfigError, InputError
 from fusion.fuse.model import CONFIDENCE, EXPERTS, SCRIPTS, Weights
+from fusion.ink import Weighed
 from fusion.page import Failure
 from fusion.vlm import Look, Query
 from tests.inks import ink, vlm_reading
@@ -172,10 +173,7 @@ def case(
         "w",
         reference,
         "plain",
-        texts,
-        table,
-        (),
-        quality,
+        Weighed(texts, table, (), quality),
         others,
         None,
         errors,
@@ -202,12 +200,12 @@ def test_minimum_risk_learns_which_expert_tells_the_truth() -> None:
 
 def test_a_reader_is_trusted_as_far_as_it_is_sure_and_less_about_signs() -> None:
     own = case(("ba", "aa"), "aa", quality=(0.9, 0.5, 0.2), reader=(-2.0, -2.0), decoder=(-2.0, -2.0), ocr=(-2.0, -2.0))
-    changed = own.weighed(weights()).table
+    changed = own.judged(weights()).table
     assert changed[:, EXPERTS.index("reader")] == pytest.approx([-1.0, -1.0])
     assert changed[:, EXPERTS.index("decoder")] == pytest.approx([-0.4, -0.4])
     assert (changed[:, EXPERTS.index("ocr")] == -2.0).all()
-    assert (own.table[:, EXPERTS.index("reader")] == -2.0).all()
-    signs = replace(own, texts=("1+1", "1+7")).weighed(replace(weights(), signs=0.1)).table
+    assert (own.weighed.table[:, EXPERTS.index("reader")] == -2.0).all()
+    signs = replace(own, weighed=replace(own.weighed, texts=("1+1", "1+7"))).judged(replace(weights(), signs=0.1)).table
     assert signs[:, EXPERTS.index("reader")] == pytest.approx([-0.1, -0.1])
 
 

@@ -52,9 +52,10 @@ TEXTS = st.text(st.sampled_from("abcdeABC123 第二步气温会降到度，。½
 
 def fuse(views, *vlm: str, prior=None, score=None) -> tuple[str, tuple[Span, ...]]:
     others = [vlm_reading(text) for text in vlm]
-    asked = FUSER.shortlist(ocr_reading(views), views, others, prior, None) if score is not None else []
+    line = LineEvidence(ocr_reading(views), views, others, prior)
+    asked = FUSER.shortlist(line) if score is not None else []
     scores = dict(zip(asked, score(asked), strict=True)) if asked else {}
-    spans, _ = FUSER.fuse(ocr_reading(views), views, others, prior, scores)
+    spans, _ = FUSER.fuse(replace(line, scores=scores))
     return "".join(span.text for span in spans), spans
 
 
@@ -82,7 +83,7 @@ def test_a_reading_fused_with_itself_is_agreed_throughout(text: str) -> None:
 def test_without_a_second_reader_the_text_is_the_ocrs_and_says_so(text: str) -> None:
     views = ink(text)
     reading = ocr_reading(views)
-    spans, failures = FUSER.fuse(reading, views)
+    spans, failures = FUSER.fuse(LineEvidence(reading, views))
     assert "".join(span.text for span in spans) == reading.text
     assert {span.source for span in spans} <= {"ocr"}
     assert [(failure.stage, failure.kind) for failure in failures] == [("vlm", "not_asked")]
@@ -110,7 +111,7 @@ def test_an_alignment_covers_both_texts_without_gap(a: list[str], b: list[str]) 
 
 def test_an_agreed_letter_that_the_ink_doubts_becomes_surer() -> None:
     views = ink("R", {"o": 0.6, "a": 0.4}, "su")
-    alone = min(span.confidence for span in FUSER.fuse(ocr_reading(views), views)[0])
+    alone = min(span.confidence for span in FUSER.fuse(LineEvidence(ocr_reading(views), views))[0])
     together = min(span.confidence for span in fuse(views, "Rosu")[1])
     assert together > alone
 
@@ -300,10 +301,10 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> Seeing:
 
     def fuse(views, seen, quality: float | None = None, score=None, **more) -> tuple[str, tuple[Span, ...]]:
         posterior: Ink = seen if quality is None else Judged(seen, quality)
-        reading, others = ocr_reading(views), [look(seen)]
-        asked = fuser.shortlist(reading, views, others, more.get("prior"), posterior) if score is not None else []
+        line = LineEvidence(ocr_reading(views), views, [look(seen)], posterior=posterior, **more)
+        asked = fuser.shortlist(line) if score is not None else []
         scores = dict(zip(asked, score(asked), strict=True)) if asked else {}
-        spans, failures = fuser.fuse(reading, views, others, scores=scores, reader_posterior=posterior, **more)
+        spans, failures = fuser.fuse(replace(line, scores=scores))
         assert not failures
         return "".join(span.text for span in spans), spans
 
@@ -460,7 +461,9 @@ def test_a_digit_is_not_lost_to_a_sign() -> None:
     views = ink("46+7", {"": 0.52, "=": 0.48}, {"5": 0.97, "=": 0.03}, "3")
     hand = ink("46+7=3")
     reading = replace(ocr_reading(hand), source="hand")
-    spans, _ = FUSER.fuse(ocr_reading(views), views, [look(hand)], reader_posterior=hand, hand=reading, hand_ink=hand)
+    spans, _ = FUSER.fuse(
+        LineEvidence(ocr_reading(views), views, [look(hand)], posterior=hand, hand=reading, hand_ink=hand)
+    )
     assert "5" in "".join(span.text for span in spans)
 
 
@@ -470,7 +473,8 @@ def test_no_language_decides_how_many_tablets(said: str, chance: float) -> None:
     views = ink("take 5", {"0": chance, "": 1 - chance}, " tablets daily")
     readers = (ocr_reading(views), views, [vlm_reading(said)])
     texts = [
-        "".join(span.text for span in fuser.fuse(*readers)[0]) for fuser in (FUSER, Fuser(FuseConfig(), [English()]))
+        "".join(span.text for span in fuser.fuse(LineEvidence(*readers))[0])
+        for fuser in (FUSER, Fuser(FuseConfig(), [English()]))
     ]
     assert texts[0] == texts[1]
 
@@ -504,7 +508,9 @@ def test_a_list_changes_no_strength() -> None:
 def test_what_both_readers_have_is_never_lost() -> None:
     views = ink("1)12+30=42")
     for seen in ("1)12+30=42", "1) 12 + 30 = 42"):
-        spans, _ = FUSER.fuse(ocr_reading(views), views, [look(ink(seen))], SumModel.load(), reader_posterior=ink(seen))
+        spans, _ = FUSER.fuse(
+            LineEvidence(ocr_reading(views), views, [look(ink(seen))], SumModel.load(), posterior=ink(seen))
+        )
         assert "".join("".join(span.text for span in spans).split()) == "1)12+30=42"
 
 
@@ -521,11 +527,13 @@ def test_a_prior_breaks_no_word_that_both_readers_have() -> None:
     for written in ("MBBS", "Warfarin"):
         views = ink(*({c: 0.8, "x": 0.1} for c in written))
         spans, _ = FUSER.fuse(
-            ocr_reading(views),
-            views,
-            [look(ink(written))],
-            Lexicon(["Marfan", "RBS", "Xarelto"]),
-            reader_posterior=ink(written),
+            LineEvidence(
+                ocr_reading(views),
+                views,
+                [look(ink(written))],
+                Lexicon(["Marfan", "RBS", "Xarelto"]),
+                posterior=ink(written),
+            )
         )
         assert "".join(span.text for span in spans) == written
 
@@ -535,7 +543,7 @@ def test_a_reader_abstains_on_a_sign_that_it_can_not_spell(sign: str) -> None:
     views = ink({sign: 0.9, "½": 0.05}, " tab od")
     best = ink("½ tab od").best
     blind = Views((replace(best, spells=frozenset("½ tabod")),))
-    spans, _ = FUSER.fuse(ocr_reading(views), views, [look(blind)], reader_posterior=blind)
+    spans, _ = FUSER.fuse(LineEvidence(ocr_reading(views), views, [look(blind)], posterior=blind))
     assert "".join(span.text for span in spans) == f"{sign} tab od"
 
 
@@ -545,7 +553,7 @@ def test_a_fraction_that_the_ocr_can_not_read_is_read_by_the_recogniser_of_hands
     mute = Views((replace(views.best, mute=frozenset("¼½¾")),))
     hand = ink({"¼": 0.97, "¾": 0.02}, " tab od")
     reading = replace(ocr_reading(hand), source="hand")
-    spans, _ = FUSER.fuse(ocr_reading(mute), mute, hand=reading, hand_ink=hand)
+    spans, _ = FUSER.fuse(LineEvidence(ocr_reading(mute), mute, hand=reading, hand_ink=hand))
     assert "".join(span.text for span in spans) == "¼ tab od"
 
 
@@ -566,7 +574,7 @@ def test_what_a_reader_reads_more_at_the_start_of_a_line_is_not_agreed() -> None
 
 def test_the_ocr_alone_is_as_sure_as_its_ink() -> None:
     def sureness(views) -> float:
-        return min(span.confidence for span in FUSER.fuse(ocr_reading(views), views)[0])
+        return min(span.confidence for span in FUSER.fuse(LineEvidence(ocr_reading(views), views))[0])
 
     for text in ("Rx", "服", "7"):
         levels = [sureness(ink({text[0]: p, "q": 1 - p}, text[1:])) for p in (0.55, 0.8, 0.95, 0.999)]
@@ -671,5 +679,5 @@ def test_which_texts_a_decoder_is_asked_about_no_fitted_weight_says(tmp_path) ->
         path = tmp_path / "weights.json"
         path.write_text(json.dumps(made_weights(experts)))
         fuser = Fuser(FuseConfig(weights=path))
-        lists.append(fuser.shortlist(ocr_reading(views), views, [vlm_reading("cccc")], None, None))
+        lists.append(fuser.shortlist(LineEvidence(ocr_reading(views), views, [vlm_reading("cccc")])))
     assert lists[0] == lists[1]

@@ -20,10 +20,19 @@ from hypothesis import strategies as st
 from fusion.config import Config, load_config
 from fusion.engine import Engine
 from fusion.errors import InputError
-from fusion.ink import Evidence, InkLine, Seen
+from fusion.ink import Evidence, InkLine, Seen, Weighed
 from fusion.intake import open_pages
 from fusion.page import Failure, Page
-from fusion.store import Store, dump_evidence, dump_lines, key_of, load_evidence, load_lines
+from fusion.store import (
+    Store,
+    dump_evidence,
+    dump_lines,
+    dump_weighed,
+    key_of,
+    load_evidence,
+    load_lines,
+    load_weighed,
+)
 from tests.inks import ink, ocr_reading, vlm_reading
 
 SAMPLES = Path(__file__).parent.parent / "eval" / "samples"
@@ -67,6 +76,34 @@ def test_a_line_comes_back_as_it_was(text: str, other: str) -> None:
     assert back.line.ink.place(text) == one.line.ink.place(text)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(LETTERS, min_size=1, max_size=4, unique=True), st.integers(0, 99))
+def test_a_weighed_line_comes_back_as_it_was(texts: list[str], seed: int) -> None:
+    table = np.random.default_rng(seed).normal(size=(len(texts), 9))
+    weighed = Weighed(tuple(texts), table, tuple(n % 2 == 0 for n in range(len(texts))), (0.1 + 0.2, 0.0, 1.0))
+    content = dump_weighed(weighed)
+    back = load_weighed(content)
+    assert np.array_equal(back.table, table)
+    assert replace(back, table=table) == weighed
+    for broken in (content[:-1], b"", content[:9] + bytes([content[9] ^ 1]) + content[10:]):
+        with pytest.raises(InputError, match="is no record"):
+            load_weighed(broken)
+
+
+@pytest.mark.live
+def test_what_experts_make_of_a_line_is_kept_until_one_of_them_changes(tmp_path: Path) -> None:
+    def read(*settings: str) -> tuple[list[Page], int]:
+        with Engine(load_config(overrides=["vlm.engine=none", f"store.folder={tmp_path}", *settings])) as opened:
+            return list(opened.read(SAMPLES / "word_squashed.png", crop=True)), opened.recalled
+
+    first, none = read()
+    again, all_of_it = read()
+    assert (again, none) == (first, 0)
+    assert read("fuse.alternatives=1")[1] == all_of_it
+    assert read("fuse.languages=[]")[1] == all_of_it - 1
+    assert read("domain.profile=prescription")[1] == all_of_it - 1
+
+
 def evidence_of(*lines: Seen) -> Evidence:
     return Evidence("a.png", "0" * 64, 90, 70, 0.0, np.eye(3), lines=lines)
 
@@ -97,11 +134,11 @@ def changed(content: bytes, head: dict[str, Any], arrays: dict[str, Any]) -> byt
         ({}, {"transform": np.arange(9.0)}, "homography"),
         ({}, {"transform": np.eye(4)}, "homography"),
         ({}, {"transform": np.full((3, 3), np.nan)}, "homography"),
-        ({}, {"l0.ink.0.values": np.nan}, "probability"),
-        ({}, {"l0.ink.0.values": -0.1}, "probability"),
-        ({}, {"l0.ink.0.values": 1.5}, "probability"),
-        ({}, {"l0.ink.0.columns": -1}, "column number"),
-        ({}, {"l0.ink.0.rows": -1}, "is no record"),
+        ({}, {"values": np.nan}, "probability"),
+        ({}, {"values": -0.1}, "probability"),
+        ({}, {"values": 1.5}, "probability"),
+        ({}, {"columns": -1}, "column number"),
+        ({}, {"rows": -1}, "is no record"),
     ],
 )
 def test_impossible_values_of_a_well_formed_record_are_refused(

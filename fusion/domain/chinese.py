@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from io import BytesIO
@@ -39,6 +39,10 @@ _UNIFORM = math.log(CHARACTERS)
 _is_han = lru_cache(maxsize=65536)(lambda character: bool(_HAN.match(character)))
 
 
+_Costs = list[tuple[int, float]]
+"""Lengths of words, and their natural log-probabilities."""
+
+
 def packaged() -> bytes:
     """The file of the packaged model."""
     return (files("fusion.domain") / "lists" / "chinese.npz").read_bytes()
@@ -51,6 +55,7 @@ class Chinese:
         """Take words with their counts; None: the packaged ones, read when they are first asked."""
         self._given = counts
         self._known: dict[str, tuple[float, ...]] = {"": (0.0,)}  # a search asks letter by letter
+        self._tails: dict[str, tuple[_Costs, _Costs]] = {}
 
     @cached_property
     def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -81,42 +86,42 @@ class Chinese:
 
     def begins(self, texts: Sequence[str]) -> list[float]:
         """The same of each text as the beginning of a line: its last characters may begin a longer word."""
-        longer = self._costs[1]
         found = []
         for text in texts:
-            ends = self._ends(text)
-            begun = [ends[-1 - size] + longer[word] for size, word in _last_words(text) if word in longer]
-            found.append(_log_sum([ends[-1], *begun]))
+            ends, (_, begun) = self._ends(text), self._last_words(text[-LONGEST:])
+            found.append(_log_sum([ends[-1], *[ends[-1 - size] + cost for size, cost in begun]]))
         return found
 
     def _ends(self, text: str) -> tuple[float, ...]:
-        """Log-probability that a word ends after each character of a text, from before the first one on."""
+        """Log-probability that a word ends after each of the last `LONGEST` characters of a text, and before the first of them."""
         if len(self._known) > MOST:
             self._known = {"": (0.0,)}
         known, size = self._known, len(text)
         while text[:size] not in known:
             size -= 1
+        ends = known[text[:size]]
         for end in range(size + 1, len(text) + 1):
-            known[text[:end]] = self._grown(known[text[: end - 1]], text[:end])
-        return known[text]
+            words, _ = self._last_words(text[max(0, end - LONGEST) : end])
+            unknown = ends[-1] + _ANY if _is_han(text[end - 1]) else ends[-1]
+            last = _log_sum([unknown, *[ends[-size] + cost for size, cost in words]])
+            ends = known[text[:end]] = (*ends[-LONGEST:], last)
+        return ends
 
-    def _grown(self, before: tuple[float, ...], text: str) -> tuple[float, ...]:
-        if not _is_han(text[-1]):
-            return (*before, before[-1])
-        words = self._costs[0]
-        ways = [before[len(before) - size] + words[word] for size, word in _last_words(text) if word in words]
-        return (*before, _log_sum([before[-1] + _ANY, *ways]))
-
-
-def _last_words(text: str) -> Iterator[tuple[int, str]]:
-    """The words that a text may end with: length and characters."""
-    for size in range(1, min(LONGEST, len(text)) + 1):
-        if not _is_han(text[-size]):
-            return
-        yield size, text[-size:]
+    def _last_words(self, tail: str) -> tuple[_Costs, _Costs]:
+        """The words that a text with these last characters may end with, and the beginnings of longer ones."""
+        if tail not in self._tails:
+            if len(self._tails) > MOST:
+                self._tails = {}
+            chinese = next((n for n in range(len(tail)) if not _is_han(tail[-1 - n])), len(tail))
+            sizes = range(1, chinese + 1)
+            words, begun = ([(n, table[tail[-n:]]) for n in sizes if tail[-n:] in table] for table in self._costs)
+            self._tails[tail] = (words, begun)
+        return self._tails[tail]
 
 
 def _log_sum(values: Sequence[float]) -> float:
+    if len(values) == 1:
+        return values[0]
     most = max(values)
     return most + math.log(sum(math.exp(value - most) for value in values))
 

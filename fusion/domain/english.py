@@ -109,6 +109,20 @@ class Table:
         return places, self.keys[places] == keys
 
 
+_Key = tuple[int, str]
+"""The last `ORDER` - 1 symbols before a word, and the word, which may go on."""
+
+
+class _Word:
+    """A word after what stands before it: the symbols to its end, its nats, and its value as one that may be unknown."""
+
+    __slots__ = ("nats", "recent", "value")
+
+    def __init__(self, recent: int, nats: float = 0.0, mute: bool = True) -> None:
+        self.recent, self.nats = recent, nats
+        self.value = 0.0 if mute else math.log(1 - KNOWN + KNOWN * math.exp(min(nats, _NATS)))
+
+
 def packaged() -> bytes:
     """The file of the packaged model."""
     return (files("fusion.domain") / "lists" / "english.npz").read_bytes()
@@ -120,7 +134,8 @@ class English:
     def __init__(self, tables: Sequence[Table] | None = None) -> None:
         """Take the tables of the orders from 1 on; None: the packaged ones, read when they are first asked."""
         self._given = tables
-        self._words: dict[tuple[int, str], float] = {}  # texts differ from each other in few words
+        self._words: dict[_Key, _Word] = {}  # texts differ from each other in few words, and words in few letters
+        self._heads: dict[str, tuple[float, int]] = {}
 
     @cached_property
     def _tables(self) -> Sequence[Table]:
@@ -147,29 +162,37 @@ class English:
 
     def begins(self, texts: Sequence[str]) -> list[float]:
         """The same of each text as the beginning of a line."""
-        if len(self._words) > MOST:
-            self._words = {}
-        known, keys = self._words, [_words(text) for text in texts]
-        new = list({key for own in keys for key in own if key not in known})
-        known |= zip(new, self._read(new), strict=True)
-        return [sum(known[key] for key in own) for own in keys]
+        if len(self._words) + len(self._heads) > MOST:
+            self._words, self._heads = {}, {}
+        parted = [(text[:cut], text[cut:]) for text in texts for cut in [text.rfind(" ", 0, -1) + 1]]
+        heads = {head: _words(head) for head, _ in parted if head not in self._heads}
+        words = self._read([key for own in heads.values() for key in own])
+        for head, own in heads.items():
+            self._heads[head] = sum(words[key].value for key in own), _recent(head[-SEEN:])
+        dones = [self._heads[head] for head, _ in parted]
+        keys = [(recent, word) for (_, recent), (_, word) in zip(dones, parted, strict=True)]
+        words = self._read(keys)
+        return [done + words[key].value for (done, _), key in zip(dones, keys, strict=True)]
 
-    def _read(self, words: Sequence[tuple[int, str]]) -> list[float]:
-        """Natural log-probability of words after what stands before them: of each, as one that may be unknown."""
-        recents: list[int] = []
-        symbols: list[int] = []
-        starts: list[int] = []
-        for recent, word in words:
-            starts.append(len(symbols))
-            for character in word:
-                symbols.append(code(character))
-                recents.append(recent)
-                recent = _after(recent, symbols[-1])
-        sums = np.add.reduceat(np.r_[self.nats(np.array(recents), np.array(symbols)), 0.0], starts) if starts else ()
-        return [
-            0.0 if _is_mute(word) else math.log(1 - KNOWN + KNOWN * math.exp(min(float(nats), _NATS)))
-            for (_, word), nats in zip(words, sums, strict=True)
-        ]
+    def _read(self, keys: Sequence[_Key]) -> dict[_Key, _Word]:
+        """Words, each with the symbols before it, as far as they go. A search asks for words that are one letter longer."""
+        known = self._words
+        ways: dict[_Key, list[str]] = {key: [] for key in keys if key not in known}
+        for (recent, word), missing in ways.items():
+            known.setdefault((recent, ""), _Word(recent))
+            size = len(word)
+            while (recent, word[:size]) not in known:
+                missing.append(word[:size])
+                size -= 1
+        while ways:
+            new = list({(recent, missing.pop()): None for (recent, _), missing in ways.items() if missing})
+            befores = [known[recent, word[:-1]] for recent, word in new]
+            symbols = [code(word[-1]) for _, word in new]
+            more = self.nats(np.array([before.recent for before in befores]), np.array(symbols)).tolist()
+            for key, before, symbol, nats in zip(new, befores, symbols, more, strict=True):
+                known[key] = _Word(_after(before.recent, symbol), before.nats + nats, _is_mute(key[1]))
+            ways = {key: missing for key, missing in ways.items() if missing}
+        return known
 
     def nats(self, recent: NDArray[np.int64], symbols: NDArray[np.int64]) -> NDArray[np.float64]:
         """Natural log-probability of symbols after the `ORDER` - 1 before them, less that of any: float64 (N,)."""

@@ -15,8 +15,11 @@ the text is the OCR's own.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +32,10 @@ from fusion.fuse.beam import Look
 from fusion.fuse.hypotheses import gather
 from fusion.fuse.model import EXPERTS, SEARCH, Weights, load_weights, weights_identity
 from fusion.fuse.names import listed, mark_names
-from fusion.ink import Ink, Language, Prior
+from fusion.ink import Ink, Language, Prior, Weighed
 from fusion.page import GAP, Failure, Reading, Span, stretches
 
-__all__ = ["Decision", "Fuser", "LineEvidence", "confidence_inputs", "decide", "spoken"]
+__all__ = ["Decision", "Fuser", "LineEvidence", "confidence_inputs", "decide", "method_sha256", "spoken", "trusted"]
 
 SCORED = 16
 """Most hypotheses that the second reader's decoder scores: it is slower than the OCR."""
@@ -72,20 +75,22 @@ class LineEvidence:
         ocr: the OCR's reading.
         ink: its posterior.
         others: accepted readings of the second reader.
+        prior: names or sums to expect, or None.
+        scores: natural log-probabilities of texts under the second reader's decoder; see `Fuser.shortlist`.
         posterior: the second reader's CTC posterior, if it has one; its readings then count for nothing else.
         hand: the reading of the OCR's Latin recogniser, or None.
         hand_ink: the posterior of that recogniser, or None.
-        prior: names or sums to expect, or None.
         language: that the line may be in, or None.
     """
 
     ocr: Reading
     ink: Ink
     others: Sequence[Reading] = ()
+    prior: Prior | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     posterior: Ink | None = None
     hand: Reading | None = None
     hand_ink: Ink | None = None
-    prior: Prior | None = None
     language: Language | None = None
 
     @property
@@ -112,9 +117,9 @@ class LineEvidence:
         """At most `limit` hypotheses, the OCR's own reading first; see `hypotheses.gather`."""
         return gather(self.ocr, self.looked, self.looks, self.answers, self.prior, self.language, limit)
 
-    def table(self, texts: Sequence[str], trust: float = 1.0) -> NDArray[np.float64]:
+    def table(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """What the experts say of hypotheses; see `model.evidence`."""
-        said = (self.answers, self.prior, self.posterior, trust, self.hand_ink, self.language)
+        said = (self.answers, self.prior, self.posterior, self.hand_ink, self.language)
         return model.evidence(texts, self.ink, *said)
 
     def shortlist(self, limit: int) -> list[str]:
@@ -122,6 +127,16 @@ class LineEvidence:
         texts = self.texts(limit)
         best = np.argsort(-(self.table(texts) @ model.SHORTLIST), kind="stable")[:SCORED]
         return [texts[n] for n in best.tolist()]
+
+    def weigh(self, limit: int) -> Weighed:
+        """At most `limit` hypotheses with all that is known of them; independent of the fitted weights."""
+        texts = self.texts(limit)
+        table = self.table(texts)
+        spells = self.posterior.spells if self.posterior is not None else None
+        decoder = model.add_decoder(table, texts, self.scores, spells)
+        reader = self.posterior.quality if self.posterior is not None else 0.0
+        silent = tuple(not self.ink.knows(text) for text in texts)
+        return Weighed(tuple(texts), table, silent, (self.ink.quality, reader, decoder))
 
 
 class Fuser:
@@ -137,81 +152,51 @@ class Fuser:
         """Whether the second reader should read a line too, given the OCR's posterior; see `Weights.ask_below`."""
         return ink.quality < self._weights.ask_below
 
-    def fuse(
-        self,
-        ocr: Reading,
-        ink: Ink,
-        others: Sequence[Reading] = (),
-        prior: Prior | None = None,
-        scores: Mapping[str, float] | None = None,
-        reader_posterior: Ink | None = None,
-        hand: Reading | None = None,
-        hand_ink: Ink | None = None,
-    ) -> tuple[tuple[Span, ...], tuple[Failure, ...]]:
+    def shortlist(self, line: LineEvidence) -> list[str]:
+        """The texts of a line for the second reader's decoder to score; independent of the fitted weights."""
+        return self._expected(line).shortlist(self._config.hypotheses)
+
+    def weigh(self, line: LineEvidence) -> Weighed:
+        """What a line may say, and how much every expert makes of it; independent of the fitted weights."""
+        return self._expected(line).weigh(self._config.hypotheses)
+
+    def fuse(self, line: LineEvidence, weighed: Weighed | None = None) -> tuple[tuple[Span, ...], tuple[Failure, ...]]:
         """Decide one line.
 
         Args:
-            ocr: the OCR's reading.
-            ink: its posterior.
-            others: accepted readings of the second reader.
-            prior: what to expect, or None.
-            scores: natural log-probabilities of texts under the second reader's decoder; see `shortlist`.
-            reader_posterior: the second reader's CTC posterior, if it has one; its readings then count for nothing else.
-            hand: the reading of the OCR's Latin recogniser, or None.
-            hand_ink: the posterior of that recogniser, or None.
+            line: what was read.
+            weighed: what `weigh` makes of it, where that is known.
 
         Returns:
             Spans that together are the line's text, and a Failure if there is no second reader.
         """
-        line = self._expected(LineEvidence(ocr, ink, others, reader_posterior, hand, hand_ink, prior))
+        weighed = weighed or self.weigh(line)
         missing = Failure("vlm", "not_asked", "no second reader: OCR candidates and evidence only")
-        failures = () if others else (missing,)
+        failures = () if line.others else (missing,)
+        line = self._expected(line)
         prior, others, looked = line.prior, line.others, line.looked
 
-        trust = self._weights.trust(reader_posterior.quality, ocr.text) if reader_posterior is not None else 1.0
-        texts = line.texts(self._config.hypotheses)
-        table = line.table(texts, trust)
-        spells = reader_posterior.spells if reader_posterior is not None else None
-        model.add_decoder(table, texts, scores or {}, lambda quality: self._weights.trust(quality, ocr.text), spells)
-        weighed = Decision(tuple(texts), table, tuple(not ink.knows(text) for text in texts))
-        decision = decide(weighed, [other.text for other in looked], prior, self._weights)
-
-        posteriors = [("ocr", ink, 1.0), ("hand", hand_ink, 1.0), ("reader", reader_posterior, trust)]
-        present = [(expert, one, factor) for expert, one, factor in posteriors if one is not None]
-        text = self._cased(decision.text, [ocr, *looked], present, prior)
+        decision = decide(trusted(weighed, self._weights), [other.text for other in looked], prior, self._weights)
+        text = self._cased(decision.text, line, weighed)
         n = decision.chosen  # case is no evidence: the hypothesis keeps its row of the table
         decision = replace(decision, texts=(*decision.texts[:n], text, *decision.texts[n + 1 :]))
 
         nearest = min(others, key=lambda other: distance(keys(text), keys(other.text)), default=None)
         verdict = spans.verdict(
             text,
-            ocr.text,
+            line.ocr.text,
             nearest.text if nearest is not None else None,
-            hand.text if hand is not None else None,
+            line.hand.text if line.hand is not None else None,
             # A reader with a posterior disputes a quantity if its evidence nearly changed it.
-            disputes=reader_posterior is None or decision.refused,
+            disputes=line.posterior is None or decision.refused,
             supported=bool(decision.table[n, EXPERTS.index("ocr")] >= -self._weights.tolerance),
         )
-        inputs, marginals, versions = confidence_inputs(decision, ink.quality, prior, self._weights)
+        inputs, marginals, versions = confidence_inputs(decision, line.ink.quality, prior, self._weights)
         confidences = model.calibrated(inputs, scripts_of(text), self._weights)
         decided = spans.spans(verdict, confidences, marginals, versions, self._config.alternatives)
         if prior is not None and prior.kind != "sums":
-            decided = mark_names(decided, [ocr, *looked], prior, ink)
+            decided = mark_names(decided, [line.ocr, *looked], prior, line.ink)
         return decided, failures
-
-    def shortlist(
-        self,
-        ocr: Reading,
-        ink: Ink,
-        others: Sequence[Reading],
-        prior: Prior | None,
-        reader_posterior: Ink | None,
-        hand: Reading | None = None,
-        hand_ink: Ink | None = None,
-    ) -> list[str]:
-        """The texts for the decoder to score. Arguments as for `fuse`; independent of the fitted weights."""
-        line = self._expected(LineEvidence(ocr, ink, others, reader_posterior, hand, hand_ink, prior))
-        return line.shortlist(self._config.hypotheses)
 
     def _expected(self, line: LineEvidence) -> LineEvidence:
         """A line with the prior and the language that have something to say about it, and what others could read."""
@@ -219,18 +204,15 @@ class Fuser:
         language = spoken(self._languages, line.ocr.text, prior)
         return replace(line, others=_legible(line.others), prior=prior, language=language)
 
-    def _cased(
-        self,
-        text: str,
-        readings: Sequence[Reading],
-        posteriors: Sequence[tuple[str, Ink, float]],
-        prior: Prior | None,
-    ) -> str:
-        """The spelling of a decided text that the posteriors (expert, posterior, factor) prefer: case; in a sum x or ×."""
-        said = [reading.text for reading in readings]
+    def _cased(self, text: str, line: LineEvidence, weighed: Weighed) -> str:
+        """The spelling of a decided text that the posteriors prefer: case; in a sum x or ×."""
+        said = [reading.text for reading in (line.ocr, *line.looked)]
+        trust = self._weights.trust(weighed.quality[1], weighed.texts[0])
+        looks = [("ocr", line.ink, 1.0), ("hand", line.hand_ink, 1.0), ("reader", line.posterior, trust)]
+        posteriors = [(expert, ink, factor) for expert, ink, factor in looks if ink is not None]
         versions = [text, *(other for other in said if keys(other) == keys(text))]
         versions += [one for _, posterior, _ in posteriors for one in posterior.cased([fold(text)], [text])]
-        sums = prior if prior is not None and prior.kind == "sums" else None
+        sums = line.prior if line.prior is not None and line.prior.kind == "sums" else None
         if sums is not None:
             versions += [version for version in (text.lower(), text.upper()) if len(version) == len(text)]
             versions += [text[:n] + c.swapcase() + text[n + 1 :] for n, c in enumerate(text) if len(c.swapcase()) == 1]
@@ -259,6 +241,25 @@ def spoken(languages: Sequence[Language], text: str, prior: Prior | None) -> Lan
     """The language that a line of this text, as the OCR reads it, may be in; None where it is a sum."""
     maths = prior is not None and prior.kind == "sums"
     return next((one for one in languages if not maths and one.concerns(text)), None)
+
+
+@cache
+def method_sha256() -> str:
+    """SHA-256 over the code that weighs hypotheses: what it makes of a line may change with it."""
+    package = files("fusion")
+    folders = [package / "fuse", package / "domain"]
+    sources = sorted(one.name for folder in folders for one in folder.iterdir() if one.name.endswith(".py"))
+    found = [package / "ctc.py", package / "quantities.py"]
+    found += [folder / name for folder in folders for name in sources if (folder / name).is_file()]
+    return hashlib.sha256(b"".join(one.read_bytes() for one in found)).hexdigest()
+
+
+def trusted(weighed: Weighed, weights: Weights) -> Decision:
+    """A line as it can be decided: the second reader counts as far as it is trusted there."""
+    table = weighed.table.copy()
+    for expert, quality in zip(("reader", "decoder"), weighed.quality[1:], strict=True):
+        table[:, EXPERTS.index(expert)] *= weights.trust(quality, weighed.texts[0])
+    return Decision(weighed.texts, table, weighed.silent)
 
 
 def decide(weighed: Decision, said: Sequence[str], prior: Prior | None, weights: Weights) -> Decision:

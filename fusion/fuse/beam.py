@@ -24,7 +24,8 @@ WIDTH = 24
 CHOICES = 4
 """So many times `WIDTH` grown prefixes, the best under the ink alone, are weighed by the expectations."""
 BEHIND = 16.0
-"""Nats by which a prefix may be behind the best whole text: a heuristic, since expectations bound nothing."""
+"""Nats by which a prefix may be behind the best one of its length, and behind the best whole text: a heuristic, since
+expectations bound nothing."""
 NEGLIGIBLE = 26.0
 """Nats below a prefix's most probable end from which another place to end is left out."""
 AHEAD = 24
@@ -81,7 +82,7 @@ def search(
         for weight, expectation in expected:
             scores = scores + weight * np.asarray(expectation.begins(texts))
         least = sorted(done.values(), reverse=True)[count - 1] if len(done) >= count else -math.inf
-        bound = max(least, max(done.values()) - BEHIND)
+        bound = max(least, max(done.values()) - BEHIND, float(scores.max()) - BEHIND)
         order = [n for n in np.argsort(-scores, kind="stable")[:WIDTH].tolist() if scores[n] > bound]
         if not order:
             break

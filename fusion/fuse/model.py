@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -40,8 +40,8 @@ EXPERTS = ("ocr", "hand", "reader", "decoder", "answer", "list", "sums", "langua
 
 ocr       log P(strokes as h): the OCR's CTC posterior
 hand      the same under the OCR's second recogniser, for Latin handwriting; where it did not run, the value of `ocr`
-reader    the same under the second reader's CTC posterior, times `Weights.trust`
-decoder   log P(h | crop) under the second reader's decoder, times `Weights.trust`
+reader    the same under the second reader's CTC posterior; counts as far as `Weights.trust` says
+decoder   log P(h | crop) under the second reader's decoder; likewise
 answer    log P(answers | h): a noisy channel in which every edit costs the same (Kernighan, Church and Gale 1990)
 list      log P(h) under a list of expected names; see `domain.lexicon`
 sums      log P(h) under a character model of sums; see `domain.sums`
@@ -109,7 +109,6 @@ def evidence(
     answers: Sequence[str] = (),
     prior: Prior | None = None,
     reader_posterior: Ink | None = None,
-    trust: float = 1.0,
     hand: Ink | None = None,
     language: Language | None = None,
 ) -> NDArray[np.float64]:
@@ -124,7 +123,6 @@ def evidence(
         answers: texts that the second reader wrote; none where it has a posterior.
         prior: what is expected, or None.
         reader_posterior: the second reader's CTC posterior, or None.
-        trust: factor on it, see `Weights.trust`.
         hand: the posterior of the OCR's Latin recogniser, or None.
         language: of the line, or None.
     """
@@ -133,7 +131,7 @@ def evidence(
     column["ocr"][:] = below_best(ink.score(texts))
     column["hand"][:] = below_best(hand.score(texts)) if hand is not None else column["ocr"]
     if reader_posterior is not None:
-        column["reader"][:] = below_best(reader_posterior.score(texts)) * trust
+        column["reader"][:] = below_best(reader_posterior.score(texts))
     split = [inked(text) for text in texts]
     if answers:
         said = [inked(answer) for answer in answers]
@@ -156,18 +154,19 @@ def add_decoder(
     table: NDArray[np.float64],
     texts: Sequence[str],
     scores: Mapping[str, float],
-    trust: Callable[[float], float] = lambda quality: 1.0,
     spells: frozenset[str] | None = None,
 ) -> float:
-    """Fill the column `decoder` of a table in place, and return the decoder's quality.
+    """Fill the column `decoder` of a table in place.
 
     Args:
         table: see `evidence`.
         texts: hypotheses, the rows of the table.
         scores: natural log-probabilities of some texts; the others count as the lowest of these.
-        trust: factor that the quality gives: the probability per token of the best hypothesis (0 without scores).
         spells: characters that the decoder can write, or None: all. A text with others counts as the best scored text
             that differs from it in these alone.
+
+    Returns:
+        The decoder's quality: the probability per token of its best hypothesis; 0 without scores.
     """
     known = {text: scores[text] for text in texts if text in scores and (spells is None or spells.issuperset(text))}
     if not known:
@@ -178,9 +177,9 @@ def add_decoder(
     for n, text in enumerate(texts):
         value = known.get(text, lowest)
         if spells is not None and not spells.issuperset(text):
-            pattern = "".join(regex.escape(c) if c in spells else ".{0,2}" for c in text)
-            value = max((own for other, own in known.items() if regex.fullmatch(pattern, other)), default=lowest)
-        column[n] = (value - highest) * trust(quality)
+            same = regex.compile("".join(regex.escape(c) if c in spells else ".{0,2}" for c in text))
+            value = max((own for other, own in known.items() if same.fullmatch(other)), default=lowest)
+        column[n] = value - highest
     return quality
 
 
@@ -230,7 +229,11 @@ def choose(
     scores = table @ weights.vector
     found = [quantities(text) for text in texts]
     same = np.array([alike(found[0], one) for one in found])
-    changed = np.array([_changed_words(texts[0], text) for text in texts])
+    # No text that scores less can be better than the OCR's own, whatever it changes.
+    changed = np.array(
+        [_changed_words(texts[0], text) if s > scores[0] else 1 for text, s in zip(texts, scores, strict=True)]
+    )
+    changed[0] = 0
     loss = np.where(same, math.log(weights.change) * changed, math.log(weights.quantity) * np.maximum(changed, 1))
     risk = -scores + loss
 
