@@ -61,7 +61,7 @@ class Quantity:
     end: int = field(default=0, compare=False)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def quantities(text: str) -> tuple[Quantity, ...]:
     """The quantities of a text, in order.
 

@@ -28,7 +28,7 @@ LONGEST = 4
 """Characters of the longest word."""
 LEAST = 2
 """Chinese characters of a line from which it may be prose."""
-MOST = 20_000
+MOST = 8_000
 """Texts whose probabilities are kept."""
 STEPS = 12.0
 """Steps per nat of the stored costs, which are uint8; the last one says that there is no such word."""

@@ -40,7 +40,7 @@ PAST: int = BASE ** (ORDER - 1)
 """Number of contexts of `ORDER` - 1 symbols."""
 SEEN = 32
 """Characters before a word that are looked at: enough for `ORDER` - 1 symbols and a number."""
-MOST = 20_000
+MOST = 8_000
 """Words whose probabilities are kept."""
 _SPACE, _OTHER = 0, len(SYMBOLS) - 1
 _DIGIT = SYMBOLS.index("0")
@@ -80,7 +80,7 @@ def _recent(text: str) -> int:
     return reduce(_after, map(code, numbered(text)[1 - ORDER :]), _SPACE)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=1024)
 def _words(text: str) -> tuple[tuple[int, str], ...]:
     """The words of a text, each with the space behind it, and the symbols before it."""
     starts = [0, *(n for n in range(1, len(text)) if text[n - 1] == " "), len(text)]

@@ -42,7 +42,7 @@ class NGram:
         self._floor = 1 / max(SYMBOLS, len(alphabet) + 4)
         self._totals = {context: sum(after.values()) for context, after in counts.items()}
         self.log_probability = lru_cache(maxsize=4096)(self._log_probability)
-        self.begins = lru_cache(maxsize=16384)(self._begins)
+        self.begins = lru_cache(maxsize=4096)(self._begins)
 
     @staticmethod
     def dumps(counts: Counts) -> str:

@@ -80,7 +80,7 @@ class SumModel:
         return []
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def shape(text: str) -> tuple[str, float]:
     """The shape of a text, and the natural log-probability of the text given its shape.
 

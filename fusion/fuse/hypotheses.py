@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from fusion.ctc import fold
 from fusion.fuse.align import keys
 from fusion.fuse.beam import Look, search
 from fusion.fuse.model import SEARCH
-from fusion.ink import Expectation, Language, Prior
+from fusion.ink import Expectation, Ink, Language, Prior
 from fusion.page import Reading
 
 COUNT = 64
@@ -50,7 +50,7 @@ def gather(
     near = [reading.text for reading in others if len(reading.text) <= LONGER * (len(ocr.text) + 10)]
     written = tuple(text for text in answers if text in near)
     sums = prior if isinstance(prior, Expectation) and prior.kind == "sums" else None
-    found = looks[0].ink.cased(_searched(tuple(looks), written, sums, language), [ocr.text, *near])
+    found = looks[0].ink.cased(_searched(looks, written, sums, language), [ocr.text, *near])
     sources = ([ocr.text], near, found, _names([ocr.text, *near, *found[:LIKE]], prior))
     seen: dict[tuple[str, ...], str] = {}
     for text in itertools.chain.from_iterable(sources):
@@ -61,19 +61,27 @@ def gather(
     return list(seen.values())
 
 
-@lru_cache(maxsize=64)
 def _searched(
-    looks: tuple[Look, ...], written: tuple[str, ...], sums: Expectation | None, language: Language | None
+    looks: Sequence[Look], written: tuple[str, ...], sums: Expectation | None, language: Language | None
 ) -> tuple[str, ...]:
-    """The search, kept for a page: a line is asked for the decoder's texts, and later for the decision."""
-    expected: list[tuple[float, Expectation]] = []
-    if written:
-        expected.append((SEARCH["answer"], Answers(written)))
-    if sums is not None:
-        expected.append((SEARCH["sums"], sums))
-    if language is not None:
-        expected.append((SEARCH["language"], language))
-    return tuple(search(looks, expected, SEARCH["length"], COUNT, "".join(map(fold, written))))
+    """The search, kept for as long as the line is: it is asked for the decoder's texts, and later for the decision."""
+    first, *others = looks
+    kept = _found.setdefault(first.ink, {})
+    key = (first.weight, first.reading, *others, written, sums, language)
+    if key not in kept:
+        expected: list[tuple[float, Expectation]] = []
+        if written:
+            expected.append((SEARCH["answer"], Answers(written)))
+        if sums is not None:
+            expected.append((SEARCH["sums"], sums))
+        if language is not None:
+            expected.append((SEARCH["language"], language))
+        kept[key] = tuple(search(looks, expected, SEARCH["length"], COUNT, "".join(map(fold, written))))
+    return kept[key]
+
+
+_found: WeakKeyDictionary[Ink, dict[tuple[object, ...], tuple[str, ...]]] = WeakKeyDictionary()
+"""What searches found, by the OCR's posterior of the line: it is let go with the line, since posteriors are large."""
 
 
 class Answers:
