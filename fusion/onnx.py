@@ -41,6 +41,8 @@ def open_session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = min(threads, os.cpu_count() or 1)  # more than cores only wait for each other
     options.inter_op_num_threads = 1
+    # Lines differ in width: what ONNX Runtime keeps for every shape that it has seen grows with the pages read.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
