@@ -23,8 +23,8 @@ def _say(text: str) -> None:
 @app.command()
 def run(configs: Annotated[list[Path], typer.Argument(help="Evaluations, e.g. configs/eval/rxhandbd.yaml.")]) -> None:
     """Compare OCR only, VLM only, fused and the oracles on the same lines."""
-    from eval.report import load_run
-    from eval.report import run as compare
+    from eval.runs import load_run
+    from eval.runs import run as compare
 
     for path in configs:
         print(compare(load_run(path), _say), end="\n\n", flush=True)

@@ -5,20 +5,31 @@ Knows the engine's public door; knows no metric.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from pydantic import TypeAdapter
+
+import fusion
 from eval.blind import Sight
 from eval.datasets import Item, load_split, names_of
-from fusion.config import Config, load_config
+from fusion.config import layered, load_config
 from fusion.engine import Engine
 from fusion.errors import InputError
+from fusion.onnx import file_sha256
 from fusion.page import Page
 from fusion.review import review
+from fusion.store import key_of
 from fusion.vlm import Looks
 
 
@@ -39,6 +50,7 @@ class Read:
         seconds: wall time of everything.
         ocr_seconds: of intake and OCR.
         vlm_seconds: of the second reader.
+        fresh: nothing came out of a store, so that the times are those of reading.
         failures: kinds of failures, `stage:kind`.
     """
 
@@ -54,6 +66,7 @@ class Read:
     seconds: float
     ocr_seconds: float
     vlm_seconds: float
+    fresh: bool
     failures: tuple[str, ...]
 
 
@@ -61,18 +74,20 @@ def read_split(engine: Engine, items: Sequence[Item], *, crop: bool) -> Iterator
     """Read items one after the other; an unreadable image yields empty texts and its failure, never an exception."""
     for item in items:
         engine.clock.clear()
-        start = time.perf_counter()
+        start, recalled = time.perf_counter(), engine.recalled
         try:
             pages = list(engine.read(item.path, crop=crop))
         except InputError as error:
             seconds = time.perf_counter() - start
             bound = engine.config.review.max_error
-            yield Read(item, "", (), "", (), None, (), True, bound, seconds, seconds, 0.0, (f"intake:{error.problem}",))
+            failures = (f"intake:{error.problem}",)
+            yield Read(item, "", (), "", (), None, (), True, bound, seconds, seconds, 0.0, True, failures)
             continue
-        yield _read(item, pages, time.perf_counter() - start, engine, crop)
+        seconds = time.perf_counter() - start
+        yield _read(item, pages, seconds, engine, crop=crop, fresh=engine.recalled == recalled)
 
 
-def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: bool) -> Read:
+def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, *, crop: bool, fresh: bool) -> Read:
     clock = engine.clock
     lines = [line for page in pages for line in page.lines]
     ocr = "\n".join(reading.text for line in lines for reading in line.readings if reading.source == "ocr")
@@ -93,6 +108,7 @@ def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: b
         seconds=seconds,
         ocr_seconds=clock.get("intake", 0.0) + clock.get("ocr", 0.0),
         vlm_seconds=clock.get("vlm", 0.0),
+        fresh=fresh,
         failures=tuple(f"{failure.stage}:{failure.kind}" for failure in failures),
     )
 
@@ -104,20 +120,83 @@ def is_pages(path: Path, items: Sequence[Item]) -> bool:
 
 @contextmanager
 def engine_for(
-    config: Path | None, overrides: Sequence[str], formulary_from: Path | None = None, sight: Sight = "crop"
+    config: Path | None,
+    overrides: Sequence[str],
+    formulary_from: Path | None = None,
+    sight: Sight = "crop",
+    weights: Mapping[str, Any] | None = None,
 ) -> Iterator[Engine]:
-    """An engine; `formulary_from` names a split whose texts are given as the formulary, `sight` what its reader sees."""
+    """An engine to be compared with others.
+
+    Args:
+        config: its configuration.
+        overrides: `section.key=value`.
+        formulary_from: split whose texts are given as the formulary.
+        sight: what its small reader is shown.
+        weights: numbers that replace those of the packaged weights file: `{"experts": {"hand": 0}}`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         settings = list(overrides)
         if formulary_from is not None:
             path = Path(folder) / "formulary.txt"
             path.write_text("\n".join(names_of(load_split(formulary_from))), encoding="utf-8")
             settings.append(f"domain.formulary={path}")
-        loaded: Config = load_config(config, settings)
-        with Engine(loaded) as engine:
+        if weights:
+            packaged = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
+            path = Path(folder) / "weights.json"
+            path.write_text(json.dumps(layered(packaged, dict(weights))), encoding="utf-8")
+            settings.append(f"fuse.weights={path}")
+        with Engine(load_config(config, settings)) as engine:
             if sight != "crop":
                 from eval.blind import BlindReader
 
                 assert isinstance(engine._reader, Looks)
                 engine._reader = BlindReader(engine._reader, sight)
             yield engine
+
+
+def kept_split(engine: Engine, items: Sequence[Item], folder: Path | None, sight: Sight, *, crop: bool) -> list[Read]:
+    """Like `read_split`, kept in a folder: what the same code has read with the same engine is not read again.
+
+    Positions and n-best lists of single readings are left out of what is kept, but for `Read.nbest`.
+    """
+    if folder is None:
+        return list(read_split(engine, items, crop=crop))
+    path = folder / f"{_identity(engine, items, sight, crop)}.json.gz"
+    if path.exists():
+        return _READS.validate_json(gzip.decompress(path.read_bytes()))
+    reads = [_lighter(read) for read in read_split(engine, items, crop=crop)]
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(_READS.dump_json(reads), 3))
+    return reads
+
+
+_READS = TypeAdapter(list[Read])
+
+
+def _lighter(read: Read) -> Read:
+    pages = []
+    for page in read.pages:
+        lines = [
+            replace(line, readings=tuple(replace(one, positions=(), nbest=()) for one in line.readings))
+            for line in page.lines
+        ]
+        pages.append(replace(page, lines=tuple(lines)))
+    return replace(read, pages=tuple(pages))
+
+
+def _identity(engine: Engine, items: Sequence[Item], sight: Sight, crop: bool) -> str:
+    """What reads depend on. Files of an engine's own making count by what is in them, not by where they lie."""
+    settings = engine.config.decisive()
+    settings["fuse"].pop("weights")
+    settings["domain"].pop("formulary")
+    identities = {name: value for name, value in engine.identities.items() if name != "config"}
+    rows = [(item.image, item.reference, file_sha256(item.path) if item.path.exists() else "") for item in items]
+    return key_of(settings=settings, made_by=identities, code=_code(), sight=sight, crop=crop, items=rows)
+
+
+@cache
+def _code() -> str:
+    """SHA-256 over the package's source."""
+    root = Path(fusion.__file__).parent
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(root.rglob("*.py")))).hexdigest()

@@ -21,7 +21,7 @@ from eval.cases import Case
 from eval.fit import load_fit, minimum_risk
 from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
 from eval.overcorrection import table as overcorrection_table
-from eval.report import RunConfig, Variant, load_run, run
+from eval.runs import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
 from fusion.domain import arithmetic
 from fusion.errors import ConfigError, InputError

@@ -1,13 +1,16 @@
-"""`eval run`: the table of one split, every system on the same lines.
+"""`eval run`: one split, every system on the same lines, as a table.
 
-Knows reads and metrics; runs nothing itself but the engine through `systems`.
+Knows reads and metrics; runs nothing itself but the engine through `systems`. `eval report` compares the same systems.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,7 +19,7 @@ from rapidfuzz.distance import Levenshtein
 from eval import metrics, trust
 from eval.blind import Sight
 from eval.datasets import NORMALISATIONS, Item, Normalisation, clusters_of, load_split, names_of
-from eval.systems import Read, engine_for, is_pages, read_split
+from eval.systems import Read, engine_for, is_pages, kept_split
 from fusion.domain.formulary import drug_names
 from fusion.errors import ConfigError
 
@@ -28,6 +31,7 @@ class Variant(BaseModel):
     name: str = Field(description="Row label.")
     set: tuple[str, ...] = Field((), description="Overrides, `section.key=value`.")
     formulary_from: Path | None = Field(None, description="Split whose texts are given as the formulary.")
+    weights: dict[str, Any] = Field({}, description="Numbers that replace those of the packaged weights file.")
     sight: Sight = Field("crop", description="What the small reader is shown, and which part of it speaks.")
     against: bool = Field(False, description="Also report its CER minus the first variant's, paired.")
 
@@ -41,9 +45,10 @@ class RunConfig(BaseModel):
     normalise: Normalisation = Field(description="Name of the normalisation applied to references and readings.")
     engine: Path | None = Field(None, description="Engine configuration; None: the defaults.")
     only: Path | None = Field(None, description="TSV whose first column names the images to keep.")
+    limit: int | None = Field(None, ge=1, description="Rows drawn at random, with the seed; None: all.")
     variants: tuple[Variant, ...] = Field(min_length=1, description="Configurations; the first gives the OCR rows.")
     bootstrap: int = Field(2000, ge=100, description="Resamples.")
-    seed: int = Field(20261122, description="Seed of the resampling.")
+    seed: int = Field(20261122, description="Seed of draws and resampling.")
 
 
 def load_run(path: Path) -> RunConfig:
@@ -55,74 +60,123 @@ def load_run(path: Path) -> RunConfig:
         raise ConfigError(path, f"is no evaluation ({error})", "See configs/eval/ for examples.") from error
 
 
-def run(config: RunConfig, progress: Callable[[str], None]) -> str:
-    """Read the split with every variant and return the table as text."""
+def items_of(config: RunConfig) -> list[Item]:
+    """The rows of its split that a comparison is about."""
     items = load_split(config.data)
     if config.only is not None:
         kept = {row.split("\t")[0] for row in config.only.read_text(encoding="utf-8").splitlines()[1:]}
         items = [item for item in items if item.image in kept]
-    crop = not is_pages(config.data, items)
+    if config.limit is not None and config.limit < len(items):
+        drawn = set(random.Random(config.seed).sample(range(len(items)), config.limit))
+        items = [item for number, item in enumerate(items) if number in drawn]
+    return items
+
+
+def read_variant(config: RunConfig, variant: Variant, items: Sequence[Item], folder: Path | None = None) -> list[Read]:
+    """Read the items as a variant does; `folder` keeps what readers said and what was decided."""
+    store = [f"store.folder={folder / 'store'}"] if folder is not None else []
+    sets = [*variant.set, *store]
+    with engine_for(config.engine, sets, variant.formulary_from, variant.sight, variant.weights) as engine:
+        reads = folder / "reads" if folder is not None else None
+        return kept_split(engine, items, reads, variant.sight, crop=not is_pages(config.data, items))
+
+
+def run(config: RunConfig, progress: Callable[[str], None]) -> str:
+    """Read the split with every variant and return the table as text."""
+    items = items_of(config)
     reads: dict[str, list[Read]] = {}
     for variant in config.variants:
         progress(variant.name)
-        with engine_for(config.engine, variant.set, variant.formulary_from, variant.sight) as engine:
-            reads[variant.name] = list(read_split(engine, items, crop=crop))
+        reads[variant.name] = read_variant(config, variant, items)
     return table(config, items, reads)
 
 
-def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]) -> str:
-    """The comparison as a Markdown table."""
+Kind = Literal["ocr", "vlm", "fused", "baseline", "oracle", "outside"]
+
+
+@dataclass(frozen=True)
+class System:
+    """What one system makes of all items of a split.
+
+    Attributes:
+        name: row label.
+        kind: what it is made of.
+        references: normalised.
+        texts: normalised, one per item.
+        seconds: mean per item, or None when unknown.
+        why_not: why there are no texts, and what to do about it; else "".
+    """
+
+    name: str
+    kind: Kind
+    references: Sequence[str]
+    texts: Sequence[str]
+    seconds: float | None = None
+    why_not: str = ""
+
+    @cached_property
+    def counts(self) -> metrics.Counts:
+        """Its errors."""
+        return metrics.Counts.of(self.references, self.texts)
+
+
+def systems(config: RunConfig, items: Sequence[Item], reads: Mapping[str, Sequence[Read]]) -> list[System]:
+    """The OCR alone, the second reader alone, each variant, the nearest name, and the oracles."""
     normal = NORMALISATIONS[config.normalise]
     references = [normal(item.reference) for item in items]
     first = next(iter(reads.values()))
 
-    def count(texts: Sequence[str]) -> metrics.Counts:
-        return metrics.Counts.of(references, [normal(text) for text in texts])
+    def system(name: str, kind: Kind, texts: Iterable[str], seconds: float | None = None) -> System:
+        return System(name, kind, references, [normal(text) for text in texts], seconds)
 
-    def nearest(options: Sequence[Sequence[str]]) -> metrics.Counts:
-        return count([_nearest(o, r, normal) for r, o in zip(references, options, strict=True)])
+    def nearest(name: str, options: Iterable[Sequence[str]]) -> System:
+        return system(name, "oracle", [_nearest(o, r, normal) for r, o in zip(references, options, strict=True)])
 
-    ocr = count([read.ocr for read in first])
-    clusters = clusters_of(list(items))
-    rows: list[tuple[str, metrics.Counts, float | None]] = [("OCR only", ocr, _mean(r.ocr_seconds for r in first))]
+    found = [system("OCR only", "ocr", [read.ocr for read in first], _mean([r.ocr_seconds for r in first], first))]
     if any(read.vlm for read in first):
-        said = count([read.vlm[0] if read.vlm else "" for read in first])
-        rows.append(("VLM only", said, _mean(r.vlm_seconds for r in first)))
-    rows += [(name, count([r.fused for r in own]), _mean(r.seconds for r in own)) for name, own in reads.items()]
+        said = [read.vlm[0] if read.vlm else "" for read in first]
+        found.append(system("VLM only", "vlm", said, _mean([r.vlm_seconds for r in first], first)))
+    for name, own in reads.items():
+        found.append(system(name, "fused", [r.fused for r in own], _mean([r.seconds for r in own], own)))
     if names := _names(config.variants):
         snapped = [_nearest_name(read.ocr, names) for read in first]
-        rows.append(("OCR snapped to the nearest name, no threshold", count(snapped), None))
+        found.append(system("OCR snapped to the nearest name, no threshold", "baseline", snapped))
     if any(read.nbest for read in first):
-        rows.append(("oracle: OCR n-best", nearest([[read.ocr, *read.nbest] for read in first]), None))
-        rows.append(("oracle: n-best, VLM, fused", nearest([[r.ocr, *r.nbest, *r.vlm, r.fused] for r in first]), None))
+        found.append(nearest("oracle: OCR n-best", [[read.ocr, *read.nbest] for read in first]))
+        found.append(nearest("oracle: n-best, VLM, fused", [[r.ocr, *r.nbest, *r.vlm, r.fused] for r in first]))
+    return found
+
+
+def table(config: RunConfig, items: Sequence[Item], reads: Mapping[str, Sequence[Read]]) -> str:
+    """The comparison as a Markdown table."""
+    clusters = clusters_of(list(items))
+    found = systems(config, items, reads)
+    ocr = found[0].counts
     lines = [
         f"{config.title}: n = {len(items)}, normalisation `{config.normalise}`, 95 % bootstrap over {len(set(clusters))} writers, words or items",
         "",
         "| system | exact match | CER | CER minus OCR only | mended / broken | s per item |",
         "|---|---|---|---|---|---|",
     ]
-    for name, counts, mean in rows:
-        exact = metrics.exact_interval(counts, clusters, config.bootstrap, config.seed)
-        cer = metrics.cer_interval(counts, clusters, config.bootstrap, config.seed)
-        paired = (
-            "" if counts is ocr else str(metrics.cer_difference(counts, ocr, clusters, config.bootstrap, config.seed))
-        )
-        fixed = int((counts.exact & ~ocr.exact).sum())
-        broken = int((~counts.exact & ocr.exact).sum())
-        seconds = f"{mean:.3f}" if mean is not None else ""
-        lines.append(
-            f"| {name} | {exact} | {cer} | {paired} | {'' if counts is ocr else f'{fixed} / {broken}'} | {seconds} |"
-        )
-    fused = {name: count([r.fused for r in own]) for name, own in reads.items()}
+    for one in found:
+        exact = metrics.exact_interval(one.counts, clusters, config.bootstrap, config.seed)
+        cer = metrics.cer_interval(one.counts, clusters, config.bootstrap, config.seed)
+        paired, changed = "", ""
+        if one.counts is not ocr:
+            paired = str(metrics.cer_difference(one.counts, ocr, clusters, config.bootstrap, config.seed))
+            changed = f"{(one.counts.exact & ~ocr.exact).sum()} / {(~one.counts.exact & ocr.exact).sum()}"
+        seconds = f"{one.seconds:.3f}" if one.seconds is not None else ""
+        lines.append(f"| {one.name} | {exact} | {cer} | {paired} | {changed} | {seconds} |")
+    named = {one.name: one.counts for one in found if one.kind == "fused"}
     for variant in config.variants[1:]:
         if variant.against:
-            gap = metrics.cer_difference(
-                fused[variant.name], fused[config.variants[0].name], clusters, config.bootstrap, config.seed
-            )
+            own, first = named[variant.name], named[config.variants[0].name]
+            gap = metrics.cer_difference(own, first, clusters, config.bootstrap, config.seed)
             lines.append(f"CER of {variant.name} minus {config.variants[0].name}: {gap}")
     lines += ["", *_trusted(config, items, reads)]
+    normal = NORMALISATIONS[config.normalise]
     lines += [
-        _foreign(variant.name, reads[variant.name], references, {normal(name) for name in _names([variant])}, normal)
+        _foreign(variant.name, reads[variant.name], found[0].references, {normal(n) for n in _names([variant])}, normal)
         for variant in config.variants
         if _names([variant])
     ]
@@ -154,16 +208,17 @@ def _foreign(
     return f"{name}: of {len(foreign)} words in no list {len(turned)} became a listed name, {silent} of them without review"
 
 
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / max(1, len(found))
+def _mean(seconds: Sequence[float], reads: Sequence[Read]) -> float | None:
+    """Mean over the reads that came out of no store."""
+    fresh = [value for value, read in zip(seconds, reads, strict=True) if read.fresh]
+    return sum(fresh) / len(fresh) if fresh else None
 
 
 def _nearest(texts: Sequence[str], reference: str, normal: Callable[[str], str]) -> str:
     return min(texts, key=lambda text: metrics.edits(reference, normal(text))[0])
 
 
-def _trusted(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]) -> Iterator[str]:
+def _trusted(config: RunConfig, items: Sequence[Item], reads: Mapping[str, Sequence[Read]]) -> Iterator[str]:
     """What confidences and review are worth; of pages also what is found, order aside."""
     normal = NORMALISATIONS[config.normalise]
     references = [normal(item.reference) for item in items]
@@ -177,7 +232,7 @@ def _trusted(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Rea
         yield trust.review(name, own, clusters, config.normalise, crop=crop, rounds=config.bootstrap)
 
 
-def _texts(first: Sequence[Read], reads: dict[str, list[Read]]) -> dict[str, list[str]]:
+def _texts(first: Sequence[Read], reads: Mapping[str, Sequence[Read]]) -> dict[str, list[str]]:
     return {"OCR only": [read.ocr for read in first]} | {name: [r.fused for r in own] for name, own in reads.items()}
 
 
