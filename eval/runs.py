@@ -19,7 +19,7 @@ from rapidfuzz.distance import Levenshtein
 from eval import metrics, trust
 from eval.blind import Sight
 from eval.datasets import NORMALISATIONS, Item, Normalisation, clusters_of, load_split, names_of
-from eval.systems import Read, engine_for, is_pages, kept_split
+from eval.systems import Read, Rule, Rules, engine_for, is_pages, kept_splits
 from fusion.domain.formulary import drug_names
 from fusion.errors import ConfigError
 
@@ -32,6 +32,7 @@ class Variant(BaseModel):
     set: tuple[str, ...] = Field((), description="Overrides, `section.key=value`.")
     formulary_from: Path | None = Field(None, description="Split whose texts are given as the formulary.")
     weights: dict[str, Any] = Field({}, description="Numbers that replace those of the packaged weights file.")
+    rules_off: tuple[Rule, ...] = Field((), description="Rules of the decision that are left out.")
     sight: Sight = Field("crop", description="What the small reader is shown, and which part of it speaks.")
     against: bool = Field(False, description="Also report its CER minus the first variant's, paired.")
 
@@ -72,23 +73,43 @@ def items_of(config: RunConfig) -> list[Item]:
     return items
 
 
-def read_variant(config: RunConfig, variant: Variant, items: Sequence[Item], folder: Path | None = None) -> list[Read]:
-    """Read the items as a variant does; `folder` keeps what readers said and what was decided."""
-    store = [f"store.folder={folder / 'store'}"] if folder is not None else []
-    sets = [*variant.set, *store]
-    with engine_for(config.engine, sets, variant.formulary_from, variant.sight, variant.weights) as engine:
-        reads = folder / "reads" if folder is not None else None
-        return kept_split(engine, items, reads, variant.sight, crop=not is_pages(config.data, items))
+def read_variants(
+    config: RunConfig,
+    variants: Sequence[Variant],
+    items: Sequence[Item],
+    progress: Callable[[str], None],
+    folder: Path | None = None,
+) -> dict[str, list[Read]]:
+    """Read the items as each variant does. What looks alike is looked at once and decided on several times.
+
+    Args:
+        config: split and engine.
+        variants: those of the configuration, or others.
+        items: rows of the split.
+        progress: is told what is being read.
+        folder: keeps what readers said and what was decided; None: nothing is kept.
+    """
+    groups: dict[str, list[Variant]] = {}
+    for variant in variants:
+        asked = variant.weights.get("ask_below")
+        groups.setdefault(f"{variant.set} {variant.formulary_from} {variant.sight} {asked}", []).append(variant)
+    found: dict[str, list[Read]] = {}
+    for group in groups.values():
+        names, first = [variant.name for variant in group], group[0]
+        progress(", ".join(names))
+        store = [f"store.folder={folder / 'store'}"] if folder is not None else []
+        with engine_for(config.engine, [*first.set, *store], first.formulary_from, first.sight) as engine:
+            rules = [Rules(variant.weights, variant.rules_off) for variant in group]
+            reads = folder / "reads" if folder is not None else None
+            crop = not is_pages(config.data, items)
+            found |= zip(names, kept_splits(engine, rules, items, reads, first.sight, crop=crop), strict=True)
+    return {variant.name: found[variant.name] for variant in variants}
 
 
 def run(config: RunConfig, progress: Callable[[str], None]) -> str:
     """Read the split with every variant and return the table as text."""
     items = items_of(config)
-    reads: dict[str, list[Read]] = {}
-    for variant in config.variants:
-        progress(variant.name)
-        reads[variant.name] = read_variant(config, variant, items)
-    return table(config, items, reads)
+    return table(config, items, read_variants(config, config.variants, items, progress))
 
 
 Kind = Literal["ocr", "vlm", "fused", "baseline", "oracle", "outside"]

@@ -11,21 +11,26 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest.mock import patch
 
 from pydantic import TypeAdapter
 
 import fusion
 from eval.blind import Sight
 from eval.datasets import Item, load_split, names_of
+from fusion import fuse
 from fusion.config import layered, load_config
 from fusion.engine import Engine
 from fusion.errors import InputError
+from fusion.fuse import Fuser
+from fusion.ink import Evidence, PageImage
+from fusion.intake import Source
 from fusion.onnx import file_sha256
 from fusion.page import Page
 from fusion.review import review
@@ -120,33 +125,16 @@ def is_pages(path: Path, items: Sequence[Item]) -> bool:
 
 @contextmanager
 def engine_for(
-    config: Path | None,
-    overrides: Sequence[str],
-    formulary_from: Path | None = None,
-    sight: Sight = "crop",
-    weights: Mapping[str, Any] | None = None,
+    config: Path | None, overrides: Sequence[str], formulary_from: Path | None = None, sight: Sight = "crop"
 ) -> Iterator[Engine]:
-    """An engine to be compared with others.
-
-    Args:
-        config: its configuration.
-        overrides: `section.key=value`.
-        formulary_from: split whose texts are given as the formulary.
-        sight: what its small reader is shown.
-        weights: numbers that replace those of the packaged weights file: `{"experts": {"hand": 0}}`.
-    """
+    """An engine; `formulary_from` names a split whose texts are given as the formulary, `sight` what its reader sees."""
     with tempfile.TemporaryDirectory() as folder:
         settings = list(overrides)
         if formulary_from is not None:
             path = Path(folder) / "formulary.txt"
             path.write_text("\n".join(names_of(load_split(formulary_from))), encoding="utf-8")
             settings.append(f"domain.formulary={path}")
-        if weights:
-            packaged = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
-            path = Path(folder) / "weights.json"
-            path.write_text(json.dumps(layered(packaged, dict(weights))), encoding="utf-8")
-            settings.append(f"fuse.weights={path}")
-        with Engine(load_config(config, settings)) as engine:
+        with Remembers(load_config(config, settings)) as engine:
             if sight != "crop":
                 from eval.blind import BlindReader
 
@@ -155,20 +143,88 @@ def engine_for(
             yield engine
 
 
-def kept_split(engine: Engine, items: Sequence[Item], folder: Path | None, sight: Sight, *, crop: bool) -> list[Read]:
-    """Like `read_split`, kept in a folder: what the same code has read with the same engine is not read again.
+class Remembers(Engine):
+    """An engine that keeps the evidence of the last input, so that it can be decided on again under other rules."""
 
-    Positions and n-best lists of single readings are left out of what is kept, but for `Read.nbest`.
+    seen: tuple[Evidence, ...] = ()
+
+    def read(self, source: Source, *, crop: bool = False, name: str | None = None) -> Iterator[Page]:
+        """See `Engine`."""
+        self.seen = ()
+        return super().read(source, crop=crop, name=name)
+
+    def look(self, image: PageImage, *, name: str = "", crop: bool = False) -> Evidence:
+        """See `Engine`."""
+        self.seen = (*self.seen, super().look(image, name=name, crop=crop))
+        return self.seen[-1]
+
+
+Rule = Literal["agreed_stays", "no_lost_digit"]
+OFF: Mapping[Rule, tuple[str, object]] = {"agreed_stays": ("_keeps", lambda *_: True), "no_lost_digit": ("LOST", 1e9)}
+"""Rules of `fuse.model` that no setting turns off: the name that stands for each there, and what turns it off."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How evidence is decided on: numbers that replace some of the packaged weights, and rules that are left out."""
+
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    off: Sequence[Rule] = ()
+
+    def fuser(self, engine: Engine) -> Fuser:
+        """What decides under these numbers; the languages, and with them what their search found, are the engine's."""
+        with tempfile.TemporaryDirectory() as folder:
+            packaged = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
+            path = Path(folder) / "weights.json"
+            path.write_text(json.dumps(layered(packaged, dict(self.weights))), encoding="utf-8")
+            settings = engine.config.fuse.model_copy(update={"weights": path} if self.weights else {})
+            return Fuser(settings, engine._fuser._languages)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The rules are off meanwhile."""
+        with ExitStack() as patched:
+            for rule in self.off:
+                patched.enter_context(patch.object(fuse.model, *OFF[rule]))
+            yield
+
+
+def kept_splits(
+    engine: Remembers, rules: Sequence[Rules], items: Sequence[Item], folder: Path | None, sight: Sight, *, crop: bool
+) -> list[list[Read]]:
+    """Read items, and decide under each of several rules; the first are those that what is looked at depends on.
+
+    Reads are kept in a folder: what the same code has read with the same engine is not read again. Positions and n-best lists of
+    single readings are left out of them, but for `Read.nbest`.
     """
+    deciders = [rule.fuser(engine) for rule in rules]
     if folder is None:
-        return list(read_split(engine, items, crop=crop))
-    path = folder / f"{_identity(engine, items, sight, crop)}.json.gz"
-    if path.exists():
-        return _READS.validate_json(gzip.decompress(path.read_bytes()))
-    reads = [_lighter(read) for read in read_split(engine, items, crop=crop)]
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(_READS.dump_json(reads), 3))
-    return reads
+        return _decided(engine, deciders, rules, items, crop)
+    keys = [_key(engine, fuser, rule, items, sight, crop) for fuser, rule in zip(deciders, rules, strict=True)]
+    paths = [folder / f"{key}.json.gz" for key in keys]
+    if not all(path.exists() for path in paths):
+        folder.mkdir(parents=True, exist_ok=True)
+        found = _decided(engine, deciders, rules, items, crop)
+        for path, reads in zip(paths, found, strict=True):
+            path.write_bytes(gzip.compress(_READS.dump_json([_lighter(read) for read in reads]), 3))
+    return [_READS.validate_json(gzip.decompress(path.read_bytes())) for path in paths]
+
+
+def _decided(
+    engine: Remembers, deciders: Sequence[Fuser], rules: Sequence[Rules], items: Sequence[Item], crop: bool
+) -> list[list[Read]]:
+    columns: list[list[Read]] = [[] for _ in rules]
+    for item in items:
+        for column, fuser, rule in zip(columns, deciders, rules, strict=True):
+            engine._fuser = fuser
+            with rule.applied():
+                if column is columns[0]:
+                    (read,) = read_split(engine, [item], crop=crop)
+                else:
+                    pages = [engine.decide(evidence) for evidence in engine.seen]
+                    read = _read(item, pages, 0.0, engine, crop=crop, fresh=False) if pages else columns[0][-1]
+            column.append(read)
+    return columns
 
 
 _READS = TypeAdapter(list[Read])
@@ -185,14 +241,14 @@ def _lighter(read: Read) -> Read:
     return replace(read, pages=tuple(pages))
 
 
-def _identity(engine: Engine, items: Sequence[Item], sight: Sight, crop: bool) -> str:
+def _key(engine: Remembers, fuser: Fuser, rule: Rules, items: Sequence[Item], sight: Sight, crop: bool) -> str:
     """What reads depend on. Files of an engine's own making count by what is in them, not by where they lie."""
     settings = engine.config.decisive()
-    settings["fuse"].pop("weights")
     settings["domain"].pop("formulary")
-    identities = {name: value for name, value in engine.identities.items() if name != "config"}
+    identities = {name: value for name, value in engine.identities.items() if name not in ("config", "weights")}
     rows = [(item.image, item.reference, file_sha256(item.path) if item.path.exists() else "") for item in items]
-    return key_of(settings=settings, made_by=identities, code=_code(), sight=sight, crop=crop, items=rows)
+    made_by = {**identities, "weights": fuser.identity, "off": list(rule.off), "sight": sight, "crop": crop}
+    return key_of(settings=settings, made_by=made_by, code=_code(), items=rows)
 
 
 @cache
