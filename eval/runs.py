@@ -122,14 +122,16 @@ class System:
     Attributes:
         name: row label.
         kind: what it is made of.
-        references: normalised.
-        texts: normalised, one per item.
+        normalise: what counts.
+        references: what is written.
+        texts: what it makes of it, one per item.
         seconds: mean per item, or None when unknown.
         why_not: why there are no texts, and what to do about it; else "".
     """
 
     name: str
     kind: Kind
+    normalise: Normalisation
     references: Sequence[str]
     texts: Sequence[str]
     seconds: float | None = None
@@ -137,21 +139,23 @@ class System:
 
     @cached_property
     def counts(self) -> metrics.Counts:
-        """Its errors."""
-        return metrics.Counts.of(self.references, self.texts)
+        """Its errors, in characters."""
+        normal = NORMALISATIONS[self.normalise]
+        return metrics.Counts.of([normal(one) for one in self.references], [normal(one) for one in self.texts])
 
 
 def systems(config: RunConfig, items: Sequence[Item], reads: Mapping[str, Sequence[Read]]) -> list[System]:
     """The OCR alone, the second reader alone, each variant, the nearest name, and the oracles."""
     normal = NORMALISATIONS[config.normalise]
-    references = [normal(item.reference) for item in items]
+    references = [item.reference for item in items]
     first = next(iter(reads.values()))
 
-    def system(name: str, kind: Kind, texts: Iterable[str], seconds: float | None = None) -> System:
-        return System(name, kind, references, [normal(text) for text in texts], seconds)
+    def system(name: str, kind: Kind, texts: Sequence[str], seconds: float | None = None) -> System:
+        return System(name, kind, config.normalise, references, texts, seconds)
 
     def nearest(name: str, options: Iterable[Sequence[str]]) -> System:
-        return system(name, "oracle", [_nearest(o, r, normal) for r, o in zip(references, options, strict=True)])
+        best = [_nearest(texts, normal(r), normal) for r, texts in zip(references, options, strict=True)]
+        return system(name, "oracle", best)
 
     found = [system("OCR only", "ocr", [read.ocr for read in first], _mean([r.ocr_seconds for r in first], first))]
     if any(read.vlm for read in first):
@@ -197,7 +201,13 @@ def table(config: RunConfig, items: Sequence[Item], reads: Mapping[str, Sequence
     lines += ["", *_trusted(config, items, reads)]
     normal = NORMALISATIONS[config.normalise]
     lines += [
-        _foreign(variant.name, reads[variant.name], found[0].references, {normal(n) for n in _names([variant])}, normal)
+        _foreign(
+            variant.name,
+            reads[variant.name],
+            [normal(item.reference) for item in items],
+            {normal(n) for n in _names([variant])},
+            normal,
+        )
         for variant in config.variants
         if _names([variant])
     ]
