@@ -114,7 +114,7 @@ class RapidOcr:
 
     def read(self, path: Path) -> Lines:
         """See `Outside`."""
-        found = self._pipeline(str(path), **self._how)
+        found: Any = self._pipeline(str(path), **self._how)
         return [(text, float(score)) for text, score in zip(found.txts or (), found.scores or (), strict=True)]
 
 

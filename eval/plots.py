@@ -34,7 +34,7 @@ def _drawn() -> Iterator[Any]:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    style = {
+    style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "report",
         "font.family": "sans-serif",
@@ -95,7 +95,7 @@ def risks(panels: Mapping[str, Mapping[str, Risk]]) -> str:
         for place, (axis, (title, systems)) in enumerate(zip(axes, panels.items(), strict=True)):
             most = max(float(one.values[0].max()) for one in systems.values())
             ends = []
-            for number, (name, one) in enumerate(reversed(systems.items())):
+            for number, (name, one) in enumerate(reversed(list(systems.items()))):
                 main = number == len(systems) - 1
                 colour = FUSED if main else (MUTED, FAINT)[number % 2]
                 if main:

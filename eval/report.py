@@ -51,6 +51,7 @@ class SetConfig(BaseModel):
     """One set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(description="Short name, for the panels.")
     run: Path = Field(description="The comparison, a file of configs/eval.")
     base: str = Field(description="The variant that ablations leave something out of, and whose trust is shown.")
     limit: int | None = Field(None, ge=1, description="Rows drawn at random; None: as the comparison says.")
@@ -80,6 +81,7 @@ class Readings:
     """All that was read of one set.
 
     Attributes:
+        name: of the set.
         config: its comparison.
         base: name of the variant that ablations leave something out of.
         items: its rows.
@@ -90,6 +92,7 @@ class Readings:
         private: no line may be shown.
     """
 
+    name: str
     config: RunConfig
     base: str
     items: list[Item]
@@ -128,6 +131,7 @@ def _read_set(one: SetConfig, config: ReportConfig, folder: Path, progress: Call
         say(name)
         outside[name] = readings(name, [item.path for item in items], task, folder / "outside.jsonl")
     return Readings(
+        name=one.name,
         config=run,
         base=one.base,
         items=items,
@@ -218,7 +222,7 @@ class Figures:
     """All figures of a set.
 
     Attributes:
-        title, note: heading, and what was counted.
+        name, title, note: short name, heading, and what was counted.
         rows: systems.
         ablations: what is left out → what that costs.
         risks: system → its risk–coverage curve, the base first.
@@ -228,8 +232,10 @@ class Figures:
         worst: the lines with most errors, for the template; empty for a private set.
     """
 
+    name: str
     title: str
     note: str
+    private: bool
     rows: list[Row]
     ablations: dict[str, Ablation]
     risks: dict[str, trust.Risk]
@@ -250,11 +256,13 @@ def measured(found: Readings, worst: int) -> Figures:
     before = trust.judged(found.own, clusters, config.normalise, crop=crop)
     first = next(iter(found.reads.values()))
     return Figures(
+        name=found.name,
         title=config.title,
         note=(
             f"{len(items)} {'lines' if crop else 'pages'}, {len(set(clusters))} writers, words or items drawn whole; "
             f"normalisation `{config.normalise}`"
         ),
+        private=found.private,
         rows=_rows(found, clusters, crop),
         ablations=_ablations(found, clusters, crop, trust.risk(stretches, clusters)),
         risks=_risks(found, clusters, crop, stretches),
@@ -326,13 +334,12 @@ def _ablations(found: Readings, clusters: list[str], crop: bool, full: trust.Ris
 
 
 def _risks(found: Readings, clusters: list[str], crop: bool, base: trust.Stretches) -> dict[str, trust.Risk]:
-    """Of the base, of the OCR alone by its own score, and of the outside systems that give one."""
+    """Of the base, and of the OCR alone and of RapidOCR by their own scores."""
     references = [item.reference for item in found.items]
     said: dict[str, Sequence[Lines]] = {"OCR alone": [_ocr_lines(read) for read in found.reads[found.base]]}
-    for name in ("RapidOCR", "Tesseract"):
-        own = found.outside.get(name)
-        if own is not None and not isinstance(own, str):
-            said[name] = [one.lines for one in own]
+    own = found.outside.get("RapidOCR", "")
+    if not isinstance(own, str):
+        said["RapidOCR"] = [one.lines for one in own]
     curves = {"fused": trust.risk(base, clusters)}
     for name, lines in said.items():
         scored = trust.scored(lines, references, clusters, found.config.normalise, crop=crop)
@@ -417,12 +424,12 @@ def report(config: ReportConfig, folder: Path, progress: Callable[[str], None], 
 def pictures(figures: Sequence[Figures]) -> dict[str, str]:
     """The drawings that set all sets side by side, as SVG; they hold numbers alone."""
     return {
-        "risk_coverage": plots.risks({one.title: one.risks for one in figures}),
-        "capture": plots.captures({one.title: one.capture for one in figures}),
+        "risk_coverage": plots.risks({one.name: one.risks for one in figures}),
+        "capture": plots.captures({one.name: one.capture for one in figures}),
         "reliability": plots.reliabilities(
-            {one.title: (one.reliability[0][0], one.reliability[1][0]) for one in figures}
+            {one.name: (one.reliability[0][0], one.reliability[1][0]) for one in figures}
         ),
-        "ablations": plots.ablations({one.title: {n: a.gap for n, a in one.ablations.items()} for one in figures}),
+        "ablations": plots.ablations({one.name: {n: a.gap for n, a in one.ablations.items()} for one in figures}),
     }
 
 
@@ -438,7 +445,7 @@ def headline(figures: Sequence[Figures]) -> str:
             cells = (
                 [_cell(row.exact or row.found), _cell(row.cer), _cell(row.gap)] if row.cer else [row.why_not, "", ""]
             )
-            lines.append(f"| {one.title} | {row.name} | {' | '.join(cells)} |")
+            lines.append(f"| {one.name} | {row.name} | {' | '.join(cells)} |")
     lines += [
         "",
         "| set | stretches | wrong at 50 % | at 80 % | at 95 % | area | ECE before | after | caught at 20 % looked at |",
@@ -449,7 +456,7 @@ def headline(figures: Sequence[Figures]) -> str:
         at = " | ".join(map(str, base.at))
         (_, before), (_, after) = one.reliability
         lines.append(
-            f"| {one.title} | {one.stretches} | {at} | {base.area} | {before:.3f} | {after:.3f} | {one.capture.caught_at(0.2):.3f} |"
+            f"| {one.name} | {one.stretches} | {at} | {base.area} | {before:.3f} | {after:.3f} | {one.capture.caught_at(0.2):.3f} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -126,7 +126,7 @@ def is_pages(path: Path, items: Sequence[Item]) -> bool:
 @contextmanager
 def engine_for(
     config: Path | None, overrides: Sequence[str], formulary_from: Path | None = None, sight: Sight = "crop"
-) -> Iterator[Engine]:
+) -> Iterator[Remembers]:
     """An engine; `formulary_from` names a split whose texts are given as the formulary, `sight` what its reader sees."""
     with tempfile.TemporaryDirectory() as folder:
         settings = list(overrides)

@@ -90,10 +90,15 @@ class Stretches:
     @classmethod
     def of(cls, rows: Sequence[tuple[float, float, bool, bool, int, str]]) -> Stretches:
         """From one row per stretch."""
-        columns = list(zip(*rows, strict=True)) or [()] * 6
-        kinds = (np.float64, np.float64, np.bool_, np.bool_, np.int64)
-        arrays = [np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=False)]
-        return cls(*arrays, clusters=tuple(columns[5]))
+        sure, cost, flagged, disputed, wrong, clusters = zip(*rows, strict=True) if rows else ((),) * 6
+        return cls(
+            np.array(sure, dtype=np.float64),
+            np.array(cost, dtype=np.float64),
+            np.array(flagged, dtype=np.bool_),
+            np.array(disputed, dtype=np.bool_),
+            np.array(wrong, dtype=np.int64),
+            tuple(clusters),
+        )
 
     @property
     def mistaken(self) -> NDArray[np.bool_]:
@@ -103,7 +108,7 @@ class Stretches:
     @property
     def dearest(self) -> NDArray[np.int64]:
         """The order in which a person looks at them: what is flagged first, then by expected cost."""
-        return np.lexsort((-self.cost, ~self.flagged))
+        return np.asarray(np.lexsort((-self.cost, ~self.flagged)), dtype=np.int64)
 
 
 AGREED = ("agreed", "only_reader")
