@@ -134,7 +134,8 @@ def engine_for(
             path = Path(folder) / "formulary.txt"
             path.write_text("\n".join(names_of(load_split(formulary_from))), encoding="utf-8")
             settings.append(f"domain.formulary={path}")
-        with Remembers(load_config(config, settings)) as engine:
+        engine = Remembers(load_config(config, settings))
+        with engine:
             if sight != "crop":
                 from eval.blind import BlindReader
 
