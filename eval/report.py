@@ -1,38 +1,29 @@
 """`eval report`: every set and every system in one self-contained HTML file, and the headline as a Markdown table.
 
-Knows what is to be compared and in which order; figures come from `metrics` and `trust`, drawings from `plots`. Of a private
+Knows what is to be compared and in which order; figures come from `figures`, drawings from `plots`. Of a private
 set nothing is kept on disk but figures, and no line is shown.
 """
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval import metrics, plots, trust
-from eval.calibrate import wrong_in
-from eval.datasets import NORMALISATIONS, Item, Normalisation, clusters_of
+from eval import plots, trust
+from eval.datasets import Item
+from eval.figures import Figures, Readings, Row, measured
 from eval.metrics import Interval
-from eval.outside import Lines, Said, Task, readings
-from eval.runs import RunConfig, System, Variant, items_of, load_run, read_variants, systems
-from eval.systems import Read, is_pages
-from fusion.config import load_config
-from fusion.engine import photographs
+from eval.outside import Said, Task, readings
+from eval.runs import Variant, items_of, load_run, read_variants
+from eval.systems import is_pages
 from fusion.errors import ConfigError
 from fusion.fuse.model import CONFIDENCE, SCRIPTS
-from fusion.output.crops import at_most, crop_line, data_uri, photo_scale
-from fusion.page import Line, Page
 
 _MODEL_ALONE = {name: float(name == "model") for name in CONFIDENCE}
 OWN = Variant(name="calibration", weights={"confidence": dict.fromkeys(SCRIPTS, _MODEL_ALONE)})
@@ -74,33 +65,6 @@ def load_report(path: Path) -> ReportConfig:
         return ReportConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise ConfigError(path, f"is no report ({error})", "See configs/eval/all.yaml.") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """All that was read of one set.
-
-    Attributes:
-        name: of the set.
-        config: its comparison.
-        base: name of the variant that ablations leave something out of.
-        items: its rows.
-        reads: variant → reads.
-        ablations: what is left out → reads.
-        own: reads of the base before calibration.
-        outside: system → what it said, or why it said nothing.
-        private: no line may be shown.
-    """
-
-    name: str
-    config: RunConfig
-    base: str
-    items: list[Item]
-    reads: dict[str, list[Read]]
-    ablations: dict[str, list[Read]]
-    own: list[Read]
-    outside: dict[str, list[Said] | str]
-    private: bool
 
 
 def read_set(one: SetConfig, config: ReportConfig, folder: Path, progress: Callable[[str], None]) -> Readings:
@@ -172,226 +136,6 @@ def _recorded(one: SetConfig, items: Sequence[Item]) -> dict[str, list[Said] | s
     }
 
 
-# --- figures ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One system on one set; intervals are None where a figure means nothing there.
-
-    Attributes:
-        name, kind: see `runs.System`.
-        exact, cer, wer: exact match, and pooled error rates of characters and words.
-        gap: CER minus that of the OCR alone, paired.
-        changed: items that it mends and breaks, against the OCR alone.
-        found, right: of pages, order aside.
-        seconds: mean per item.
-        why_not: why there are no figures.
-    """
-
-    name: str
-    kind: str
-    exact: Interval | None = None
-    cer: Interval | None = None
-    wer: Interval | None = None
-    gap: Interval | None = None
-    changed: tuple[int, int] = (0, 0)
-    found: Interval | None = None
-    right: Interval | None = None
-    seconds: float | None = None
-    why_not: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ablation:
-    """What a set's base loses without something.
-
-    Attributes:
-        gap: CER without it minus CER with it, paired; None: no text is another.
-        area: the same of the area under the risk–coverage curve, stretches.
-        changed: items that are decided otherwise.
-    """
-
-    gap: Interval | None
-    area: Interval
-    changed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """All figures of a set.
-
-    Attributes:
-        name, title, note: short name, heading, and what was counted.
-        rows: systems.
-        ablations: what is left out → what that costs.
-        risks: system → its risk–coverage curve, the base first.
-        capture: of the base.
-        reliability: bins and error of the base, before and after calibration.
-        asked: lines that the second reader was asked about, of all lines, and seconds per line asked.
-        worst: the lines with most errors, for the template; empty for a private set.
-    """
-
-    name: str
-    title: str
-    note: str
-    private: bool
-    rows: list[Row]
-    ablations: dict[str, Ablation]
-    risks: dict[str, trust.Risk]
-    capture: trust.Capture
-    reliability: tuple[tuple[NDArray[np.float64], float], tuple[NDArray[np.float64], float]]
-    stretches: int
-    asked: tuple[int, int, float | None]
-    worst: list[dict[str, Any]]
-
-
-def measured(found: Readings, worst: int) -> Figures:
-    """The figures of a set; `worst`: lines to show."""
-    config, items = found.config, found.items
-    clusters = clusters_of(items)
-    crop = not is_pages(config.data, items)
-    base = found.reads[found.base]
-    stretches = trust.judged(base, clusters, config.normalise, crop=crop)
-    before = trust.judged(found.own, clusters, config.normalise, crop=crop)
-    first = next(iter(found.reads.values()))
-    return Figures(
-        name=found.name,
-        title=config.title,
-        note=(
-            f"{len(items)} {'lines' if crop else 'pages'}, {len(set(clusters))} writers, words or items drawn whole; "
-            f"normalisation `{config.normalise}`"
-        ),
-        private=found.private,
-        rows=_rows(found, clusters, crop),
-        ablations=_ablations(found, clusters, crop, trust.risk(stretches, clusters)),
-        risks=_risks(found, clusters, crop, stretches),
-        capture=trust.capture(stretches),
-        reliability=(trust.reliability(before), trust.reliability(stretches)),
-        stretches=len(stretches.wrong),
-        asked=_asked(first),
-        worst=[] if found.private else worst_lines(base, config.normalise, crop, worst),
-    )
-
-
-def _rows(found: Readings, clusters: list[str], crop: bool) -> list[Row]:
-    config = found.config
-    references = [item.reference for item in found.items]
-    listed = systems(config, found.items, found.reads)
-    for name, said in found.outside.items():
-        if isinstance(said, str):
-            listed.append(System(name, "outside", config.normalise, references, [], why_not=said))
-        else:
-            texts, spent = [one.text for one in said], [one.seconds for one in said]
-            seconds = sum(spent) / len(spent) if any(spent) else None
-            listed.append(System(name, "outside", config.normalise, references, texts, seconds))
-    return [_row(one, listed[0], config, clusters, crop) for one in listed]
-
-
-def _row(one: System, ocr: System, config: RunConfig, clusters: list[str], crop: bool) -> Row:
-    if one.why_not:
-        return Row(one.name, one.kind, why_not=one.why_not)
-    how = (clusters, config.bootstrap, config.seed)
-    own, theirs = one.counts, ocr.counts
-    wer = found = right = None
-    chinese = config.normalise in ("han", "arithmetic")
-    if not chinese:
-        words = metrics.word_counts(one.references, one.texts, NORMALISATIONS[config.normalise])
-        wer = metrics.cer_interval(words, *how)
-    if not crop:
-        bags = [metrics.bags(r, t, chinese=chinese) for r, t in zip(one.references, one.texts, strict=True)]
-        both, reference, read = (np.array([row[n] for row in bags], dtype=np.float64) for n in range(3))
-        found, right = metrics.ratio_interval(both, reference, *how), metrics.ratio_interval(both, read, *how)
-    return Row(
-        one.name,
-        one.kind,
-        exact=metrics.exact_interval(own, *how) if crop else None,
-        cer=metrics.cer_interval(own, *how),
-        wer=wer,
-        gap=metrics.cer_difference(own, theirs, *how) if one is not ocr else None,
-        changed=(int((own.exact & ~theirs.exact).sum()), int((~own.exact & theirs.exact).sum())),
-        found=found,
-        right=right,
-        seconds=one.seconds,
-    )
-
-
-def _ablations(found: Readings, clusters: list[str], crop: bool, full: trust.Risk) -> dict[str, Ablation]:
-    config, base = found.config, found.reads[found.base]
-    normal = NORMALISATIONS[config.normalise]
-    references = [normal(item.reference) for item in found.items]
-    whole = [normal(read.fused) for read in base]
-    with_it = metrics.Counts.of(references, whole)
-    rows = {}
-    for name, reads in found.ablations.items():
-        texts = [normal(read.fused) for read in reads]
-        changed = sum(own != other for own, other in zip(whole, texts, strict=True))
-        without = metrics.Counts.of(references, texts)
-        gap = metrics.cer_difference(without, with_it, clusters, config.bootstrap, config.seed)
-        area = trust.risk(trust.judged(reads, clusters, config.normalise, crop=crop), clusters)
-        rows[name] = Ablation(gap if changed else None, trust.area_difference(area, full), changed)
-    return rows
-
-
-def _risks(found: Readings, clusters: list[str], crop: bool, base: trust.Stretches) -> dict[str, trust.Risk]:
-    """Of the base, and of the OCR alone and of RapidOCR by their own scores."""
-    references = [item.reference for item in found.items]
-    said: dict[str, Sequence[Lines]] = {"OCR alone": [_ocr_lines(read) for read in found.reads[found.base]]}
-    own = found.outside.get("RapidOCR", "")
-    if not isinstance(own, str):
-        said["RapidOCR"] = [one.lines for one in own]
-    curves = {"fused": trust.risk(base, clusters)}
-    for name, lines in said.items():
-        scored = trust.scored(lines, references, clusters, found.config.normalise, crop=crop)
-        if len(scored.wrong):
-            curves[name] = trust.risk(scored, clusters)
-    return curves
-
-
-def _ocr_lines(read: Read) -> Lines:
-    """The OCR's lines with the probability of their text, geometric mean per character."""
-    return [
-        (one.text, math.exp((one.score or 0.0) / max(1, len(one.text))))
-        for page in read.pages
-        for line in page.lines
-        for one in line.readings
-        if one.source == "ocr"
-    ]
-
-
-def _asked(reads: Sequence[Read]) -> tuple[int, int, float | None]:
-    lines = [line for read in reads for page in read.pages for line in page.lines]
-    asked = sum(any(one.source == "vlm" for one in line.readings) for line in lines)
-    spent = sum(read.vlm_seconds for read in reads) if all(read.fresh for read in reads) else None
-    return asked, len(lines), spent / asked if spent is not None and asked else None
-
-
-def worst_lines(reads: Sequence[Read], normalise: Normalisation, crop: bool, count: int) -> list[dict[str, Any]]:
-    """The lines with most wrong characters, each with its crop, readings and spans."""
-    ranked = []
-    for read in reads:
-        for page in read.pages:
-            for line in page.lines:
-                wrong = wrong_in(line.text, read.item.reference, normalise, within=not crop)
-                ranked.append((sum(n or 0 for n in wrong), read, page, line))
-    ranked.sort(key=lambda one: -one[0])
-    return [_shown(wrong, read, page, line, crop) for wrong, read, page, line in ranked[:count] if wrong]
-
-
-def _shown(wrong: int, read: Read, page: Page, line: Line, crop: bool) -> dict[str, Any]:
-    photo = next(iter(photographs(read.item.path, load_config())))
-    picture = crop_line(photo, line.polygon, photo_scale(photo, page))
-    return {
-        "image": read.item.image,
-        "wrong": wrong,
-        "picture": data_uri(at_most(picture, 640, 96)) if picture.size else "",
-        "reference": read.item.reference if crop else "",
-        "text": line.text,
-        "readings": [(one.source, one.text) for one in line.readings],
-        "spans": line.spans,
-    }
-
-
 # --- the page -----------------------------------------------------------------------------------------------------
 
 
@@ -438,27 +182,47 @@ def _forests(figures: Sequence[Figures]) -> list[Markup]:
 
 
 def headline(figures: Sequence[Figures]) -> str:
-    """Systems and sets as one Markdown table: exact match of lines or what is found on pages, and CER."""
-    lines = ["| set | system | exact match, of pages found | CER | CER minus OCR only |", "|---|---|---|---|---|"]
+    """Markdown: who errs how much on which set, how far the fused reading can be trusted, and every figure of every system."""
+    outside = list(dict.fromkeys(row.name for one in figures for row in one.rows if row.kind == "outside"))
+    columns = ["OCR only", "nothing configured", "set's base", *outside]
+    lines = [_table_row("CER", *columns), _rule(len(columns))]
+    for one in figures:
+        rows = {row.name: row for row in one.rows}
+        first = next(row for row in one.rows if row.kind == "fused")
+        chosen = [rows["OCR only"], first, rows[one.base], *(rows.get(name) for name in outside)]
+        lines.append(_table_row(f"{one.name} ({one.count})", *(_error(row) for row in chosen)))
+    lines += ["", _table_row(*_TRUST), _rule(len(_TRUST) - 1), *(_trust_row(one) for one in figures)]
+    lines += ["", _table_row("set", "system", "exact match", "CER", "CER minus OCR only", "found", "right"), _rule(6)]
     for one in figures:
         for row in one.rows:
-            cells = (
-                [_cell(row.exact or row.found), _cell(row.cer), _cell(row.gap)] if row.cer else [row.why_not, "", ""]
-            )
-            lines.append(f"| {one.name} | {row.name} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| set | stretches | wrong at 50 % | at 80 % | at 95 % | area | ECE before | after | caught at 20 % looked at |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for one in figures:
-        base = one.risks["fused"]
-        at = " | ".join(map(str, base.at))
-        (_, before), (_, after) = one.reliability
-        lines.append(
-            f"| {one.name} | {one.stretches} | {at} | {base.area} | {before:.3f} | {after:.3f} | {one.capture.caught_at(0.2):.3f} |"
-        )
+            cells = (row.exact, row.cer, row.gap, row.found, row.right)
+            lines.append(_table_row(one.name, row.name, *(_cell(cell) for cell in cells)))
     return "\n".join(lines) + "\n"
+
+
+_TRUST = (
+    *("stretches of the base", "n", "wrong among the surest 50 %", "80 %", "95 %", "area", "area of the OCR alone"),
+    *("ECE before", "calibrated", "caught at 20 % looked at", "review looks at", "and catches"),
+)
+
+
+def _trust_row(one: Figures) -> str:
+    base, alone, caught = one.risks["fused"], one.risks.get("OCR alone"), one.capture
+    shares = (*(error for _, error in one.reliability), caught.caught_at(0.2), *caught.review)
+    areas = (str(base.area), str(alone.area) if alone is not None else "")
+    return _table_row(one.name, str(one.stretches), *map(str, base.at), *areas, *(f"{share:.3f}" for share in shares))
+
+
+def _error(row: Row | None) -> str:
+    return "" if row is None else _cell(row.cer) or row.why_not
+
+
+def _table_row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(columns: int) -> str:
+    return "|" + "---|" * (columns + 1)
 
 
 def _cell(value: Interval | None) -> str:

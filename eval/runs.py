@@ -19,7 +19,8 @@ from rapidfuzz.distance import Levenshtein
 from eval import metrics, trust
 from eval.blind import Sight
 from eval.datasets import NORMALISATIONS, Item, Normalisation, clusters_of, load_split, names_of
-from eval.systems import Read, Rule, Rules, engine_for, is_pages, kept_splits
+from eval.rules import Rule, Rules, kept_splits
+from eval.systems import Read, engine_for, is_pages
 from fusion.domain.formulary import drug_names
 from fusion.errors import ConfigError
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +112,12 @@ class Stretches:
         return np.asarray(np.lexsort((-self.cost, ~self.flagged)), dtype=np.int64)
 
 
+@lru_cache(maxsize=1 << 16)
+def _wrong(text: str, reference: str, normalise: Normalisation, within: bool) -> tuple[int | None, ...]:
+    """See `wrong_in`; systems that are compared read most lines alike."""
+    return tuple(wrong_in(text, reference, normalise, within=within))
+
+
 AGREED = ("agreed", "only_reader")
 """Rules of spans on which no reader differs from another."""
 
@@ -122,7 +129,7 @@ def judged(reads: Sequence[Read], clusters: Sequence[str], normalise: Normalisat
         for page in read.pages:
             for line, units, flags in judge(page, read.bound):
                 differs = [span.because not in AGREED for span in line.spans for _ in span.text]
-                counts = wrong_in(line.text, read.item.reference, normalise, within=not crop)
+                counts = _wrong(line.text, read.item.reference, normalise, not crop)
                 rows += [
                     (
                         unit.confidence or 0.0,
@@ -151,7 +158,7 @@ def scored(
     for lines_, reference, cluster in zip(said, references, clusters, strict=True):
         for text, score in lines_:
             sure = score or 0.0
-            counts = wrong_in(text, reference, normalise, within=not crop)
+            counts = _wrong(text, reference, normalise, not crop)
             rows += [(sure, 1 - sure, False, False, wrong, cluster) for wrong in counts if wrong is not None]
     return Stretches.of(rows)
 

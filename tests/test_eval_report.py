@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval import outside, plots, systems, trust
+from eval import outside, plots, trust
+from eval import rules as deciding
 from eval.calibrate import right_stretches, wrong_in
 from eval.datasets import load_split
 from eval.metrics import Interval, word_counts
 from eval.outside import Task, readings
 from eval.report import ReportConfig, SetConfig, load_report, read_set, report
+from eval.rules import OFF, Rules, kept_splits
 from eval.runs import RunConfig, Variant, load_run
-from eval.systems import OFF, Rules, engine_for, kept_splits
+from eval.systems import engine_for
 from eval.trust import Stretches
 from fusion.errors import ConfigError
 from fusion.fuse import model
@@ -123,7 +125,7 @@ def test_what_was_read_is_not_read_again_and_other_rules_decide_on_the_same_evid
     assert first[0].fresh
     assert not again[0].fresh
     assert without[0].confidence != first[0].confidence
-    monkeypatch.setattr(systems, "read_split", lambda *_, **__: pytest.fail("it was read again"))
+    monkeypatch.setattr(deciding, "read_split", lambda *_, **__: pytest.fail("it was read again"))
     with engine_for(None, []) as engine:
         assert kept_splits(engine, rules, items, tmp_path, "crop", crop=True)[2] == without
 
@@ -187,6 +189,7 @@ def small(folder: Path, *, private: bool) -> ReportConfig:
 @pytest.mark.parametrize("private", [False, True])
 def test_a_report_is_one_file_whose_drawings_hold_no_text_of_the_data(tmp_path: Path, private: bool) -> None:
     text = report(small(tmp_path, private=private), tmp_path / "out", lambda text: None)
+    assert "| words (1) | 0.091" in text
     assert "| words | fused | 0.000 [0.000, 0.000] | 0.091" in text
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', page) == []
