@@ -142,7 +142,7 @@ def measured(found: Readings, worst: int) -> Figures:
         title=config.title,
         note=(
             f"{len(items)} {'lines' if crop else 'pages'}, {len(set(clusters))} writers, words or items drawn whole; "
-            f"normalisation `{config.normalise}`"
+            f"normalisation: {config.normalise}"
         ),
         base=found.base,
         count=len(items),
@@ -179,7 +179,7 @@ def _row(one: System, ocr: System, config: RunConfig, clusters: list[str], crop:
     own, theirs = one.counts, ocr.counts
     wer = found = right = None
     chinese = config.normalise in ("han", "arithmetic")
-    if not chinese:
+    if config.normalise == "plain" or not (crop or chinese):  # a word crop has none to count
         words = metrics.word_counts(one.references, one.texts, NORMALISATIONS[config.normalise])
         wer = metrics.cer_interval(words, *how)
     if not crop:
@@ -218,18 +218,12 @@ def _ablations(found: Readings, clusters: list[str], crop: bool, full: trust.Ris
 
 
 def _risks(found: Readings, clusters: list[str], crop: bool, base: trust.Stretches) -> dict[str, trust.Risk]:
-    """Of the base, and of the OCR alone and of RapidOCR by their own scores."""
+    """Of the base, and of the OCR alone by its own score."""
+    said = [_ocr_lines(read) for read in found.reads[found.base]]
     references = [item.reference for item in found.items]
-    said: dict[str, Sequence[Lines]] = {"OCR alone": [_ocr_lines(read) for read in found.reads[found.base]]}
-    own = found.outside.get("RapidOCR", "")
-    if not isinstance(own, str):
-        said["RapidOCR"] = [one.lines for one in own]
+    alone = trust.scored(said, references, clusters, found.config.normalise, crop=crop)
     curves = {"fused": trust.risk(base, clusters)}
-    for name, lines in said.items():
-        scored = trust.scored(lines, references, clusters, found.config.normalise, crop=crop)
-        if len(scored.wrong):
-            curves[name] = trust.risk(scored, clusters)
-    return curves
+    return curves | ({"OCR alone": trust.risk(alone, clusters)} if len(alone.wrong) else {})
 
 
 def _ocr_lines(read: Read) -> Lines:

@@ -136,13 +136,7 @@ def captures(panels: Mapping[str, Capture]) -> str:
             axis.plot(*one.disputed, marker="D", color=MUTED, markersize=4, markeredgecolor="white", clip_on=False)
             if place == 0:
                 axis.text(
-                    PUBLIC[0] - 0.03,
-                    PUBLIC[1] - 0.06,
-                    "VLM disputes,\npublished",
-                    color=HARM,
-                    fontsize=6.5,
-                    ha="right",
-                    va="top",
+                    1, PUBLIC[1] - 0.1, "VLM disputes,\npublished", color=HARM, fontsize=6.5, ha="right", va="top"
                 )
                 axis.text(wide / 2, 0.98, "wished", color="#3c8d4f", fontsize=6.5, ha="center", va="top")
             axis.set(title=title, xlim=(0, 1), ylim=(0, 1.02))

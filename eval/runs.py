@@ -161,7 +161,9 @@ def systems(config: RunConfig, items: Sequence[Item], reads: Mapping[str, Sequen
     found = [system("OCR only", "ocr", [read.ocr for read in first], _mean([r.ocr_seconds for r in first], first))]
     if any(read.vlm for read in first):
         said = [read.vlm[0] if read.vlm else "" for read in first]
-        found.append(system("VLM only", "vlm", said, _mean([r.vlm_seconds for r in first], first)))
+        asked = sum(bool(read.vlm) for read in first)
+        label = "VLM only" if asked == len(first) else f"VLM only (it read {asked} of {len(first)})"
+        found.append(system(label, "vlm", said, _mean([r.vlm_seconds for r in first], first)))
     for name, own in reads.items():
         found.append(system(name, "fused", [r.fused for r in own], _mean([r.seconds for r in own], own)))
     if names := _names(config.variants):

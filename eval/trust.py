@@ -262,12 +262,18 @@ def capture(found: Stretches) -> Capture:
 
 
 BINS = 10
+LEAST = 40
+"""Stretches in a point of the reliability diagram, where there are enough for three points."""
 
 
 def reliability(found: Stretches) -> tuple[NDArray[np.float64], float]:
-    """Mean confidence and share that is right in bins of equal count, float64 (2, b); and the expected calibration error."""
+    """Mean confidence and share that is right in bins of equal count, float64 (2, b); and the expected calibration error.
+
+    The error is over `BINS` bins; the points are fewer where stretches are few.
+    """
     order = np.argsort(found.confidence, kind="stable")
-    parts = [part for part in np.array_split(order, BINS) if len(part)]
+    points = max(3, min(BINS, len(order) // LEAST))
+    parts = [part for part in np.array_split(order, points) if len(part)]
     said = [float(found.confidence[part].mean()) for part in parts]
     right = [float(1 - found.mistaken[part].mean()) for part in parts]
     error = metrics.calibration_error(found.confidence.tolist(), (~found.mistaken).tolist(), BINS)
