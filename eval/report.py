@@ -192,6 +192,10 @@ def headline(figures: Sequence[Figures]) -> str:
         chosen = [rows["OCR only"], first, rows[one.base], *(rows.get(name) for name in outside)]
         lines.append(_table_row(f"{one.name} ({one.count})", *(_error(row) for row in chosen)))
     lines += ["", _table_row(*_TRUST), _rule(len(_TRUST) - 1), *(_trust_row(one) for one in figures)]
+    lines += ["", _table_row("CER without it, minus CER with it", *(one.name for one in figures)), _rule(len(figures))]
+    for part in figures[0].ablations:
+        gaps = [one.ablations[part].gap for one in figures]
+        lines.append(_table_row(part, *(str(gap) if gap is not None else "nothing" for gap in gaps)))
     lines += ["", _table_row("set", "system", "exact match", "CER", "CER minus OCR only", "found", "right"), _rule(6)]
     for one in figures:
         for row in one.rows:
