@@ -93,7 +93,7 @@ def risks(panels: Mapping[str, Mapping[str, Risk]]) -> str:
     with _drawn() as pyplot:
         figure, axes = _panels(pyplot, len(panels))
         for place, (axis, (title, systems)) in enumerate(zip(axes, panels.items(), strict=True)):
-            most = max(float(one.values[0].max()) for one in systems.values())
+            most = max(0.02, *(float(one.values[0].max()) for one in systems.values()))
             ends = []
             for number, (name, one) in enumerate(reversed(list(systems.items()))):
                 main = number == len(systems) - 1
@@ -171,6 +171,41 @@ def reliabilities(panels: Mapping[str, tuple[NDArray[np.float64], NDArray[np.flo
 
 
 # --- who reads how well -------------------------------------------------------------------------------------------
+
+
+MARKERS = {"OCR only": "o", "PaddleOCR": "s", "RapidOCR": "^", "Tesseract": "v"}
+
+
+def errors(sets: Mapping[str, Mapping[str, Interval]]) -> str:
+    """CER of each set's systems on one row, the fused reading first, with its interval."""
+    with _drawn() as pyplot:
+        figure, axis = pyplot.subplots(figsize=(9.2, 0.3 * len(sets) + 0.8), layout="constrained")
+        for place, systems in enumerate(sets.values()):
+            fused, *others = systems.items()
+            values = [one.value for one in systems.values()]
+            axis.plot([min(values), max(values)], [place, place], color=GRID_LINE, linewidth=1, zorder=0)
+            for name, one in others:
+                face = "white" if name == "OCR only" else FAINT
+                style = {"color": INK if name == "OCR only" else FAINT, "markerfacecolor": face}
+                axis.plot(one.value, place, marker=MARKERS.get(name, "."), markersize=5, linestyle="none", **style)
+            axis.plot([fused[1].low, fused[1].high], [place, place], color=FUSED, linewidth=2.2, alpha=0.5)
+            axis.plot(fused[1].value, place, marker="o", color=FUSED, markersize=6.5)
+        kinds = dict.fromkeys(name for systems in sets.values() for name in systems)
+        for name in kinds:
+            colour = FUSED if name == "fused" else INK if name == "OCR only" else FAINT
+            face = "white" if name == "OCR only" else colour
+            style = {"color": colour, "marker": MARKERS.get(name, "o"), "markerfacecolor": face, "linestyle": "none"}
+            axis.plot([], [], label=name, markersize=5, **style)
+        axis.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(kinds), frameon=False, fontsize=7.5, handletextpad=0
+        )
+        axis.set_yticks(range(len(sets)), list(sets))
+        axis.tick_params(axis="y", length=0, labelcolor=INK)
+        axis.spines["left"].set_visible(False)
+        axis.set(ylim=(len(sets) - 0.4, -0.6), xlim=(0, 1), xlabel="character error rate")
+        axis.grid(axis="x", color=GRID_LINE, linewidth=0.6)
+        _percent(axis.xaxis)
+        return _svg(figure)
 
 
 def forest(rows: Sequence[tuple[str, str, Interval]]) -> str:

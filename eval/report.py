@@ -19,7 +19,7 @@ from eval import plots, trust
 from eval.datasets import Item
 from eval.figures import Figures, Readings, Row, measured
 from eval.metrics import Interval
-from eval.outside import Said, Task, readings
+from eval.outside import SYSTEMS, Said, Task, readings
 from eval.runs import Variant, items_of, load_run, read_variants
 from eval.systems import is_pages
 from fusion.errors import ConfigError
@@ -168,6 +168,7 @@ def report(config: ReportConfig, folder: Path, progress: Callable[[str], None], 
 def pictures(figures: Sequence[Figures]) -> dict[str, str]:
     """The drawings that set all sets side by side, as SVG; they hold numbers alone."""
     return {
+        "errors": plots.errors({one.name: _compared(one) for one in figures}),
         "risk_coverage": plots.risks({one.name: one.risks for one in figures}),
         "capture": plots.captures({one.name: one.capture for one in figures}),
         "reliability": plots.reliabilities(
@@ -175,6 +176,12 @@ def pictures(figures: Sequence[Figures]) -> dict[str, str]:
         ),
         "ablations": plots.ablations({one.name: {n: a.gap for n, a in one.ablations.items()} for one in figures}),
     }
+
+
+def _compared(one: Figures) -> dict[str, Interval]:
+    """CER of the base, of the OCR alone, and of systems that others run."""
+    cers = {row.name: row.cer for row in one.rows if row.cer is not None}
+    return {"fused": cers[one.base]} | {name: cers[name] for name in ("OCR only", *SYSTEMS) if name in cers}
 
 
 def _forests(figures: Sequence[Figures]) -> list[Markup]:

@@ -194,7 +194,7 @@ def test_a_report_is_one_file_whose_drawings_hold_no_text_of_the_data(tmp_path: 
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', page) == []
     assert re.findall(r"url\((?!#)[^)]*\)|@import", page) == []
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 6
     for drawing in (tmp_path / "out" / "pictures").iterdir():
         assert SECRET not in drawing.read_text(encoding="utf-8")
     assert ("data:image/jpeg" in page) == (SECRET in page) == (not private)
