@@ -67,7 +67,7 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def _panels(pyplot: Any, count: int, width: float = 2.3, height: float = 1.9) -> tuple[Any, list[Any]]:
+def _panels(pyplot: Any, count: int, width: float = 2.7, height: float = 2.1) -> tuple[Any, list[Any]]:
     columns = min(COLUMNS, count)
     rows = math.ceil(count / columns)
     figure, axes = pyplot.subplots(
@@ -179,7 +179,7 @@ MARKERS = {"OCR only": "o", "PaddleOCR": "s", "RapidOCR": "^", "Tesseract": "v"}
 def errors(sets: Mapping[str, Mapping[str, Interval]]) -> str:
     """CER of each set's systems on one row, the fused reading first, with its interval."""
     with _drawn() as pyplot:
-        figure, axis = pyplot.subplots(figsize=(9.2, 0.3 * len(sets) + 0.8), layout="constrained")
+        figure, axis = pyplot.subplots(figsize=(10.4, 0.3 * len(sets) + 0.8), layout="constrained")
         for place, systems in enumerate(sets.values()):
             fused, *others = systems.items()
             values = [one.value for one in systems.values()]
@@ -251,7 +251,7 @@ def ablations(columns: Mapping[str, Mapping[str, Interval | None]]) -> str:
                 colour = FUSED if one.low > 0 else HARM if one.high < 0 else FAINT
                 axis.plot([one.low, one.high], [place, place], color=colour, linewidth=1.6, solid_capstyle="round")
                 axis.plot(one.value, place, marker="o", color=colour, markersize=4)
-            axis.set_title(title, fontsize=7)
+            axis.set_title(title.replace(", ", ",\n"), fontsize=7)
             axis.set(xlim=(-reach * 1.1, reach * 1.1), ylim=(len(names) - 0.4, -0.6))
             axis.set_xticks([-reach, 0, reach], [f"{-100 * reach:.1f}", "0", f"+{100 * reach:.1f}"], fontsize=6.5)
             axis.set_yticks(range(len(names)), names)

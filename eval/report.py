@@ -46,6 +46,7 @@ class SetConfig(BaseModel):
     run: Path = Field(description="The comparison, a file of configs/eval.")
     base: str = Field(description="The variant that ablations leave something out of, and whose trust is shown.")
     limit: int | None = Field(None, ge=1, description="Rows drawn at random; None: as the comparison says.")
+    skip: tuple[str, ...] = Field((), description="Variants that are left out.")
     private: bool = Field(False, description="Keep nothing but figures, and show no line.")
     recorded: Recorded | None = Field(None, description="Readings of other systems.")
 
@@ -77,7 +78,8 @@ def read_set(one: SetConfig, config: ReportConfig, folder: Path, progress: Calla
 
 def _read_set(one: SetConfig, config: ReportConfig, folder: Path, progress: Callable[[str], None]) -> Readings:
     run = load_run(one.run)
-    run = run.model_copy(update={"limit": one.limit}) if one.limit is not None else run
+    variants = tuple(variant for variant in run.variants if variant.name not in one.skip)
+    run = run.model_copy(update={"limit": one.limit or run.limit, "variants": variants})
     items = items_of(run)
     base = next((variant for variant in run.variants if variant.name == one.base), None)
     if base is None:
