@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.engine import identity_of
 from fusion.ink import Ink
 from fusion.page import Failure
 from fusion.vlm import Look, Looks, Query
@@ -73,7 +72,7 @@ class BlindReader:
     def __init__(self, inner: Looks, sight: Sight) -> None:
         """Wrap `inner`."""
         self._inner, self._sight = inner, sight
-        self.identity = f"{identity_of(inner)} {sight}"  # a store keeps its looks apart
+        self.identity = f"{getattr(inner, 'identity', '')} {sight}"  # a store keeps its looks apart
 
     def look(self, query: Query) -> Look | Failure:
         """The reading of the real crop, the look at paper behind it; for a text prior one that says nothing."""

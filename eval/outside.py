@@ -35,8 +35,26 @@ Lines = list[tuple[str, float | None]]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a system is told: whether each image is one line, already cut out, and whether it is in Chinese."""
+
+    crop: bool
+    chinese: bool
+
+
 class Outside(Protocol):
-    """A system that reads an image. Opened with `Task`; what it can't do without is imported then."""
+    """A system that reads images. What it can't do without is imported when it is opened.
+
+    Attributes:
+        how: the command that installs it.
+    """
+
+    how: str
+
+    def __init__(self, task: Task) -> None:
+        """Open it."""
+        ...
 
     @staticmethod
     def version() -> str | None:
@@ -46,14 +64,6 @@ class Outside(Protocol):
     def read(self, path: Path) -> Lines:
         """What it reads on an image, as a user of it would have it read."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a system is told: whether each image is one line, already cut out, and whether it is in Chinese."""
-
-    crop: bool
-    chinese: bool
 
 
 class PaddleOcr:
@@ -148,7 +158,7 @@ class Tesseract:
         return [(self._gap.join(t for t, _ in words), min(s for _, s in words)) for words in lines.values()]
 
 
-SYSTEMS: dict[str, type[PaddleOcr] | type[RapidOcr] | type[Tesseract]] = {
+SYSTEMS: dict[str, type[Outside]] = {
     "PaddleOCR": PaddleOcr,
     "RapidOCR": RapidOcr,
     "Tesseract": Tesseract,
@@ -314,7 +324,7 @@ def write_yml(folder: Path, content: dict[str, Any]) -> None:
 
 def main(name: str, crop: str, chinese: str) -> None:
     """Read the images that standard input names."""
-    system: Outside = SYSTEMS[name](Task(crop == "1", chinese == "1"))
+    system = SYSTEMS[name](Task(crop == "1", chinese == "1"))
     for row in sys.stdin:
         start = time.perf_counter()
         lines = system.read(Path(row.rstrip("\n")))

@@ -6,6 +6,7 @@ set nothing is kept on disk but figures, and no line is shown.
 
 from __future__ import annotations
 
+import csv
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,11 +130,13 @@ def _without(base: Variant, ablation: Variant) -> Variant:
 def _recorded(one: SetConfig, items: Sequence[Item]) -> dict[str, list[Said] | str]:
     if one.recorded is None:
         return {}
-    rows = [row.split("\t") for row in one.recorded.file.read_text(encoding="utf-8").splitlines()]
-    place = {name: number for number, name in enumerate(rows[0])}
-    known = {row[0]: row for row in rows[1:]}
+    with one.recorded.file.open(encoding="utf-8", newline="") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
+    known = set().union(*rows.values())
+    if unknown := set(one.recorded.columns) - known:
+        raise ConfigError(one.recorded.file, f"has no column {unknown}", f"It has: {', '.join(sorted(known))}.")
     return {
-        label: [Said([(known[item.image][place[column]], None)], 0.0) for item in items]
+        label: [Said([(rows[item.image][column] if item.image in rows else "", None)], 0.0) for item in items]
         for column, label in one.recorded.columns.items()
     }
 
