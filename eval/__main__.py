@@ -1,4 +1,4 @@
-"""Command line of the evaluation: `python -m eval run | predict | fit | bench | …`."""
+"""Command line of the evaluation: `python -m eval run | report | predict | fit | …`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,24 @@ def _say(text: str) -> None:
 @app.command()
 def run(configs: Annotated[list[Path], typer.Argument(help="Evaluations, e.g. configs/eval/rxhandbd.yaml.")]) -> None:
     """Compare OCR only, VLM only, fused and the oracles on the same lines."""
-    from eval.report import load_run
-    from eval.report import run as compare
+    from eval.runs import load_run
+    from eval.runs import run as compare
 
     for path in configs:
         print(compare(load_run(path), _say), end="\n\n", flush=True)
+
+
+@app.command()
+def report(
+    config: Annotated[Path, typer.Argument(help="What to compare, e.g. configs/eval/all.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; what is there already is not read again.")],
+    worst: Annotated[int, typer.Option(min=0, help="Lines shown of each set.")] = 12,
+) -> None:
+    """Every set and every system as one HTML file, with curves and ablations, and a Markdown table."""
+    from eval.report import load_report
+    from eval.report import report as write
+
+    print(write(load_report(config), out, _say, worst))
 
 
 @app.command()

@@ -72,6 +72,7 @@ class BlindReader:
     def __init__(self, inner: Looks, sight: Sight) -> None:
         """Wrap `inner`."""
         self._inner, self._sight = inner, sight
+        self.identity = f"{getattr(inner, 'identity', '')} {sight}"  # a store keeps its looks apart
 
     def look(self, query: Query) -> Look | Failure:
         """The reading of the real crop, the look at paper behind it; for a text prior one that says nothing."""

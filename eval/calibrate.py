@@ -59,7 +59,15 @@ class Stretch:
 
 
 def right_stretches(text: str, reference: str, normalise: Normalisation, *, within: bool = False) -> list[bool | None]:
-    """Whether each stretch of a text is what the reference has there; None where nothing of it counts.
+    """Whether each stretch of a text is what the reference has there; None where nothing of it counts. See `wrong_in`."""
+    found = wrong_in(text, reference, normalise, within=within)
+    return [None if wrong is None else wrong == 0 for wrong in found]
+
+
+def wrong_in(text: str, reference: str, normalise: Normalisation, *, within: bool = False) -> list[int | None]:
+    """How many characters of each stretch of a text are not the reference's; None where nothing of it counts.
+
+    Characters that are missing are a mistake of the one before them.
 
     Args:
         text: what was decided.
@@ -83,11 +91,11 @@ def right_stretches(text: str, reference: str, normalise: Normalisation, *, with
             good[op.src_start : op.src_end] = False
         elif op.tag == "insert" and len(own):  # what is missing is missing beside the character before it
             good[max(0, op.src_start - 1)] = False
-    verdicts: list[bool | None] = []
+    counts: list[int | None] = []
     for start, end in stretches(text):
         inside = [bool(good[n]) for n, place in enumerate(places) if start <= place < end]
-        verdicts.append(all(inside) if inside else None)
-    return verdicts
+        counts.append(inside.count(False) if inside else None)
+    return counts
 
 
 def best_part(own: Sequence[str], theirs: Sequence[str]) -> tuple[int, int, int]:

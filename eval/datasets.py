@@ -49,9 +49,9 @@ def load_split(path: Path) -> list[Item]:
 
 
 def clusters_of(items: list[Item]) -> list[str]:
-    """What errs alike: the writer; where none is named the word, if words occur again and again; else each item by itself."""
+    """What errs alike: the writer, of several; else the word, if words occur again and again; else each item by itself."""
     words = {item.reference for item in items}
-    if any(item.writer for item in items):
+    if len({item.writer for item in items}) > 1:
         return [item.writer or item.image for item in items]
     return [item.reference if 2 * len(words) < len(items) else item.image for item in items]
 

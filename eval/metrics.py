@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,18 @@ class Counts:
     def exact_match(self) -> float:
         """Share of items read without any error."""
         return float(self.exact.mean()) if len(self.exact) else 0.0
+
+
+def word_counts(references: Sequence[str], hypotheses: Sequence[str], normal: Callable[[str], str]) -> Counts:
+    """The same over words, runs without white space, each normalised; a word of which nothing is left is none."""
+    pairs = [
+        [[w for w in map(normal, text.split()) if w] for text in pair]
+        for pair in zip(references, hypotheses, strict=True)
+    ]
+    edits = [int(Levenshtein.distance(own, theirs)) for own, theirs in pairs]
+    return Counts(
+        np.array(edits), np.array([len(own) for own, _ in pairs]), np.array([not e for e in edits], dtype=np.bool_)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,191 +1,245 @@
-"""`eval run`: the table of one split, every system on the same lines.
+"""`eval report`: every set and every system in one self-contained HTML file, and the headline as a Markdown table.
 
-Knows reads and metrics; runs nothing itself but the engine through `systems`.
+Knows what is to be compared and in which order; figures come from `figures`, drawings from `plots`. Of a private
+set nothing is kept on disk but figures, and no line is shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import csv
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rapidfuzz.distance import Levenshtein
 
-from eval import metrics, trust
-from eval.blind import Sight
-from eval.datasets import NORMALISATIONS, Item, Normalisation, clusters_of, load_split, names_of
-from eval.systems import Read, engine_for, is_pages, read_split
-from fusion.domain.formulary import drug_names
+from eval import plots, trust
+from eval.datasets import Item
+from eval.figures import Figures, Readings, Row, measured
+from eval.metrics import Interval
+from eval.outside import SYSTEMS, Said, Task, readings
+from eval.runs import Variant, items_of, load_run, read_variants
+from eval.systems import is_pages
 from fusion.errors import ConfigError
+from fusion.fuse.model import CONFIDENCE, SCRIPTS
+
+_MODEL_ALONE = {name: float(name == "model") for name in CONFIDENCE}
+OWN = Variant(name="calibration", weights={"confidence": dict.fromkeys(SCRIPTS, _MODEL_ALONE)})
+"""The base before calibration: a confidence is the probability under the model."""
 
 
-class Variant(BaseModel):
-    """One configuration of the engine to be compared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    name: str = Field(description="Row label.")
-    set: tuple[str, ...] = Field((), description="Overrides, `section.key=value`.")
-    formulary_from: Path | None = Field(None, description="Split whose texts are given as the formulary.")
-    sight: Sight = Field("crop", description="What the small reader is shown, and which part of it speaks.")
-    against: bool = Field(False, description="Also report its CER minus the first variant's, paired.")
-
-
-class RunConfig(BaseModel):
-    """A comparison on one split."""
+class Recorded(BaseModel):
+    """Readings that others have recorded."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    title: str = Field(description="Heading of the table.")
-    data: Path = Field(description="The split, a TSV; relative to the working directory.")
-    normalise: Normalisation = Field(description="Name of the normalisation applied to references and readings.")
-    engine: Path | None = Field(None, description="Engine configuration; None: the defaults.")
-    only: Path | None = Field(None, description="TSV whose first column names the images to keep.")
-    variants: tuple[Variant, ...] = Field(min_length=1, description="Configurations; the first gives the OCR rows.")
-    bootstrap: int = Field(2000, ge=100, description="Resamples.")
-    seed: int = Field(20261122, description="Seed of the resampling.")
+    file: Path = Field(description="TSV whose first column is `image`.")
+    columns: dict[str, str] = Field(description="Column → row label.")
 
 
-def load_run(path: Path) -> RunConfig:
-    """Load a comparison; ConfigError names what is wrong."""
+class SetConfig(BaseModel):
+    """One set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(description="Short name, for the panels.")
+    run: Path = Field(description="The comparison, a file of configs/eval.")
+    base: str = Field(description="The variant that ablations leave something out of, and whose trust is shown.")
+    limit: int | None = Field(None, ge=1, description="Rows drawn at random; None: as the comparison says.")
+    skip: tuple[str, ...] = Field((), description="Variants that are left out.")
+    private: bool = Field(False, description="Keep nothing but figures, and show no line.")
+    recorded: Recorded | None = Field(None, description="Readings of other systems.")
+
+
+class ReportConfig(BaseModel):
+    """Everything that is compared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sets: tuple[SetConfig, ...] = Field(min_length=1, description="In the order of the report.")
+    outside: tuple[str, ...] = Field((), description="Systems of others; see `outside.SYSTEMS`.")
+    ablations: tuple[Variant, ...] = Field((), description="What is left out of each set's base.")
+
+
+def load_report(path: Path) -> ReportConfig:
+    """Load what is to be compared; ConfigError names what is wrong."""
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return RunConfig.model_validate(content)
+        return ReportConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(path, f"is no evaluation ({error})", "See configs/eval/ for examples.") from error
+        raise ConfigError(path, f"is no report ({error})", "See configs/eval/all.yaml.") from error
 
 
-def run(config: RunConfig, progress: Callable[[str], None]) -> str:
-    """Read the split with every variant and return the table as text."""
-    items = load_split(config.data)
-    if config.only is not None:
-        kept = {row.split("\t")[0] for row in config.only.read_text(encoding="utf-8").splitlines()[1:]}
-        items = [item for item in items if item.image in kept]
-    crop = not is_pages(config.data, items)
-    reads: dict[str, list[Read]] = {}
-    for variant in config.variants:
-        progress(variant.name)
-        with engine_for(config.engine, variant.set, variant.formulary_from, variant.sight) as engine:
-            reads[variant.name] = list(read_split(engine, items, crop=crop))
-    return table(config, items, reads)
+def read_set(one: SetConfig, config: ReportConfig, folder: Path, progress: Callable[[str], None]) -> Readings:
+    """Read a set with everything; what is already in the folder is not read again."""
+    if one.private:
+        with tempfile.TemporaryDirectory() as passing:
+            return _read_set(one, config, Path(passing), progress)
+    return _read_set(one, config, folder, progress)
 
 
-def table(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]) -> str:
-    """The comparison as a Markdown table."""
-    normal = NORMALISATIONS[config.normalise]
-    references = [normal(item.reference) for item in items]
-    first = next(iter(reads.values()))
+def _read_set(one: SetConfig, config: ReportConfig, folder: Path, progress: Callable[[str], None]) -> Readings:
+    run = load_run(one.run)
+    variants = tuple(variant for variant in run.variants if variant.name not in one.skip)
+    run = run.model_copy(update={"limit": one.limit or run.limit, "variants": variants})
+    items = items_of(run)
+    base = next((variant for variant in run.variants if variant.name == one.base), None)
+    if base is None:
+        names = ", ".join(variant.name for variant in run.variants)
+        raise ConfigError(one.run, f"has no variant {one.base!r}", f"Set `base` to one of: {names}.")
+    without = {ablation.name: _without(base, ablation) for ablation in (OWN, *config.ablations)}
 
-    def count(texts: Sequence[str]) -> metrics.Counts:
-        return metrics.Counts.of(references, [normal(text) for text in texts])
+    def say(text: str) -> None:
+        progress(f"{run.title}: {text}")
 
-    def nearest(options: Sequence[Sequence[str]]) -> metrics.Counts:
-        return count([_nearest(o, r, normal) for r, o in zip(references, options, strict=True)])
-
-    ocr = count([read.ocr for read in first])
-    clusters = clusters_of(list(items))
-    rows: list[tuple[str, metrics.Counts, float | None]] = [("OCR only", ocr, _mean(r.ocr_seconds for r in first))]
-    if any(read.vlm for read in first):
-        said = count([read.vlm[0] if read.vlm else "" for read in first])
-        rows.append(("VLM only", said, _mean(r.vlm_seconds for r in first)))
-    rows += [(name, count([r.fused for r in own]), _mean(r.seconds for r in own)) for name, own in reads.items()]
-    if names := _names(config.variants):
-        snapped = [_nearest_name(read.ocr, names) for read in first]
-        rows.append(("OCR snapped to the nearest name, no threshold", count(snapped), None))
-    if any(read.nbest for read in first):
-        rows.append(("oracle: OCR n-best", nearest([[read.ocr, *read.nbest] for read in first]), None))
-        rows.append(("oracle: n-best, VLM, fused", nearest([[r.ocr, *r.nbest, *r.vlm, r.fused] for r in first]), None))
-    lines = [
-        f"{config.title}: n = {len(items)}, normalisation `{config.normalise}`, 95 % bootstrap over {len(set(clusters))} writers, words or items",
-        "",
-        "| system | exact match | CER | CER minus OCR only | mended / broken | s per item |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, counts, mean in rows:
-        exact = metrics.exact_interval(counts, clusters, config.bootstrap, config.seed)
-        cer = metrics.cer_interval(counts, clusters, config.bootstrap, config.seed)
-        paired = (
-            "" if counts is ocr else str(metrics.cer_difference(counts, ocr, clusters, config.bootstrap, config.seed))
-        )
-        fixed = int((counts.exact & ~ocr.exact).sum())
-        broken = int((~counts.exact & ocr.exact).sum())
-        seconds = f"{mean:.3f}" if mean is not None else ""
-        lines.append(
-            f"| {name} | {exact} | {cer} | {paired} | {'' if counts is ocr else f'{fixed} / {broken}'} | {seconds} |"
-        )
-    fused = {name: count([r.fused for r in own]) for name, own in reads.items()}
-    for variant in config.variants[1:]:
-        if variant.against:
-            gap = metrics.cer_difference(
-                fused[variant.name], fused[config.variants[0].name], clusters, config.bootstrap, config.seed
-            )
-            lines.append(f"CER of {variant.name} minus {config.variants[0].name}: {gap}")
-    lines += ["", *_trusted(config, items, reads)]
-    lines += [
-        _foreign(variant.name, reads[variant.name], references, {normal(name) for name in _names([variant])}, normal)
-        for variant in config.variants
-        if _names([variant])
-    ]
-    return "\n".join(lines)
+    found = read_variants(run, [*run.variants, *without.values()], items, say, folder)
+    task = Task(not is_pages(run.data, items), run.normalise == "han")
+    outside: dict[str, list[Said] | str] = {}
+    for name in config.outside:
+        say(name)
+        outside[name] = readings(name, [item.path for item in items], task, folder / "outside.jsonl")
+    return Readings(
+        name=one.name,
+        config=run,
+        base=one.base,
+        items=items,
+        reads={variant.name: found[variant.name] for variant in run.variants},
+        ablations={variant.name: found[without[variant.name].name] for variant in config.ablations},
+        own=found[without[OWN.name].name],
+        outside=outside | _recorded(one, items),
+        private=one.private,
+    )
 
 
-def _names(variants: Sequence[Variant]) -> list[str]:
-    """The names of the first variant that has a list."""
-    for variant in variants:
-        if variant.formulary_from is not None:
-            return names_of(load_split(variant.formulary_from))
-        if "domain.profile=prescription" in variant.set:
-            return drug_names()
-    return []
+def _switched(variant: Variant) -> list[str]:
+    """Sections whose engine it changes: the settings of the old engine mean nothing to the new one."""
+    return [setting.split(".engine=")[0] for setting in variant.set if ".engine=" in setting]
 
 
-def _nearest_name(text: str, names: Sequence[str]) -> str:
-    """What is common practice: the name with the fewest edits, however far it is."""
-    return min(names, key=lambda name: Levenshtein.distance(text.lower(), name.lower()))
+def _without(base: Variant, ablation: Variant) -> Variant:
+    """The base with what the ablation changes."""
+    kept = [own for own in base.set if not own.startswith(tuple(f"{section}." for section in _switched(ablation)))]
+    return Variant(
+        name=f"without {ablation.name}",
+        set=(*kept, *ablation.set),
+        formulary_from=base.formulary_from,
+        weights=ablation.weights,
+        rules_off=ablation.rules_off,
+    )
 
 
-def _foreign(
-    name: str, reads: Sequence[Read], references: Sequence[str], names: set[str], normal: Callable[[str], str]
-) -> str:
-    """What becomes of words that are in no list: none may turn into a listed one unseen."""
-    foreign = [r for r, ref in zip(reads, references, strict=True) if ref not in names]
-    turned = [r for r in foreign if normal(r.fused) in names and normal(r.fused) != normal(r.ocr)]
-    silent = sum(not r.review for r in turned)
-    return f"{name}: of {len(foreign)} words in no list {len(turned)} became a listed name, {silent} of them without review"
+def _recorded(one: SetConfig, items: Sequence[Item]) -> dict[str, list[Said] | str]:
+    if one.recorded is None:
+        return {}
+    with one.recorded.file.open(encoding="utf-8", newline="") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
+    known = set().union(*rows.values())
+    if unknown := set(one.recorded.columns) - known:
+        raise ConfigError(one.recorded.file, f"has no column {unknown}", f"It has: {', '.join(sorted(known))}.")
+    return {
+        label: [Said([(rows[item.image][column] if item.image in rows else "", None)], 0.0) for item in items]
+        for column, label in one.recorded.columns.items()
+    }
 
 
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / max(1, len(found))
+# --- the page -----------------------------------------------------------------------------------------------------
 
 
-def _nearest(texts: Sequence[str], reference: str, normal: Callable[[str], str]) -> str:
-    return min(texts, key=lambda text: metrics.edits(reference, normal(text))[0])
+def report(config: ReportConfig, folder: Path, progress: Callable[[str], None], worst: int = 12) -> str:
+    """Read everything, and write `report.html`, `report.md` and `pictures/` into a folder; returns the Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = []
+    for one in config.sets:
+        figures.append(measured(read_set(one, config, folder, progress), worst))
+        progress(f"{figures[-1].title}: measured")
+    drawn = pictures(figures)
+    (folder / "pictures").mkdir(exist_ok=True)
+    for name, svg in drawn.items():
+        (folder / "pictures" / f"{name}.svg").write_text(svg, encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    page = environment.get_template("report.html").render(
+        figures=figures,
+        pictures={name: Markup(svg) for name, svg in drawn.items()},
+        forests=_forests(figures),
+        coverages=trust.COVERAGES,
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    text = headline(figures)
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    return text
 
 
-def _trusted(config: RunConfig, items: Sequence[Item], reads: dict[str, list[Read]]) -> Iterator[str]:
-    """What confidences and review are worth; of pages also what is found, order aside."""
-    normal = NORMALISATIONS[config.normalise]
-    references = [normal(item.reference) for item in items]
-    clusters, crop = clusters_of(list(items)), not is_pages(config.data, list(items))
-    if not crop:
-        for name, texts in _texts(next(iter(reads.values())), reads).items():
-            yield _found(name, texts, items, clusters, config)
-    for name, own in reads.items():
-        if crop:
-            yield trust.lines(name, own, references, normal)
-        yield trust.review(name, own, clusters, config.normalise, crop=crop, rounds=config.bootstrap)
+def pictures(figures: Sequence[Figures]) -> dict[str, str]:
+    """The drawings that set all sets side by side, as SVG; they hold numbers alone."""
+    return {
+        "errors": plots.errors({one.name: _compared(one) for one in figures}),
+        "risk_coverage": plots.risks({one.name: one.risks for one in figures}),
+        "capture": plots.captures({one.name: one.capture for one in figures}),
+        "reliability": plots.reliabilities(
+            {one.name: (one.reliability[0][0], one.reliability[1][0]) for one in figures}
+        ),
+        "ablations": plots.ablations({one.name: {n: a.gap for n, a in one.ablations.items()} for one in figures}),
+    }
 
 
-def _texts(first: Sequence[Read], reads: dict[str, list[Read]]) -> dict[str, list[str]]:
-    return {"OCR only": [read.ocr for read in first]} | {name: [r.fused for r in own] for name, own in reads.items()}
+def _compared(one: Figures) -> dict[str, Interval]:
+    """CER of the base, of the OCR alone, and of systems that others run."""
+    cers = {row.name: row.cer for row in one.rows if row.cer is not None}
+    return {"fused": cers[one.base]} | {name: cers[name] for name in ("OCR only", *SYSTEMS) if name in cers}
 
 
-def _found(name: str, texts: Sequence[str], items: Sequence[Item], clusters: Sequence[str], config: RunConfig) -> str:
-    """Words, or pairs of Chinese characters, whatever the order of lines."""
-    chinese = config.normalise in ("han", "arithmetic")
-    counts = [metrics.bags(item.reference, text, chinese=chinese) for item, text in zip(items, texts, strict=True)]
-    both, own, theirs = ([float(row[n]) for row in counts] for n in range(3))
-    found = metrics.ratio_interval(both, own, clusters, config.bootstrap, config.seed)
-    right = metrics.ratio_interval(both, theirs, clusters, config.bootstrap, config.seed)
-    return f"{name}: order aside, found {found}, right {right}"
+def _forests(figures: Sequence[Figures]) -> list[Markup]:
+    return [Markup(plots.forest([(r.name, r.kind, r.cer) for r in one.rows if r.cer is not None])) for one in figures]
+
+
+def headline(figures: Sequence[Figures]) -> str:
+    """Markdown: who errs how much on which set, how far the fused reading can be trusted, and every figure of every system."""
+    outside = list(dict.fromkeys(row.name for one in figures for row in one.rows if row.kind == "outside"))
+    columns = ["OCR only", "nothing configured", "set's base", *outside]
+    lines = [_table_row("CER", *columns), _rule(len(columns))]
+    for one in figures:
+        rows = {row.name: row for row in one.rows}
+        first = next(row for row in one.rows if row.kind == "fused")
+        chosen = [rows["OCR only"], first, rows[one.base], *(rows.get(name) for name in outside)]
+        lines.append(_table_row(f"{one.name} ({one.count})", *(_error(row) for row in chosen)))
+    lines += ["", _table_row(*_TRUST), _rule(len(_TRUST) - 1), *(_trust_row(one) for one in figures)]
+    lines += ["", _table_row("CER without it, minus CER with it", *(one.name for one in figures)), _rule(len(figures))]
+    for part in figures[0].ablations:
+        gaps = [one.ablations[part].gap for one in figures]
+        lines.append(_table_row(part, *(str(gap) if gap is not None else "nothing" for gap in gaps)))
+    lines += ["", _table_row("set", "system", "exact match", "CER", "CER minus OCR only", "found", "right"), _rule(6)]
+    for one in figures:
+        for row in one.rows:
+            cells = (row.exact, row.cer, row.gap, row.found, row.right)
+            lines.append(_table_row(one.name, row.name, *(_cell(cell) for cell in cells)))
+    return "\n".join(lines) + "\n"
+
+
+_TRUST = (
+    *("stretches of the base", "n", "wrong among the surest 50 %", "80 %", "95 %", "area", "area of the OCR alone"),
+    *("ECE before", "calibrated", "caught at 20 % looked at", "review looks at", "and catches"),
+)
+
+
+def _trust_row(one: Figures) -> str:
+    base, alone, caught = one.risks["fused"], one.risks.get("OCR alone"), one.capture
+    shares = (*(error for _, error in one.reliability), caught.caught_at(0.2), *caught.review)
+    areas = (str(base.area), str(alone.area) if alone is not None else "")
+    return _table_row(one.name, str(one.stretches), *map(str, base.at), *areas, *(f"{share:.3f}" for share in shares))
+
+
+def _error(row: Row | None) -> str:
+    return "" if row is None else _cell(row.cer) or row.why_not
+
+
+def _table_row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(columns: int) -> str:
+    return "|" + "---|" * (columns + 1)
+
+
+def _cell(value: Interval | None) -> str:
+    return str(value) if value is not None else ""

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from eval.blind import Sight
 from eval.datasets import Item, load_split, names_of
-from fusion.config import Config, load_config
+from fusion.config import load_config
 from fusion.engine import Engine
 from fusion.errors import InputError
+from fusion.ink import Evidence, PageImage
+from fusion.intake import Source
 from fusion.page import Page
 from fusion.review import review
 from fusion.vlm import Looks
@@ -39,6 +41,7 @@ class Read:
         seconds: wall time of everything.
         ocr_seconds: of intake and OCR.
         vlm_seconds: of the second reader.
+        fresh: nothing came out of a store, so that the times are those of reading.
         failures: kinds of failures, `stage:kind`.
     """
 
@@ -54,6 +57,7 @@ class Read:
     seconds: float
     ocr_seconds: float
     vlm_seconds: float
+    fresh: bool
     failures: tuple[str, ...]
 
 
@@ -61,18 +65,21 @@ def read_split(engine: Engine, items: Sequence[Item], *, crop: bool) -> Iterator
     """Read items one after the other; an unreadable image yields empty texts and its failure, never an exception."""
     for item in items:
         engine.clock.clear()
-        start = time.perf_counter()
+        start, recalled = time.perf_counter(), engine.recalled
         try:
             pages = list(engine.read(item.path, crop=crop))
         except InputError as error:
             seconds = time.perf_counter() - start
             bound = engine.config.review.max_error
-            yield Read(item, "", (), "", (), None, (), True, bound, seconds, seconds, 0.0, (f"intake:{error.problem}",))
+            failures = (f"intake:{error.problem}",)
+            yield Read(item, "", (), "", (), None, (), True, bound, seconds, seconds, 0.0, True, failures)
             continue
-        yield _read(item, pages, time.perf_counter() - start, engine, crop)
+        seconds = time.perf_counter() - start
+        yield read_of(item, pages, seconds, engine, crop=crop, fresh=engine.recalled == recalled)
 
 
-def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: bool) -> Read:
+def read_of(item: Item, pages: list[Page], seconds: float, engine: Engine, *, crop: bool, fresh: bool) -> Read:
+    """What a read is of pages that an engine made of an item."""
     clock = engine.clock
     lines = [line for page in pages for line in page.lines]
     ocr = "\n".join(reading.text for line in lines for reading in line.readings if reading.source == "ocr")
@@ -93,6 +100,7 @@ def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: b
         seconds=seconds,
         ocr_seconds=clock.get("intake", 0.0) + clock.get("ocr", 0.0),
         vlm_seconds=clock.get("vlm", 0.0),
+        fresh=fresh,
         failures=tuple(f"{failure.stage}:{failure.kind}" for failure in failures),
     )
 
@@ -105,7 +113,7 @@ def is_pages(path: Path, items: Sequence[Item]) -> bool:
 @contextmanager
 def engine_for(
     config: Path | None, overrides: Sequence[str], formulary_from: Path | None = None, sight: Sight = "crop"
-) -> Iterator[Engine]:
+) -> Iterator[Remembers]:
     """An engine; `formulary_from` names a split whose texts are given as the formulary, `sight` what its reader sees."""
     with tempfile.TemporaryDirectory() as folder:
         settings = list(overrides)
@@ -113,11 +121,27 @@ def engine_for(
             path = Path(folder) / "formulary.txt"
             path.write_text("\n".join(names_of(load_split(formulary_from))), encoding="utf-8")
             settings.append(f"domain.formulary={path}")
-        loaded: Config = load_config(config, settings)
-        with Engine(loaded) as engine:
+        engine = Remembers(load_config(config, settings))
+        with engine:
             if sight != "crop":
                 from eval.blind import BlindReader
 
                 assert isinstance(engine._reader, Looks)
                 engine._reader = BlindReader(engine._reader, sight)
             yield engine
+
+
+class Remembers(Engine):
+    """An engine that keeps the evidence of the last input, so that it can be decided on again under other rules."""
+
+    seen: tuple[Evidence, ...] = ()
+
+    def read(self, source: Source, *, crop: bool = False, name: str | None = None) -> Iterator[Page]:
+        """See `Engine`."""
+        self.seen = ()
+        return super().read(source, crop=crop, name=name)
+
+    def look(self, image: PageImage, *, name: str = "", crop: bool = False) -> Evidence:
+        """See `Engine`."""
+        self.seen = (*self.seen, super().look(image, name=name, crop=crop))
+        return self.seen[-1]
