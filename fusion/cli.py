@@ -240,21 +240,22 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     config: ConfigFile = None,
     set_: Sets = None,
+    profile: Profile = None,
 ) -> None:
-    """Answer a question from a page's image and transcript, citing lines. Needs a vision-language model."""
-    from fusion.engine import require_answers
+    """Answer a question about a page, citing lines: by a model that answers, or else from the fields of the page."""
     from fusion.output.marks import visible
+    from fusion.service.answers import ask as answered
 
-    loaded = _loaded(config, set_)
-    require_answers(loaded)  # before any model is loaded
-    with _opened(loaded) as engine:
-        answer, page = engine.ask(path, question)
+    with _opened(_loaded(config, set_, profile)) as engine:
+        page = next(engine.read(path))
         _remarks(page)
-    _put("\n".join(map(visible, answer.splitlines())))
-    cited = set(re.findall(r"\bl\d{3,}\b", answer))
+        answer = answered(engine, path, question, page=page)
+    _put("\n".join(map(visible, answer.text.splitlines())))
     for line in page.lines:
-        if line.id in cited:
+        if line.id in answer.lines and answer.by != "transcript":
             _put(f"  [{line.id}] {visible(line.marked)}")
+    if answer.note:
+        _say(answer.note)
 
 
 @app.command()
