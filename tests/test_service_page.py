@@ -89,6 +89,7 @@ def browser() -> Iterator[Any]:
 def tab(browser: Any, served: Served) -> Iterator[Any]:
     """A tab that fails the test on an error of the page, a dialog of a foreign script, or a request to elsewhere."""
     context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=served.url)
+    context.add_init_script("localStorage.who ??= 'Ada'")
     made, wrong = context.new_page(), []
     made.set_default_timeout(60_000)
     made.on("pageerror", lambda error: wrong.append(str(error)))
@@ -121,8 +122,6 @@ def test_a_prescription_is_uploaded_reviewed_with_the_keyboard_found_and_exporte
     tab.wait_for_selector("#lines li")
     assert (tab.locator("#lines li").count(), tab.locator("#overlay polygon[data-line]").count()) == (7, 7)
     assert "Amoxicillin" in tab.inner_text("#fields")
-    tab.fill("#who", "Ada")
-    tab.press("#who", "Enter")
     first = tab.inner_text("#lines .here .here")
     tab.keyboard.press("n")
     assert tab.inner_text("#lines .here .here") != first
@@ -148,6 +147,7 @@ def test_a_prescription_is_uploaded_reviewed_with_the_keyboard_found_and_exporte
     tab.wait_for_selector("#lines li")
     with tab.expect_download() as export:
         tab.select_option("select[aria-label=Export]", "json")
+    assert export.value.suggested_filename == "prescription.jpg.json"
     record = json.loads(Path(export.value.path()).read_text(encoding="utf-8"))
     human = [span for line in record["lines"] for span in line["spans"] if span["source"] == "human"]
     assert "Zyrtecillin" in [span["text"] for span in human]
@@ -288,6 +288,34 @@ def test_a_script_in_a_transcript_is_text(tab: Any, served: Served) -> None:
         shown = tab.inner_text("body")
         assert "<script>alert(2)</script>⟨U+202E⟩ gm 005" in shown
         assert tab.locator("main script, main img[src=x]").count() == 0
+
+
+@needs_browser
+def test_nothing_is_decided_without_a_name_and_the_name_is_asked_for_once(tab: Any, served: Served) -> None:
+    id_ = three(served, tab)
+    tab.fill("#who", "")
+    tab.press("#who", "Enter")
+    tab.keyboard.press("1")
+    tab.keyboard.press("Escape")
+    assert decided(tab, served, id_) == []
+    assert "without a name" in tab.inner_text("#status")
+    tab.keyboard.press("1")
+    tab.fill("#named input", "Grace")
+    tab.keyboard.press("Enter")
+    assert len(decided(tab, served, id_)) == 1
+    tab.keyboard.press("1")
+    assert len(decided(tab, served, id_)) == 2
+    spans = [span for line in served.archive.page(id_, 1).lines for span in line.spans if span.source == "human"]
+    assert {span.by.partition(",")[0] for span in spans} == {"Grace"}
+
+
+@needs_browser
+def test_a_narrow_window_needs_no_scrolling_sideways(tab: Any, served: Served) -> None:
+    tab.set_viewport_size({"width": 400, "height": 800})
+    for path in (f"/review/{served.keep('narrow.png', *['5 mg of a long line that goes on and on'] * 3)}", "/"):
+        tab.goto(path)
+        tab.wait_for_selector("#lines li, .rows li")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 @needs_browser

@@ -58,13 +58,20 @@ def test_unknown_confidence_is_null_in_azures_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reading", "part"), [("take 5O mg", "5O"), ("take 50mg", "50"), ("take mg", ""), ("", ""), ("take 5 0 mg", "5 0")]
+    ("reading", "parts"),
+    [
+        ("take 5O mg", ("take ", "5O", " mg")),
+        ("take 50mg", ("take ", "50", "mg")),
+        ("take mg", ("take ", "", "mg")),
+        ("", ("", "", "")),
+        ("take 5 0 mg", ("take ", "5 0", " mg")),
+    ],
 )
-def test_what_a_reader_has_at_a_stretch(reading: str, part: str) -> None:
+def test_what_a_reader_has_at_a_stretch(reading: str, parts: tuple[str, str, str]) -> None:
     made = page((either("take", "tako", 0.1), either(" 50", " 60"), either(" mg", " mq")))
     made = replace(made, lines=(replace(made.lines[0], readings=(read(reading),)),))
     item = next(one for one in shown(made)["queue"] if one["text"] == "50")
-    assert item["readings"] == [{"by": "vlm", "text": part}]
+    assert item["readings"] == [{"by": "vlm", **dict(zip(("before", "text", "after"), parts, strict=True))}]
 
 
 @settings(max_examples=60)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import prometheus_client as prometheus
+import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -27,7 +28,7 @@ from fusion.errors import ConfigError, FusionError, InputError
 from fusion.records import page_dict
 from fusion.service.answers import Answer
 from fusion.service.archive import Conflict, Edit, Found, Missing, Transcription, Unwritable
-from fusion.service.door import COOKIE, Door, InTime, OurDoor, OurService, admitted, watched, without_text
+from fusion.service.door import COOKIE, Bounded, Connection, Door, OurDoor, OurService, admitted, watched, without_text
 from fusion.service.exports import Format, export
 from fusion.service.service import Service, opened
 from fusion.service.shapes import shown
@@ -87,7 +88,9 @@ class Corrected(Body):
 class Who(Body):
     """Who decides."""
 
-    by: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f]*$", strip_whitespace=True)] = "unnamed"
+    by: Annotated[
+        str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$", strip_whitespace=True)
+    ]
 
 
 class Corrections(Who):
@@ -108,14 +111,24 @@ class Token(Body):
     token: Word
 
 
+class Problem(BaseModel):
+    """Every error: what is wrong, with what, and the way out."""
+
+    detail: str
+
+
 class InferenceAnswer(BaseModel):
     """What the article's script prints."""
 
     answer: str
 
 
-api = APIRouter(prefix="/v1", dependencies=[Depends(admitted)])
-open_ = APIRouter()
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "The request can't be answered."},
+    "5XX": {"model": Problem, "description": "The service can't answer it now."},
+}
+api = APIRouter(prefix="/v1", dependencies=[Depends(admitted)], responses=_PROBLEMS)
+open_ = APIRouter(responses=_PROBLEMS)
 
 # --- transcriptions ---------------------------------------------------------------------------------------------------
 
@@ -166,10 +179,13 @@ _BODY = {
     }
 }
 Submitted = Annotated[tuple[list[tuple[str, bytes]], str | None], Depends(_submitted)]
+Wanted = Annotated[Format | None, Query(alias="format", description="A file of this format instead.")]
 
 
-@api.post("/transcriptions", status_code=201, openapi_extra=_BODY, responses={202: {}, 429: {}})
-def submit(service: OurService, submitted: Submitted, response: Response, wait: bool = True) -> Any:
+@api.post("/transcriptions", status_code=201, response_model=None, openapi_extra=_BODY, responses={202: {}})
+def submit(
+    service: OurService, submitted: Submitted, response: Response, wait: bool = True, format_: Wanted = None
+) -> Any:
     """Have images or PDFs read: one is answered when it is read; several, or a slow one, with 202 and ids to ask for."""
     uploads, profile = submitted
     made = service.take(uploads, profile, wait and len(uploads) == 1)
@@ -180,7 +196,10 @@ def submit(service: OurService, submitted: Submitted, response: Response, wait: 
         with suppress(Missing):  # another request for the same upload
             service.delete(made[0].id)
         raise HTTPException(422, made[0].problem)
-    response.headers["Location"] = f"/v1/transcriptions/{made[0].id}"
+    where = {"Location": f"/v1/transcriptions/{made[0].id}"}
+    if format_ is not None:
+        return _file(service, made[0], format_, 201, where)
+    response.headers.update(where)
     return _transcription(service, made[0])
 
 
@@ -191,22 +210,27 @@ def listed(service: OurService, limit: Annotated[int, Query(ge=1, le=1000)] = 10
 
 
 @api.get("/transcriptions/{id}", response_model=None)
-def transcription(
-    service: OurService, id: Id, format: Annotated[Format | None, Query(description="A file instead.")] = None
-) -> Any:
+def transcription(service: OurService, id: Id, format_: Wanted = None) -> Any:
     """An upload with its pages: as JSON with all that is known, or as a file of some format."""
     one = service.archive.get(id)
-    if format is None:
-        return _transcription(service, one)
-    if one.status != "done":
-        raise Conflict("the transcription", f"is {one.status}", "Ask again when it is done.")
-    content, media, name = export(service.sheets(one), format.value)
-    return Response(content, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return _transcription(service, one) if format_ is None else _file(service, one, format_)
 
 
 def _transcription(service: Service, one: Transcription) -> dict[str, Any]:
     pages = [service.page(one.id, n) for n in range(1, one.pages + 1)]
     return {**asdict(one), "text": "\n".join(page.marked for page in pages), "pages": [page_dict(p) for p in pages]}
+
+
+def _file(
+    service: Service, one: Transcription, format_: Format, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A transcription to be saved under the name of its upload (RFC 6266, with a name for old clients before it)."""
+    if one.status != "done":
+        raise Conflict("the transcription", f"is {one.status}", "Ask again when it is done.")
+    made = export(service.sheets(one), one.name, format_)
+    plain = re.sub(r"[^\x20-\x7e]", "_", made.name)
+    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(made.name)}"
+    return Response(made.content, status, {**(headers or {}), "Content-Disposition": disposition}, made.media)
 
 
 @api.delete("/transcriptions/{id}", status_code=204)
@@ -240,14 +264,14 @@ def crop(service: OurService, id: Id, number: Number, line: Annotated[str, Path(
 def correct(service: OurService, id: Id, number: Number, body: Corrections) -> dict[str, Any]:
     """Keep what a person decided, as `human` spans; it is on the disk when this answers. 409 when the text has changed."""
     edits = [Edit(**one.model_dump()) for one in body.corrections]
-    service.archive.correct(id, number, edits, body.by or "unnamed")
+    service.archive.correct(id, number, edits, body.by)
     return page(service, id, number)
 
 
 @api.post("/transcriptions/{id}/pages/{number}/undo")
 def undo(service: OurService, id: Id, number: Number, body: Undone) -> dict[str, Any]:
     """Take the last decision of a page back, all of one request; 409 when it is not the one that the person saw."""
-    service.archive.undo(id, number, body.decision, body.by or "unnamed")
+    service.archive.undo(id, number, body.decision, body.by)
     return page(service, id, number)
 
 
@@ -297,7 +321,7 @@ def health() -> dict[Literal["status"], str]:
     return {"status": "ok"}
 
 
-@open_.get("/ready", responses={503: {}})
+@open_.get("/ready", responses={503: {"description": "Not yet."}})
 def ready(service: OurService, response: Response) -> dict[Literal["ready"], bool]:
     """Whether an engine has loaded its models."""
     response.status_code = 200 if service.workers.ready else 503
@@ -310,15 +334,19 @@ def metrics(service: OurService) -> Response:
     return Response(prometheus.generate_latest(service.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
 
-def _file(name: str, media: str) -> Callable[[], Response]:
+_MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+
+
+def _web(name: str) -> Callable[[], Response]:
     content = (files("fusion.service") / "web" / name).read_bytes()
+    media = f"{_MEDIA[name[name.index('.') :]]}; charset=utf-8"
     return lambda: Response(content, media_type=media)
 
 
 for _path in ("/", "/search", "/review/{id}"):
-    open_.add_api_route(_path, _file("page.html", "text/html; charset=utf-8"), include_in_schema=False)
-open_.add_api_route("/page.js", _file("page.js", "text/javascript; charset=utf-8"), include_in_schema=False)
-open_.add_api_route("/page.css", _file("page.css", "text/css; charset=utf-8"), include_in_schema=False)
+    open_.add_api_route(_path, _web("page.html"), include_in_schema=False)
+for _part in ("page.css", "page.js", "base.js", "archive.js", "review.js", "decide.js"):
+    open_.add_api_route(f"/{_part}", _web(_part), include_in_schema=False)
 
 
 # --- the application --------------------------------------------------------------------------------------------------
@@ -339,7 +367,6 @@ def application(service: Service, door: Door) -> FastAPI:
         version=__version__,
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
-        max_body_size=int(service.config.serve.max_upload_mb * 1e6),
     )
     app.state.service, app.state.door = service, door
     app.include_router(api)
@@ -347,7 +374,8 @@ def application(service: Service, door: Door) -> FastAPI:
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _told(status))
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(InTime)
+    app.add_exception_handler(Exception, _broken)
+    app.add_middleware(Bounded, most=int(service.config.serve.max_upload_mb * 1e6))
     app.middleware("http")(watched)  # around it, so that it counts what came too late
     return app
 
@@ -363,8 +391,12 @@ def _told(status: int) -> Callable[[Request, Exception], Response]:
 def _invalid(_: Request, error: Exception) -> Response:
     """What is wrong with a request and where, without quoting it: a value may be no JSON."""
     assert isinstance(error, RequestValidationError)
-    told = [{"loc": [str(part) for part in one["loc"]], "msg": str(one["msg"])} for one in error.errors()]
-    return Response(json.dumps({"detail": told}), 422, media_type="application/json")
+    told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return JSONResponse({"detail": told.encode("utf-8", "backslashreplace").decode()}, 422)
+
+
+def _broken(_: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": f"A fault of the service ({type(error).__name__}): see its log."}, 500)
 
 
 def run(config: Config) -> None:
@@ -373,8 +405,6 @@ def run(config: Config) -> None:
     Raises:
         ConfigError: the configuration can't be served.
     """
-    import uvicorn
-
     door = Door(config)
     logging.getLogger("uvicorn.error").addFilter(without_text)
     with opened(config) as service:
@@ -386,4 +416,6 @@ def run(config: Config) -> None:
             limit_concurrency=CONNECTIONS,
             access_log=False,
             log_level="warning",
+            http=Connection,
+            ws="none",
         )

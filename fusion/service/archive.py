@@ -107,11 +107,20 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Lines that answer a phrase of a query: they hold it, or may hold it."""
+    """Lines that answer a phrase of a query.
+
+    Attributes:
+        lines: their ids, more than one where the phrase goes on in the next line.
+        text: of these lines, as it stands.
+        phrase: what was asked for.
+        stands: the stretch of the text that is the phrase, or in whose place it may be.
+        exact: whether it is the phrase; else one of the candidates is.
+    """
 
     lines: tuple[str, ...]
     text: str
     phrase: str
+    stands: str
     exact: bool
 
 
@@ -418,11 +427,16 @@ def _hits(phrase: Phrase, lines: Sequence[_IndexedLine]) -> Iterator[Hit]:
         for at in phrase.stands_in([term for _, term in rows])
     }
     for place in sorted(places):
-        yield Hit(tuple(lines[n][0] for n in place), "\n".join(lines[n][1] for n in place), phrase.asked, True)
+        yield _hit([lines[n][:2] for n in place], phrase, exact=True)
     if not places:
         for line, text, found, grams in lines:
             if phrase.may_stand_in(found, grams):
-                yield Hit((line,), text, phrase.asked, False)
+                yield _hit([(line, text)], phrase, exact=False)
+
+
+def _hit(lines: Sequence[tuple[str, str]], phrase: Phrase, *, exact: bool) -> Hit:
+    text = "\n".join(text for _, text in lines)
+    return Hit(tuple(line for line, _ in lines), text, phrase.asked, phrase.like(text), exact)
 
 
 def _known(db: sqlite3.Connection, key: tuple[str, str, str]) -> tuple[str, str, str] | None:
