@@ -14,7 +14,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +21,30 @@ import pytest
 
 from fusion.page import Candidate, Span
 from fusion.service.api import CONNECTIONS
-from fusion.service.archive import Archive
 from tests.made_pages import page as made_page
 from tests.service_load import load
+from tests.services import ROOT, SAMPLES, Served, running
 from tests.test_service_api import BLANK
 from tests.test_service_archive import either
 
-ROOT = Path(__file__).parent.parent
-SAMPLES = ROOT / "eval" / "samples"
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 SPITEFUL = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e gm 005"
 
 
-@dataclass(frozen=True)
-class Served:
-    """A running service."""
-
-    url: str
-    archive: Archive
-
-    def keep(self, name: str, *texts: Any) -> str:
-        (one,) = self.archive.add([(name, name.encode())], "general", "made")
-        self.archive.finish(one.id, [(made_page(*texts), BLANK)])
-        return one.id
+def keep(served: Served, name: str, *texts: Any) -> str:
+    """A page that is put into the archive as if it had been read."""
+    (one,) = served.archive.add([(name, name.encode())], "general", "made")
+    served.archive.finish(one.id, [(made_page(*texts), BLANK)])
+    return one.id
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     archive = tmp_path_factory.mktemp("service") / "archive.sqlite"
-    settings = [
-        "vlm.engine=none",
-        "serve.queue=4",
-        f"serve.port={port}",
-        f"serve.archive={archive}",
-        "domain.profile=prescription",
-    ]
-    command = [sys.executable, "-m", "fusion.cli", "serve", *(f"--set={one}" for one in settings)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/ready")
-                break
-            except OSError:  # not yet
-                time.sleep(0.1)
-        yield Served(url, Archive(archive))
-        process.terminate()
-        assert process.wait(60) in (0, -15)  # uvicorn ends itself with the signal that it got
+    with running(archive, "vlm.engine=none", "serve.queue=4", "domain.profile=prescription") as made:
+        yield made
+    assert made.process.returncode in (0, -15)  # uvicorn ends itself with the signal that it got
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +129,7 @@ def test_a_prescription_is_uploaded_reviewed_with_the_keyboard_found_and_exporte
 @needs_browser
 def test_keys_choose_undo_flip_mark_as_illegible_and_settle_what_is_alike(tab: Any, served: Served) -> None:
     mq = (Span("mq", "ocr", 0.6, "x", (Candidate("mg", 0.3),)), Span(" x ", "agreed", 0.99, "agreed"))
-    id_ = served.keep("alike.png", (*mq, *mq), mq, (either("cap", "cup", 0.2),))
+    id_ = keep(served, "alike.png", (*mq, *mq), mq, (either("cap", "cup", 0.2),))
     tab.goto(f"/review/{id_}")
     tab.wait_for_selector("#card button")
     text = lambda: tab.inner_text("#lines").split("\n")  # noqa: E731
@@ -184,7 +156,7 @@ def test_keys_choose_undo_flip_mark_as_illegible_and_settle_what_is_alike(tab: A
 
 
 def three(served: Served, tab: Any) -> str:
-    id_ = served.keep("three.png", *((either(text, f"{text}{text}"),) for text in ("ab", "cd", "ef")))
+    id_ = keep(served, "three.png", *((either(text, f"{text}{text}"),) for text in ("ab", "cd", "ef")))
     tab.goto(f"/review/{id_}")
     tab.wait_for_selector("#card button")
     return id_
@@ -271,7 +243,7 @@ def test_what_was_decided_after_a_save_that_failed_is_dropped_and_the_failure_st
 
 @needs_browser
 def test_a_question_is_answered_row_by_row(tab: Any, served: Served) -> None:
-    tab.goto(f"/review/{served.keep('asked.png', 'milk', 'bread and milk')}")
+    tab.goto(f"/review/{keep(served, 'asked.png', 'milk', 'bread and milk')}")
     tab.fill("input[aria-label='Ask about this page']", "where is milk?")
     tab.press("input[aria-label='Ask about this page']", "Enter")
     tab.wait_for_selector("#answer:not([hidden])")
@@ -280,7 +252,7 @@ def test_a_question_is_answered_row_by_row(tab: Any, served: Served) -> None:
 
 @needs_browser
 def test_a_script_in_a_transcript_is_text(tab: Any, served: Served) -> None:
-    id_ = served.keep(SPITEFUL, (either(SPITEFUL, f"{SPITEFUL} {SPITEFUL}"),))
+    id_ = keep(served, SPITEFUL, (either(SPITEFUL, f"{SPITEFUL} {SPITEFUL}"),))
     for path in (f"/review/{id_}", "/search?q=onerror", "/"):
         tab.goto(path)
         tab.wait_for_selector("#lines li, .rows li")
@@ -312,7 +284,7 @@ def test_nothing_is_decided_without_a_name_and_the_name_is_asked_for_once(tab: A
 @needs_browser
 def test_a_narrow_window_needs_no_scrolling_sideways(tab: Any, served: Served) -> None:
     tab.set_viewport_size({"width": 400, "height": 800})
-    for path in (f"/review/{served.keep('narrow.png', *['5 mg of a long line that goes on and on'] * 3)}", "/"):
+    for path in (f"/review/{keep(served, 'narrow.png', *['5 mg of a long line that goes on and on'] * 3)}", "/"):
         tab.goto(path)
         tab.wait_for_selector("#lines li, .rows li")
         assert tab.evaluate("document.documentElement.scrollWidth") <= 400
@@ -320,7 +292,7 @@ def test_a_narrow_window_needs_no_scrolling_sideways(tab: Any, served: Served) -
 
 @needs_browser
 def test_deleting_asks_and_then_deletes(tab: Any, served: Served) -> None:
-    id_ = served.keep("gone.png", "away with it")
+    id_ = keep(served, "gone.png", "away with it")
     tab.goto(f"/review/{id_}")
     tab.click("text=Delete")
     assert "can't be brought back" in tab.inner_text("#question")
@@ -361,7 +333,7 @@ def test_the_articles_script_works_unchanged_but_for_the_port(served: Served, tm
 
 
 def test_the_command_line_searches_the_archive(served: Served) -> None:
-    served.keep("found.png", "阿莫西林", (either("头抱", "头孢"),))
+    keep(served, "found.png", "阿莫西林", (either("头抱", "头孢"),))
     search = [sys.executable, "-m", "fusion.cli", "search", "--set", f"serve.archive={served.archive.path}"]
     for query, shown in (("莫西", "l000 found.png: 阿莫西林"), ("头孢", "l001 found.png: ~头孢 头抱")):
         done = subprocess.run([*search, query], cwd=ROOT, capture_output=True, timeout=120)

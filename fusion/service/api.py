@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -29,7 +29,7 @@ from fusion.records import page_dict
 from fusion.service.answers import Answer
 from fusion.service.archive import Conflict, Edit, Found, Missing, Transcription, Unwritable
 from fusion.service.door import COOKIE, Bounded, Connection, Door, OurDoor, OurService, admitted, watched, without_text
-from fusion.service.exports import Format, export
+from fusion.service.exports import MEDIA, Format, export
 from fusion.service.service import Service, opened
 from fusion.service.shapes import shown
 from fusion.service.workers import Full
@@ -117,6 +117,20 @@ class Problem(BaseModel):
     detail: str
 
 
+@dataclass(frozen=True)
+class Whole(Transcription):
+    """A transcription with its text, and its pages as page records (`fusion schema`)."""
+
+    text: str
+    pages: list[dict[str, Any]]
+
+
+class Accepted(BaseModel):
+    """Uploads that are still read, to be asked for by their ids."""
+
+    transcriptions: list[Transcription]
+
+
 class InferenceAnswer(BaseModel):
     """What the article's script prints."""
 
@@ -127,6 +141,8 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request can't be answered."},
     "5XX": {"model": Problem, "description": "The service can't answer it now."},
 }
+_JSON = Whole | dict[str, Any] | list[Any]  # the whole, or a file that is JSON
+_WHOLE = {"model": _JSON, "content": {media: {} for media in MEDIA}, "description": "The transcription, or a file."}
 api = APIRouter(prefix="/v1", dependencies=[Depends(admitted)], responses=_PROBLEMS)
 open_ = APIRouter(responses=_PROBLEMS)
 
@@ -182,7 +198,13 @@ Submitted = Annotated[tuple[list[tuple[str, bytes]], str | None], Depends(_submi
 Wanted = Annotated[Format | None, Query(alias="format", description="A file of this format instead.")]
 
 
-@api.post("/transcriptions", status_code=201, response_model=None, openapi_extra=_BODY, responses={202: {}})
+@api.post(
+    "/transcriptions",
+    status_code=201,
+    response_model=None,
+    openapi_extra=_BODY,
+    responses={201: _WHOLE, 202: {"model": Accepted}},
+)
 def submit(
     service: OurService, submitted: Submitted, response: Response, wait: bool = True, format_: Wanted = None
 ) -> Any:
@@ -209,7 +231,7 @@ def listed(service: OurService, limit: Annotated[int, Query(ge=1, le=1000)] = 10
     return service.archive.recent(limit)
 
 
-@api.get("/transcriptions/{id}", response_model=None)
+@api.get("/transcriptions/{id}", response_model=None, responses={200: _WHOLE})
 def transcription(service: OurService, id: Id, format_: Wanted = None) -> Any:
     """An upload with its pages: as JSON with all that is known, or as a file of some format."""
     one = service.archive.get(id)
@@ -217,7 +239,7 @@ def transcription(service: OurService, id: Id, format_: Wanted = None) -> Any:
 
 
 def _transcription(service: Service, one: Transcription) -> dict[str, Any]:
-    pages = [service.page(one.id, n) for n in range(1, one.pages + 1)]
+    pages = [service.page(one.id, n) for n in range(1, one.page_count + 1)]
     return {**asdict(one), "text": "\n".join(page.marked for page in pages), "pages": [page_dict(p) for p in pages]}
 
 
@@ -244,7 +266,7 @@ def page(service: OurService, id: Id, number: Number) -> dict[str, Any]:
     """A page as the review page shows it: lines, spans, readings, what to look at and why, fields, remarks."""
     one = service.archive.get(id)
     standing, decision = service.archive.standing(id, number)
-    about = {"name": one.name, "pages": one.pages, "profile": one.profile, "formats": list(Format)}
+    about = {"name": one.name, "page_count": one.page_count, "profile": one.profile, "formats": list(Format)}
     return {**about, "decision": decision, **shown(service.understood(standing, one.profile))}
 
 

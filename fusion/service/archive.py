@@ -82,7 +82,7 @@ class Transcription:
         status: `waiting`, `done` or `failed`.
         problem: why it failed; else "".
         created: UTC, ISO 8601.
-        pages: how many it has.
+        page_count: how many pages it has.
     """
 
     id: str
@@ -91,7 +91,7 @@ class Transcription:
     status: Literal["waiting", "done", "failed"]
     problem: str
     created: str
-    pages: int
+    page_count: int
 
 
 @dataclass(frozen=True, slots=True)

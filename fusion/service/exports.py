@@ -24,6 +24,8 @@ from fusion.service.shapes import azure
 
 Format = StrEnum("Format", [*formats.Format, "azure", "training"])  # type: ignore[misc]
 """What a transcription can be had as."""
+MEDIA = sorted({*(one.media for one in formats.Format), "application/json", "application/zip"})
+"""What media types that may be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ class Service:
         """All pages of a transcription, to be exported."""
         return [
             Sheet(self.page(one.id, n), self.archive.page(one.id, n, as_read=True), self.archive.picture(one.id, n))
-            for n in range(1, one.pages + 1)
+            for n in range(1, one.page_count + 1)
         ]
 
     def crop(self, id_: str, number: int, line: str) -> bytes:

@@ -65,12 +65,12 @@ def _item(item: Item, line: Line) -> dict[str, Any]:
 
 def _around(reading: Reading, text: str, start: int, end: int) -> dict[str, str]:
     """What a reading has where a stretch of the text stands, and before and after it."""
-    left, right = _aligned(reading.text, text, start, end)
+    left, right = aligned(reading.text, text, start, end)
     parts = {"before": reading.text[:left], "text": reading.text[left:right], "after": reading.text[right:]}
     return {"by": reading.source, **parts}
 
 
-def _aligned(reading: str, text: str, start: int, end: int) -> tuple[int, int]:
+def aligned(reading: str, text: str, start: int, end: int) -> tuple[int, int]:
     """Where a reading has the stretch from `start` to `end` of a text, by the shortest edits between the two."""
     found = []
     for op in Levenshtein.opcodes(text, reading):

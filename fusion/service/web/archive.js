@@ -47,7 +47,7 @@ function drawUpload(one) {
   const name = visible(one.name), done = one.status === "done";
   return h("li", {},
     done ? h("a", { href: `/review/${one.id}`, textContent: name }) : name,
-    done ? (one.pages > 1 ? `${one.pages} pages` : "") : one.status,
+    done ? (one.page_count > 1 ? `${one.page_count} pages` : "") : one.status,
     h("span", { className: "when", textContent: `${one.profile} · ${when(one.created)}` }),
     one.problem ? h("span", { className: "problem", textContent: visible(one.problem) }) : null);
 }

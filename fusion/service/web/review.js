@@ -50,8 +50,8 @@ function show() {
 // --- what can be done with a page ---------------------------------------------------------------------------------
 
 function pageLinks(id, number) {
-  if (page.pages < 2) return [];
-  const numbers = [...Array(page.pages).keys()].map(n => n + 1);
+  if (page.page_count < 2) return [];
+  const numbers = [...Array(page.page_count).keys()].map(n => n + 1);
   return numbers.map(n => h("a", { href: `/review/${id}?page=${n}`, textContent: n === number ? `[${n}]` : n }));
 }
 
