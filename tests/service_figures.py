@@ -41,7 +41,9 @@ ALONE = "vlm.engine=none"
 PICTURE = (SAMPLES / "note_zh.jpg").read_bytes()
 NAMES = ("阿莫西林", "头孢克肟", "布洛芬缓释胶囊", "氯雷他定", "Amoxicillin", "Paracetamol", "Napa", "蒙脱石散")
 QUERIES = ("阿", "林", "头孢", "克肟", "氯雷他", "布洛芬", "阿莫西林", "蒙脱石散", "缓释胶囊", "布洛芬缓释胶")
-QUERIES += ("a", "na", "amox", "para", "500mg", "amoxicillin 头孢")
+QUERIES += ("a", "na", "amox", "para", "500mg", "amoxicillin 头孢", "奥美拉唑", "拉唑", "omeprazole")
+DOUBTFUL = "奥美拉唑"
+"""Stands in no text, and among the candidates of every hundredth page."""
 
 
 @contextmanager
@@ -156,6 +158,7 @@ def _varied(page: Page, number: int) -> Page:
     """A page under whose readings stands one more line, of a made name, sometimes only among the candidates."""
     chance = random.Random(number)
     name, other = chance.sample(NAMES, 2)
+    other = DOUBTFUL if number % 100 == 0 else other
     line = replace(
         page.lines[0], spans=(Span(f"{name} {number}", "ocr", 0.6, "ocr_preferred", (Candidate(other, 0.3),)),)
     )
