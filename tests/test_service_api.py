@@ -450,7 +450,7 @@ def test_without_a_model_a_question_is_answered_from_the_fields_and_says_so(clie
     assert [word in drugs["text"] for word in ("阿莫西林", "布洛芬", "0.5g")] == [True] * 3
     assert {"l002", "l004"} <= set(drugs["lines"])
     assert all(f"{line}" in drugs["text"] for line in drugs["lines"])
-    assert (drugs["by"], "fields" in drugs["note"], "l002" in drugs["note"]) == ("fields", True, True)
+    assert (drugs["by"], "字段" in drugs["note"], "l002" in drugs["note"]) == ("fields", True, True)
     assert "布洛芬" not in ask("阿莫西林怎么吃？")["text"]
     assert (ask("病人的血型?")["lines"], ask("病人的血型?")["text"]) == ([], "这一页没有写，或没有读出来。")
     assert client.post("/v1/ask", json={"id": NOWHERE, "question": "?"}).status_code == 404
@@ -464,7 +464,7 @@ def test_a_transcript_that_is_asked_for_is_the_answer_and_nothing_else(
     other = client.post("/v1/inference", json={**question, "question": "买什么牛奶?"}).json()["answer"]
     assert other.startswith("记得买牛奶")
     assert "[l000]" in other
-    assert "Answered from the lines of the page: needs a vision-language model" in other
+    assert "根据本页的文字回答，没有模型回答（needs a vision-language model" in other
 
 
 def test_a_model_that_answers_is_asked_and_one_that_does_not_is_said(tmp_path: Path) -> None:
@@ -485,7 +485,7 @@ def test_a_model_that_answers_is_asked_and_one_that_does_not_is_said(tmp_path: P
             assert said == {"text": "三点半 [l001]", "lines": ["l001"], "by": "model", "note": ""}
             other = client.post("/v1/ask", json={"id": id_, "question": "牛奶"}).json()
             assert (other["by"], other["lines"]) == ("lines", ["l000"])
-            assert other["note"].startswith("Answered from the lines of the page: ")
+            assert other["note"].startswith("根据本页的文字回答")
 
 
 # --- who may ------------------------------------------------------------------------------------------------------

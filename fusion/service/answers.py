@@ -58,6 +58,7 @@ class Answer:
     note: str = ""
 
 
+_SOURCES = {"fields": "本页的字段", "lines": "本页的文字", "transcript": "本页的文字稿"}
 Row = tuple[str, tuple[str, ...]]
 """A sentence, and the lines that it rests on."""
 
@@ -86,8 +87,9 @@ def ask(engine: Engine, source: Path | bytes, question: str, *, number: int = 1,
 def without_model(page: Page, question: str, why: FusionError) -> Answer:
     """Answer from the page, and say that no model did, and why."""
     answer = from_page(page, question)
-    note = f"Answered from the {answer.by} of the page: {why.problem}. {answer.note}".strip()
-    return replace(answer, note=note)
+    told = "根据{}回答，没有模型回答（{}）。" if _is_chinese(question) else "Answered from the {} of the page: {}."
+    source = _SOURCES[answer.by] if _is_chinese(question) else answer.by
+    return replace(answer, note=f"{told.format(source, why.problem)} {answer.note}".strip())
 
 
 def cited(page: Page, text: str) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ def cited(page: Page, text: str) -> tuple[str, ...]:
 
 def from_page(page: Page, question: str) -> Answer:
     """Answer a question from what was understood of a page, or from its lines."""
-    chinese = any(map(is_ideograph, question))
+    chinese = _is_chinese(question)
     if _TRANSCRIBE.search(question):
         return Answer(page.marked, tuple(line.id for line in page.lines), "transcript", _unchecked(page, [], chinese))
     fields = [] if _NO_FIELD.search(question) else _of_fields(page, question, chinese)
@@ -109,6 +111,10 @@ def from_page(page: Page, question: str) -> Answer:
     lines = tuple(dict.fromkeys(line for _, own in rows for line in own))
     text = "\n".join(f"{row} [{', '.join(own)}]" if own else row for row, own in rows)
     return Answer(text, lines, "fields" if fields else "lines", _unchecked(page, lines, chinese))
+
+
+def _is_chinese(question: str) -> bool:
+    return any(map(is_ideograph, question))
 
 
 def _of_fields(page: Page, question: str, chinese: bool) -> list[Row]:

@@ -27,9 +27,10 @@ from fusion.config import Config
 from fusion.errors import ConfigError, FusionError, InputError
 from fusion.records import page_dict
 from fusion.service.answers import Answer
-from fusion.service.archive import Conflict, Edit, Found, Missing, Transcription, Unwritable
+from fusion.service.archive import Conflict, Edit, Missing, Transcription, Unwritable
 from fusion.service.door import COOKIE, Bounded, Connection, Door, OurDoor, OurService, admitted, watched, without_text
 from fusion.service.exports import MEDIA, Format, export
+from fusion.service.index import Found
 from fusion.service.service import Service, opened
 from fusion.service.shapes import shown
 from fusion.service.workers import Full
