@@ -340,6 +340,38 @@ def test_the_command_line_searches_the_archive(served: Served) -> None:
         assert shown in done.stdout.decode("utf-8")
 
 
+def test_what_the_guide_says_backs_up_a_running_service_and_restores_it(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+    backup, restore = guide.split("```bash\n/opt/")[1].split("\n```")[0].split("\n")
+    live, copy = tmp_path / "live", tmp_path / "copy"
+    copy.mkdir()
+
+    def run(row: str) -> None:
+        row = row.replace("/var/lib/fusion", str(live)).replace("/backup", str(copy))
+        subprocess.run(row.replace("systemctl", "true"), shell=True, check=True)
+
+    with running(live / "archive.sqlite", "vlm.engine=none", route="health") as served:
+        id_ = keep(served, "first.png", "阿莫西休")
+        edit = {"line": "l000", "start": 3, "end": 4, "old": "休", "text": "林"}
+        corrections = json.dumps({"by": "Ada", "corrections": [edit]}).encode()
+        request = urllib.request.Request(f"{served.url}/v1/transcriptions/{id_}/pages/1/corrections", corrections)
+        request.add_header("Content-Type", "application/json")
+        urllib.request.urlopen(request).close()
+        run(backup.replace("fusion/bin/python", sys.executable, 1))
+        keep(served, "second.png", "after the copy")
+        served.archive._db.close()  # of this process
+        served.process.kill()  # what was not written back stays in the log beside the archive
+    assert (live / "archive.sqlite-wal").stat().st_size > 0
+    run(restore)
+    with running(live / "archive.sqlite", "vlm.engine=none", route="health") as served:
+        assert [one.name for one in served.archive.recent()] == ["first.png"]
+        found = json.load(urllib.request.urlopen(f"{served.url}/v1/search?q=%E8%A5%BF%E6%9E%97"))
+        assert [(one["transcription"], one["exact"]) for one in found] == [(id_, True)]
+        shown = json.load(urllib.request.urlopen(f"{served.url}/v1/transcriptions/{id_}/pages/1"))
+        assert shown["lines"][0]["spans"][-1]["by"].startswith("Ada, ")
+        assert urllib.request.urlopen(f"{served.url}/v1/transcriptions/{id_}/pages/1/picture").read() == BLANK
+
+
 def test_more_connections_than_can_be_served_are_refused_and_do_no_harm(served: Served) -> None:
     address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
     with ExitStack() as idle:

@@ -11,6 +11,7 @@ itself.
     answers   questions answered by a model, or from the fields of a page
     shapes    a page as the review page shows it, and as Azure's Read does
     exports   a transcription as a file
+    messages  what requests and answers look like
     door      who may come in, and what is logged of it
     api       the routes
     web/      the review page: one HTML file, one style sheet, a script for each part

@@ -1,14 +1,12 @@
-"""The routes: HTTP to the service, and what requests look like. Nothing of a request names a file."""
+"""The routes: HTTP to the service. Nothing of a request names a file."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -19,8 +17,6 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from starlette.datastructures import UploadFile
 
 from fusion import __version__
 from fusion.config import Config
@@ -31,6 +27,22 @@ from fusion.service.archive import Conflict, Edit, Missing, Transcription, Unwri
 from fusion.service.door import COOKIE, Bounded, Connection, Door, OurDoor, OurService, admitted, watched, without_text
 from fusion.service.exports import MEDIA, Format, export
 from fusion.service.index import Found
+from fusion.service.messages import (
+    UPLOADS,
+    Accepted,
+    Asked,
+    Corrections,
+    Id,
+    Inference,
+    InferenceAnswer,
+    Number,
+    Problem,
+    Submitted,
+    Token,
+    Undone,
+    Whole,
+    from_base64,
+)
 from fusion.service.service import Service, opened
 from fusion.service.shapes import shown
 from fusion.service.workers import Full
@@ -40,103 +52,6 @@ _STATUS = {Missing: 404, Conflict: 409, InputError: 422, ConfigError: 422, Full:
 
 CONNECTIONS = 500
 """Most connections at once, else 503: half of the files that a process may usually open."""
-
-Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of a transcription.")]
-Number = Annotated[int, Path(ge=1, le=10_000, description="Number of the page, from 1.")]
-Word = Annotated[str, StringConstraints(max_length=200)]
-Question = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-
-
-class Body(BaseModel):
-    """Base of every request: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Submission(Body):
-    """An image or a PDF, base64."""
-
-    image: str
-    name: Word = "image"
-    profile: Word | None = None
-
-
-class Asked(Body):
-    """A question about a page of the archive."""
-
-    id: Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
-    question: Question
-    page: Annotated[int, Field(ge=1, le=10_000)] = 1
-
-
-class Inference(BaseModel):
-    """An image, base64, and a question about it."""
-
-    image: str
-    question: Question
-
-
-class Corrected(Body):
-    """What a person decided about one stretch: code points `start` to `end` of a line, where they saw `old`."""
-
-    line: Word
-    start: Annotated[int, Field(ge=0, le=1_000_000)]
-    end: Annotated[int, Field(ge=0, le=1_000_000)]
-    old: Annotated[str, StringConstraints(max_length=10_000)]
-    text: Annotated[str, StringConstraints(max_length=10_000)]
-
-
-class Who(Body):
-    """Who decides."""
-
-    by: Annotated[
-        str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$", strip_whitespace=True)
-    ]
-
-
-class Corrections(Who):
-    """What one person decided at once: all of it is kept, or nothing."""
-
-    corrections: Annotated[list[Corrected], Field(min_length=1, max_length=1000)]
-
-
-class Undone(Who):
-    """What is taken back: the last decision that the person saw in force."""
-
-    decision: Annotated[int, Field(ge=0, le=1_000_000_000)]
-
-
-class Token(Body):
-    """The token, to be kept in a cookie."""
-
-    token: Word
-
-
-class Problem(BaseModel):
-    """Every error: what is wrong, with what, and the way out."""
-
-    detail: str
-
-
-@dataclass(frozen=True)
-class Whole(Transcription):
-    """A transcription with its text, and its pages as page records (`fusion schema`)."""
-
-    text: str
-    pages: list[dict[str, Any]]
-
-
-class Accepted(BaseModel):
-    """Uploads that are still read, to be asked for by their ids."""
-
-    transcriptions: list[Transcription]
-
-
-class InferenceAnswer(BaseModel):
-    """What the article's script prints."""
-
-    answer: str
-
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request can't be answered."},
@@ -150,52 +65,6 @@ open_ = APIRouter(responses=_PROBLEMS)
 # --- transcriptions ---------------------------------------------------------------------------------------------------
 
 
-async def _submitted(request: Request) -> tuple[list[tuple[str, bytes]], str | None]:
-    """Uploads and profile of a request: files of a form, or base64 in JSON."""
-    if request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
-        async with request.form(max_files=100, max_fields=10) as form:
-            sent = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-            uploads = [(_name(part.filename), await part.read()) for part in sent]
-            profile = form.get("profile")
-        given = profile if isinstance(profile, str) and profile else None
-    else:
-        try:
-            body = Submission.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise RequestValidationError(error.errors(include_url=False)) from error
-        uploads, given = [(_name(body.name), _decoded(body.image))], body.profile
-    if not uploads or not all(content for _, content in uploads):
-        raise InputError("request", "holds no file, or an empty one", "Send a form with files, or JSON with `image`.")
-    return uploads, given
-
-
-def _name(name: str | None) -> str:
-    """What a sender calls a file: a label, never a path."""
-    last = re.split(r"[/\\]", name or "")[-1]
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "", last)[-200:] or "image"
-
-
-def _decoded(image: str) -> bytes:
-    """Base64, with or without the head of a data URI."""
-    head, comma, rest = image.partition(",")
-    try:
-        return base64.b64decode(rest if comma and head.startswith("data:") else image, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError("image", "is not base64", "Encode the bytes of an image file.") from error
-
-
-_FORM = {"type": "object", "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
-_FORM["properties"] |= {"profile": {"type": "string"}}  # type: ignore[operator]
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": _FORM},
-            "application/json": {"schema": Submission.model_json_schema()},
-        },
-    }
-}
-Submitted = Annotated[tuple[list[tuple[str, bytes]], str | None], Depends(_submitted)]
 Wanted = Annotated[Format | None, Query(alias="format", description="A file of this format instead.")]
 
 
@@ -203,7 +72,7 @@ Wanted = Annotated[Format | None, Query(alias="format", description="A file of t
     "/transcriptions",
     status_code=201,
     response_model=None,
-    openapi_extra=_BODY,
+    openapi_extra=UPLOADS,
     responses={201: _WHOLE, 202: {"model": Accepted}},
 )
 def submit(
@@ -320,7 +189,7 @@ def ask(service: OurService, body: Asked) -> Answer:
 @api.post("/inference")
 def inference(service: OurService, body: Inference) -> InferenceAnswer:
     """Answer a question about an image that is not kept."""
-    answer = service.ask(_decoded(body.image), body.question, service.config.domain.profile)
+    answer = service.ask(from_base64(body.image), body.question, service.config.domain.profile)
     plain = answer.by == "transcript" or not answer.note  # a transcript stands for itself
     return InferenceAnswer(answer=answer.text if plain else f"{answer.text}\n({answer.note})")
 
