@@ -682,6 +682,16 @@ def test_no_request_is_a_500(client: TestClient, note: dict[str, Any], data: st.
     assert reply.status_code < 500 or (path, reply.status_code) == ("/ready", 503)
 
 
+def test_a_fault_is_told_as_every_error_without_its_text(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("三点半")
+
+    monkeypatch.setattr(Archive, "recent", broken)
+    reply = client.get("/v1/transcriptions")
+    assert (reply.status_code, list(reply.json()), "KeyError" in reply.text) == (500, ["detail"], True)
+    assert "三点半" not in reply.text
+
+
 def test_logs_and_figures_hold_no_text(
     client: TestClient, note: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

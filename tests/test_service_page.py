@@ -288,6 +288,7 @@ def test_a_narrow_window_needs_no_scrolling_sideways(tab: Any, served: Served) -
         tab.goto(path)
         tab.wait_for_selector("#lines li, .rows li")
         assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+        assert tab.evaluate("scrollY") == 0
 
 
 @needs_browser

@@ -59,13 +59,11 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 _JSON = Whole | dict[str, Any] | list[Any]  # the whole, or a file that is JSON
 _WHOLE = {"model": _JSON, "content": {media: {} for media in MEDIA}, "description": "The transcription, or a file."}
+Wanted = Annotated[Format | None, Query(alias="format", description="A file of this format instead.")]
 api = APIRouter(prefix="/v1", dependencies=[Depends(admitted)], responses=_PROBLEMS)
 open_ = APIRouter(responses=_PROBLEMS)
 
 # --- transcriptions ---------------------------------------------------------------------------------------------------
-
-
-Wanted = Annotated[Format | None, Query(alias="format", description="A file of this format instead.")]
 
 
 @api.post(

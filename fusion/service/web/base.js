@@ -42,7 +42,7 @@ async function call(path, settings = {}) {
     throw new Error("The token is missing.");
   }
   if (reply.status === 204) return null;
-  const body = await reply.json();
+  const body = await reply.json().catch(() => ({ detail: "The service does not answer as it should." }));
   if (!reply.ok) throw new Error(body.detail);
   return body;
 }

@@ -242,14 +242,16 @@ function typing(item) {
 
 /** What is to be looked at, the dearest first, with the reason. */
 function drawQueue() {
-  $("queue").replaceChildren(...page.queue.map((item, n) => {
+  const queue = $("queue");
+  queue.replaceChildren(...page.queue.map((item, n) => {
     const made = h("li", { className: inside && n === here ? "here" : "" },
       h("b", { textContent: orNothing(item.text) }),
       h("span", { textContent: visible(item.reasons.join("; ")) }));
     made.onclick = () => go(n);
     return made;
   }));
-  $("queue").children[here]?.scrollIntoView({ block: "nearest" });
+  const row = queue.children[here]; // scrolled in its own box: the page stays where it is
+  if (row) queue.scrollTop = row.offsetTop - (queue.clientHeight - row.offsetHeight) / 2;
 }
 
 // --- fields and remarks -----------------------------------------------------------------------------------------------
