@@ -225,11 +225,16 @@ def keys() -> None:
             doubtful: int = made.evaluate("page.queue.length")
             presses = _review(made, dict(zip(made.evaluate("page.lines.map(l => l.id)"), truth[name], strict=True)))
             text = "\n".join(line.text for line in served.archive.page(id_, 1).lines)
-            right = text.replace(" ", "") == "".join("\n".join(truth[name]).split(" "))
+            right = _bare(text) == _bare("".join(truth[name]))
             typer.echo(
                 f"{name}: {doubtful} doubtful stretches, {presses} keys, {presses / doubtful:.2f} a stretch, ", nl=False
             )
             typer.echo("then all is right" if right else "then something is still wrong")
+
+
+def _bare(text: str) -> str:
+    """A text without white space, which nobody is asked about."""
+    return "".join(text.split())
 
 
 def _review(made: Tab, truth: dict[str, str]) -> int:
@@ -238,8 +243,8 @@ def _review(made: Tab, truth: dict[str, str]) -> int:
     while item := made.evaluate("page.queue[here]"):
         line = made.evaluate(f"page.lines.find(l => l.id === '{item['line']}').spans.map(s => s.text).join('')")
         start, end = aligned(truth[item["line"]], line, item["start"], item["end"])
-        wanted = truth[item["line"]][start:end].strip()
-        choices = [choice["text"] for choice in item["choices"]]
+        wanted = _bare(truth[item["line"]][start:end])
+        choices = [_bare(choice["text"]) for choice in item["choices"]]
         if wanted in choices:
             pressed = ["Enter" if choices.index(wanted) == 0 else str(choices.index(wanted) + 1)]
         else:
