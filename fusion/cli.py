@@ -21,7 +21,7 @@ from fusion import __version__
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError, DependencyError, FusionError, InputError
 from fusion.formats import Format
-from fusion.terminal import bar, batch_shown, console, put, remark, report, say, set_level
+from fusion.terminal import bar, batch_shown, console, fail, put, remark, say, set_level
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,7 +148,7 @@ def convert(
         try:
             pages += load_pages(path)
         except InputError as error:
-            report(failed, error)
+            fail(failed, error)
 
     inputs = list(dict.fromkeys(map(input_of, pages)))
     stem = dict(zip(inputs, stems([name for name, _ in inputs]), strict=True))
@@ -162,7 +162,7 @@ def convert(
                 for sheet in with_photographs(list(own), images, _loaded(config, None)):
                     yield sheet, stem[one]
             except InputError as error:
-                report(failed, error)
+                fail(failed, error)
 
     _write(sheets(), format_, file, folder, diplomatic=diplomatic)
     _end(failed)
@@ -512,7 +512,7 @@ def _pages(
                     file = source if isinstance(source, Path | bytes) else None
                     yield page, next(pictures), file, stem
             except InputError as error:
-                report(failed, error)
+                fail(failed, error)
 
 
 def _inputs(paths: list[str], failed: list[InputError]) -> dict[str, Source]:
@@ -529,7 +529,7 @@ def _inputs(paths: list[str], failed: list[InputError]) -> dict[str, Source]:
         try:
             found.update((str(file), file) for file in list_inputs([path]))
         except InputError as error:
-            report(failed, error)
+            fail(failed, error)
     return found
 
 

@@ -55,7 +55,7 @@ def say(text: str, *, error: bool = False) -> None:
         put(("error: " if error else "") + visible(text), sys.stderr)
 
 
-def report(errors: list[InputError], error: InputError) -> None:
+def fail(errors: list[InputError], error: InputError) -> None:
     """One input failed, and the others go on."""
     errors.append(error)
     say(str(error), error=True)

@@ -591,7 +591,7 @@ def test_a_request_that_stops_coming_or_drips_ends(
 
 
 def test_a_head_that_never_ends_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways: one that is not finished, and one that is not finished after a request that was answered."""
+    """The first one, one after a request that was answered; and a body that goes on when its request was answered."""
     monkeypatch.setattr("fusion.service.door.PATIENCE", 0.2)
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
@@ -599,11 +599,11 @@ def test_a_head_that_never_ends_does(monkeypatch: pytest.MonkeyPatch) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    async def told(port: int, *parts: bytes) -> bytes:
+    async def told(port: int, *parts: bytes, pause: float = 0.01) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for part in parts:
             writer.write(part)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause)
         said = await asyncio.wait_for(reader.read(), 30)  # until the service ends the connection
         writer.close()
         return said
@@ -617,13 +617,15 @@ def test_a_head_that_never_ends_does(monkeypatch: pytest.MonkeyPatch) -> None:
         port = server.servers[0].sockets[0].getsockname()[1]
         whole, begun = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", (b"GET / HTTP/1.1\r\n", b"X: a\r\n")
         said = [await told(port), await told(port, *begun), await told(port, whole, *begun)]
+        drips = (whole[:-2] + b"Content-Length: 9\r\n\r\n", b"a", b"b")
+        said.append(await told(port, *drips, pause=0.7))
         server.should_exit = True
         await running
         return said
 
-    silent, begun, second = asyncio.run(tell())
+    silent, begun, second, body = asyncio.run(tell())
     assert (silent, begun) == (b"", b"")
-    assert second.startswith(b"HTTP/1.1 204")
+    assert (second[:12], body[:12]) == (b"HTTP/1.1 204", b"HTTP/1.1 204")
 
 
 def test_the_pages_carry_no_text_and_allow_no_script_but_their_own(client: TestClient) -> None:

@@ -168,7 +168,7 @@ class Bounded:
 
 
 class Connection(H11Protocol):
-    """A connection that ends when the head of a request does not come in time; uvicorn would wait for ever."""
+    """A connection that ends when what nobody reads is late: a head, a body after its answer. Uvicorn would wait for ever."""
 
     _late: asyncio.TimerHandle | None = None
 
@@ -180,9 +180,10 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """A part of a request has come."""
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        unread = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        if self.conn.their_state is not h11.IDLE and not unread:
             self._in_time()
-        elif self._late is None:  # the beginning of one more head
+        elif self._late is None:
             self._late = self.loop.call_later(PATIENCE, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
