@@ -5,6 +5,7 @@ Each command starts a service of its own on a new archive, measures, and prints 
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import random
@@ -65,8 +66,6 @@ def post(url: str, body: Any, media: str = "application/json") -> Any:
 
 def upload(served: Served, name: str, profile: str) -> str:
     """Id of a sample that is read now."""
-    import base64
-
     image = base64.b64encode((SAMPLES / name).read_bytes()).decode()
     made: str = post(f"{served.url}/v1/transcriptions", {"image": image, "name": name, "profile": profile})["id"]
     return made

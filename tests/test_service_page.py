@@ -24,7 +24,7 @@ from fusion.service.api import CONNECTIONS
 from tests.made_pages import page as made_page
 from tests.service_load import load
 from tests.services import ROOT, SAMPLES, Served, running
-from tests.test_service_api import BLANK
+from tests.test_service_api import BLANK, TOKEN
 from tests.test_service_archive import either
 
 CHROMIUM = shutil.which("chromium")
@@ -242,6 +242,15 @@ def test_what_was_decided_after_a_save_that_failed_is_dropped_and_the_failure_st
 
 
 @needs_browser
+def test_pages_that_could_not_be_read_are_named_beside_those_that_were(tab: Any, served: Served) -> None:
+    (one,) = served.archive.add([("scan.pdf", b"scan")], "general", "made")
+    served.archive.finish(one.id, [(made_page("first"), BLANK)], "scan.pdf#2: is a page that can't be drawn")
+    tab.goto(f"/review/{one.id}")
+    tab.wait_for_selector("#fields li")
+    assert "scan.pdf#2" in tab.inner_text("#fields")
+
+
+@needs_browser
 def test_a_question_is_answered_row_by_row(tab: Any, served: Served) -> None:
     tab.goto(f"/review/{keep(served, 'asked.png', 'milk', 'bread and milk')}")
     tab.fill("input[aria-label='Ask about this page']", "where is milk?")
@@ -300,6 +309,27 @@ def test_deleting_asks_and_then_deletes(tab: Any, served: Served) -> None:
     tab.click("#question .choices button")
     tab.wait_for_selector(".drop")
     assert id_ not in [one.id for one in served.archive.recent()]
+
+
+@needs_browser
+def test_the_page_asks_for_the_token_and_its_pictures_come_with_the_cookie(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSION_TEST_TOKEN", TOKEN)
+    settings = ["vlm.engine=none", "serve.token_env=FUSION_TEST_TOKEN"]
+    with running(tmp_path / "archive.sqlite", *settings, route="health") as served:
+        tab = browser.new_context(base_url=served.url).new_page()
+        tab.goto(f"/review/{keep(served, 'secret.png', 'milk')}")
+        for token in (TOKEN[::-1], TOKEN):
+            tab.wait_for_selector("#login input")
+            tab.fill("#login input", token)
+            assert tab.locator("#lines li").count() == 0
+            tab.press("#login input", "Enter")
+            if token != TOKEN:
+                tab.wait_for_selector("#login p:has-text('not the token')")
+        tab.wait_for_selector("#lines li")
+        assert tab.evaluate("photo.decode().then(() => photo.naturalWidth)") == 300
+        tab.context.close()
 
 
 ARTICLE = """

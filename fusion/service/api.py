@@ -134,8 +134,8 @@ def page(service: OurService, id: Id, number: Number) -> dict[str, Any]:
     """A page as the review page shows it: lines, spans, readings, what to look at and why, fields, remarks."""
     one = service.archive.get(id)
     standing, decision = service.archive.standing(id, number)
-    about = {"name": one.name, "page_count": one.page_count, "profile": one.profile, "formats": list(Format)}
-    return {**about, "decision": decision, **shown(service.understood(standing, one.profile))}
+    about = {name: getattr(one, name) for name in ("name", "problem", "page_count", "profile")}
+    return {**about, "formats": list(Format), "decision": decision, **shown(service.understood(standing, one.profile))}
 
 
 @api.get("/transcriptions/{id}/pages/{number}/picture", response_class=Response)

@@ -259,7 +259,8 @@ function drawQueue() {
 function drawFields() {
   const tables = Object.keys(COLUMNS).map(drawTable).filter(Boolean);
   const general = page.checks.filter(check => !check.places.length).map(check => check.message);
-  const remarks = [...general, ...page.findings, ...page.failures].map(text => h("li", { textContent: visible(text) }));
+  const texts = [...general, ...page.findings, ...page.failures, page.problem].filter(Boolean);
+  const remarks = texts.map(text => h("li", { textContent: visible(text) }));
   const shown = [...tables, ...(remarks.length ? [h("ul", {}, remarks)] : [])];
   $("fields").replaceChildren(...(shown.length ? [h("h2", { textContent: "Fields and remarks" }), ...shown] : []));
 }
