@@ -9,15 +9,11 @@ from __future__ import annotations
 import io
 import itertools
 import logging
-import os
 import re
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,13 +21,12 @@ from fusion import __version__
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError, DependencyError, FusionError, InputError
 from fusion.formats import Format
+from fusion.terminal import bar, batch_shown, console, fail, put, remark, say, set_level
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fusion.batch.progress import Tally
-    from fusion.batch.record import Row
     from fusion.engine import Engine
     from fusion.intake import Source
     from fusion.output.formats import Sheet
@@ -75,13 +70,11 @@ FormatName = Annotated[Format | None, typer.Option("--format", "-f", help="text,
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder, or a file such as result.csv.")]
 Diplomatic = Annotated[bool, typer.Option("--diplomatic", help="Nothing supplied; gaps show as □.")]
 INTERRUPTED = 130
-_REPORT = 10.0  # s between two rows about a batch where there is no terminal
-_quiet = False
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        _put(f"fusion {__version__}")
+        put(f"fusion {__version__}")
         raise typer.Exit
 
 
@@ -91,10 +84,7 @@ def _root(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No remarks; also after the command.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Timings; also after the command.")] = False,
 ) -> None:
-    global _quiet
-    _quiet = quiet
-    logging.getLogger().setLevel(logging.ERROR if quiet else logging.WARNING)
-    logging.getLogger("fusion").setLevel(logging.DEBUG if verbose else logging.NOTSET)
+    set_level(quiet=quiet, verbose=verbose)
 
 
 @app.command()
@@ -126,11 +116,11 @@ def transcribe(
                 yield Sheet(page, photo, source), stem
                 if listed is not None:
                     listed.add(page, photo)
-                _remarks(page)
+                remark(page)
 
         _write(sheets(), format_, file, folder, diplomatic=diplomatic, at_once=at_once)
         if listed is not None:
-            _say(f"wrote {review}: {listed.close()}")
+            say(f"wrote {review}: {listed.close()}")
     _end(failed)
 
 
@@ -149,6 +139,7 @@ def convert(
     """
     from fusion.output.formats import Sheet, stems
     from fusion.records import load_pages
+    from fusion.stored import input_of, with_photographs
 
     format_, file, folder = _target(format_, out, list(map(str, records)))
     failed: list[InputError] = []
@@ -157,10 +148,7 @@ def convert(
         try:
             pages += load_pages(path)
         except InputError as error:
-            _report(failed, error)
-
-    def input_of(page: Page) -> tuple[str, str]:
-        return _input_of(page), page.image_sha256  # another picture of the same name is another input
+            fail(failed, error)
 
     inputs = list(dict.fromkeys(map(input_of, pages)))
     stem = dict(zip(inputs, stems([name for name, _ in inputs]), strict=True))
@@ -171,10 +159,10 @@ def convert(
             return
         for one, own in itertools.groupby(pages, key=input_of):
             try:
-                for sheet in _with_photos(list(own), one[0], images, _loaded(config, None)):
+                for sheet in with_photographs(list(own), images, _loaded(config, None)):
                     yield sheet, stem[one]
             except InputError as error:
-                _report(failed, error)
+                fail(failed, error)
 
     _write(sheets(), format_, file, folder, diplomatic=diplomatic)
     _end(failed)
@@ -187,7 +175,7 @@ def schema() -> None:
 
     from fusion.records import page_schema
 
-    _put(json.dumps(page_schema(), ensure_ascii=False, indent=1))
+    put(json.dumps(page_schema(), ensure_ascii=False, indent=1))
 
 
 @app.command()
@@ -209,7 +197,7 @@ def compare(
 
     loaded = _loaded(config, set_, profile)
     truth = _reference(reference) if reference is not None else None
-    console = Console()
+    screen = Console()
     shown: list[tuple[Page, NDArray[np.uint8] | None]] = []
     failed: list[InputError] = []
     with _opened(loaded) as engine:
@@ -217,20 +205,20 @@ def compare(
             if truth is not None and shown:
                 problem = "is the text of one page, and there are several"
                 raise InputError(reference, problem, "Compare one page at a time.")
-            console.print(visible(page.id), markup=False)
-            console.print(terminal(compare_page(page, truth)))
+            screen.print(visible(page.id), markup=False)
+            screen.print(terminal(compare_page(page, truth)))
             if truth is not None:
                 errors = page_cer(page, truth)
                 ocr, fused = errors.ocr / max(1, errors.length), errors.fused / max(1, errors.length)
-                console.print(f"CER: OCR only {ocr:.3f}, fused {fused:.3f} ({errors.length} characters)")
+                screen.print(f"CER: OCR only {ocr:.3f}, fused {fused:.3f} ({errors.length} characters)")
             shown.append((page, photo))
-            _remarks(page)
+            remark(page)
     if html is not None:
         from fusion.output import report
 
         references = {page.id: truth for page, _ in shown} if truth is not None else None
         html.write_text(report.html(shown, references=references), encoding="utf-8")
-        _say(f"wrote {html}")
+        say(f"wrote {html}")
     _end(failed)
 
 
@@ -240,21 +228,22 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     config: ConfigFile = None,
     set_: Sets = None,
+    profile: Profile = None,
 ) -> None:
-    """Answer a question from a page's image and transcript, citing lines. Needs a vision-language model."""
-    from fusion.engine import require_answers
+    """Answer a question about a page, citing lines: by a model that answers, or else from the fields of the page."""
     from fusion.output.marks import visible
+    from fusion.service.answers import ask as answered
 
-    loaded = _loaded(config, set_)
-    require_answers(loaded)  # before any model is loaded
-    with _opened(loaded) as engine:
-        answer, page = engine.ask(path, question)
-        _remarks(page)
-    _put("\n".join(map(visible, answer.splitlines())))
-    cited = set(re.findall(r"\bl\d{3,}\b", answer))
+    with _opened(_loaded(config, set_, profile)) as engine:
+        page = next(engine.read(path))
+        remark(page)
+        answer = answered(engine, path, question, page=page)
+    put("\n".join(map(visible, answer.text.splitlines())))
     for line in page.lines:
-        if line.id in cited:
-            _put(f"  [{line.id}] {visible(line.marked)}")
+        if line.id in answer.lines and answer.by != "transcript":
+            put(f"  [{line.id}] {visible(line.marked)}")
+    if answer.note:
+        say(answer.note)
 
 
 @app.command()
@@ -271,16 +260,16 @@ def batch(
     loaded = _loaded(config, set_)
     plan = make_plan(loaded)
     if dry_run:
-        _put(estimate(loaded, plan))
+        put(estimate(loaded, plan))
         return
-    with _shown() as show:
+    with batch_shown() as show:
         ended = run_batch(loaded, plan, show, restart=restart, retry=retry_failed)
-    _put("\n".join(f"{name:10} {count:10,}" for name, count in ended.counts.items()))
+    put("\n".join(f"{name:10} {count:10,}" for name, count in ended.counts.items()))
     if ended.interrupted:
-        _say("interrupted; what is done stays: the same command goes on from here", error=True)
+        say("interrupted; what is done stays: the same command goes on from here", error=True)
         raise typer.Exit(INTERRUPTED)
     if ended.counts["failed"] or ended.counts["partial"]:
-        _say(f"see {loaded.batch.output}/results.jsonl for what failed; --retry-failed reads it again")
+        say(f"see {loaded.batch.output}/results.jsonl for what failed; --retry-failed reads it again")
         raise typer.Exit(InputError.exit_code)
 
 
@@ -309,7 +298,7 @@ def apply(
     wanted, unfit = read_corrections(corrections, by, seen)
     edited, refused = corrected(seen, wanted)
     for error in [*unfit, *refused]:
-        _say(str(error), error=True)
+        say(str(error), error=True)
     if profile is None and config is None and edited:  # understood again as it was read
         profile = edited[0].identities.get("profile")
     understand = open_profile(_loaded(config, set_, profile).domain).understand
@@ -319,13 +308,13 @@ def apply(
         out.mkdir(parents=True, exist_ok=True)
     for page, stem in zip(pages, stems([page.id for page in pages]), strict=True):
         for name in (Format.JSON, Format.TEXT):
-            _say(f"wrote {out / write_page(page, None, out, stem, name)}")
+            say(f"wrote {out / write_page(page, None, out, stem, name)}")
     rows = training_rows(folder, pages) if pages else ""
     if pages:
         (out / "training.jsonl").write_text(rows, encoding="utf-8")
-    _put(f"{done} corrections on {len(pages)} pages, {rows.count(chr(10))} lines to learn from")
+    put(f"{done} corrections on {len(pages)} pages, {rows.count(chr(10))} lines to learn from")
     if pages and not rows:
-        _say("a line is learnt from when all of it that needs a look is decided, and its crop is in the review")
+        say("a line is learnt from when all of it that needs a look is decided, and its crop is in the review")
     _end([*unfit, *refused])
 
 
@@ -339,9 +328,7 @@ def serve(config: ConfigFile = None, set_: Sets = None, profile: Profile = None)
         problem = f"needs {error.name}, which is not installed"
         raise DependencyError("fusion serve", problem, "pip install 'fusion[serve]'") from error
 
-    if not _quiet:
-        logging.getLogger("fusion.service").setLevel(logging.INFO)
-    _say(f"http://{loaded.serve.host}:{loaded.serve.port} (archive: {loaded.serve.archive})")
+    say(f"http://{loaded.serve.host}:{loaded.serve.port} (archive: {loaded.serve.archive})")
     run(loaded)
 
 
@@ -364,12 +351,12 @@ def search(
         raise InputError(path, "does not exist", "Give the configuration that `fusion serve` runs with.")
     pages = Archive(path).search(query, limit)
     if not pages:
-        _say(f"no page of {path} holds that")
+        say(f"no page of {path} holds that")
     for found in pages:
         for hit in found.hits:
             shown = " ".join(hit.text.split("\n"))
             name = f"{found.transcription} {found.page} {','.join(hit.lines)} {found.name}"
-            _put(visible(f"{name}: {'' if hit.exact else f'~{hit.phrase} '}{shown}"))
+            put(visible(f"{name}: {'' if hit.exact else f'~{hit.phrase} '}{shown}"))
 
 
 @config_app.command("show")
@@ -384,13 +371,13 @@ def config_show(
 
     if name is not None and config is not None:
         raise ConfigError(f"--config {config}", f"is given beside {name}", "Name one configuration.")
-    _put(describe(_loaded(name or config, set_, profile)))
+    put(describe(_loaded(name or config, set_, profile)))
 
 
 @config_app.command("check")
 def config_check(config: Annotated[str, typer.Argument(help="Configuration to check.")], set_: Sets = None) -> None:
     """Check a configuration without loading any model."""
-    _put(f"{config}: good, hash {_loaded(config, set_).hash[:12]}")
+    put(f"{config}: good, hash {_loaded(config, set_).hash[:12]}")
 
 
 @app.command()
@@ -399,7 +386,7 @@ def doctor(config: ConfigFile = None, set_: Sets = None, profile: Profile = None
     from fusion.doctor import examine
 
     report, healthy = examine(_loaded(config, set_, profile))
-    _put(report)
+    put(report)
     if not healthy:
         raise typer.Exit(DependencyError.exit_code)
 
@@ -413,47 +400,24 @@ def main() -> None:
     try:
         app()
     except FusionError as error:
-        _say(str(error), error=True)
+        say(str(error), error=True)
         sys.exit(error.exit_code)
     except ImportError as error:
-        _say(f"{error.name or error}: can't be imported ({error}). `fusion doctor` says what to install.", error=True)
+        say(f"{error.name or error}: can't be imported ({error}). `fusion doctor` says what to install.", error=True)
         sys.exit(DependencyError.exit_code)
     except OSError as error:
-        _say(f"{error.filename or 'output'}: {error.strerror or error}. Check the path.", error=True)
+        say(f"{error.filename or 'output'}: {error.strerror or error}. Check the path.", error=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:  # the top of the program: a bug is reported as one, without page text
         if logging.getLogger("fusion").isEnabledFor(logging.DEBUG):
             raise
-        _say(f"unexpected {type(error).__name__}. Please report it; `fusion doctor` says what to add.", error=True)
+        say(f"unexpected {type(error).__name__}. Please report it; `fusion doctor` says what to add.", error=True)
         sys.exit(1)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
-
-
-def _put(text: str, stream: TextIO | None = None) -> None:
-    """Print a row. When the other end of the pipe is closed (`| head`), the rest is dropped; files are still written."""
-    stream = stream or sys.stdout
-    try:
-        print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _say(text: str, *, error: bool = False) -> None:
-    """A remark on standard error. File names and answers may hold anything: control characters are made visible."""
-    from fusion.output.marks import visible
-
-    if error or not _quiet:
-        _put(("error: " if error else "") + visible(text), sys.stderr)
-
-
-def _report(errors: list[InputError], error: InputError) -> None:
-    """One input failed, and the others go on."""
-    errors.append(error)
-    _say(str(error), error=True)
 
 
 def _loaded(config: str | None, set_: list[str] | None, profile: str | None = None) -> Config:
@@ -499,28 +463,25 @@ def _write(
             folder.mkdir(parents=True, exist_ok=True)
             page, photo, source = sheet.page, sheet.photo, sheet.source
             name = write_page(page, photo, folder, stem, format_, diplomatic=diplomatic, source=source)
-            _say(f"wrote {folder / name}")
+            say(f"wrote {folder / name}")
         return
     if at_once and file is None:
         for sheet, _ in sheets:
-            _put(content([sheet], format_, diplomatic=diplomatic).decode().rstrip("\r\n"))
+            put(content([sheet], format_, diplomatic=diplomatic).decode().rstrip("\r\n"))
         return
     if (first := next(sheets, None)) is None:
         return
     made = content((sheet for sheet, _ in itertools.chain([first], sheets)), format_, diplomatic=diplomatic)
     if file is None:
-        _put(made.decode().rstrip("\r\n"))
+        put(made.decode().rstrip("\r\n"))
     else:
         file.write_bytes(made)
-        _say(f"wrote {file}")
+        say(f"wrote {file}")
 
 
 def _opened(config: Config) -> Engine:
     """The engine, with a word to people who wait for a large model to load."""
-    from rich.console import Console
-
-    console = Console(stderr=True, quiet=_quiet or not sys.stderr.isatty())
-    with console.status("loading models …"):
+    with console().status("loading models …"):
         from fusion.engine import Engine
 
         return Engine(config)
@@ -533,8 +494,7 @@ def _pages(
 
     An input that can't be read is reported and put into `failed`; the others go on.
     """
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from fusion.engine import photographs
     from fusion.output.formats import stems
@@ -542,9 +502,7 @@ def _pages(
 
     inputs = _inputs(paths, failed)
     named = zip(inputs.items(), stems(list(inputs)), strict=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    shown = sys.stderr.isatty() and not _quiet
-    with Progress(*columns, disable=not shown, transient=True, console=Console(stderr=True)) as progress:
+    with bar(SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()) as progress:
         task = progress.add_task("")
         for number, ((name, source), stem) in enumerate(named, 1):
             progress.update(task, description=f"{number}/{len(inputs)} {visible(Path(name).name)}")
@@ -554,73 +512,7 @@ def _pages(
                     file = source if isinstance(source, Path | bytes) else None
                     yield page, next(pictures), file, stem
             except InputError as error:
-                _report(failed, error)
-
-
-def _input_of(page: Page) -> str:
-    """The input that a page comes from: its id without the number of the page."""
-    return re.sub(r"#\d+$", "", page.id)
-
-
-def _with_photos(pages: list[Page], name: str, images: Path | None, config: Config) -> Iterator[Sheet]:
-    """Stored pages of one input with their photographs, in the order of the input.
-
-    Raises:
-        InputError: the input is not there, or is another one than what was read.
-    """
-    from fusion.intake import open_pages
-    from fusion.intake.files import hash_file
-    from fusion.output.formats import Sheet
-
-    file = Path(name) if images is None else images if images.is_file() else images / Path(name).name
-    if not file.is_file():
-        raise InputError(name, f"is shown by this format, and {file} is not there", "Say where it is: --images.")
-    if hash_file(file) != pages[0].image_sha256:
-        raise InputError(name, f"is shown by this format, and {file} is another picture", "Say where it is: --images.")
-    wanted = {page.id: page for page in pages}
-    as_displayed = config.intake.model_copy(update={"deskew": False, "rectify": False})
-    for image in open_pages(file, as_displayed, name=name):
-        if (page := wanted.pop(image.id, None)) is not None:
-            yield Sheet(page, image.photo, file)
-    if wanted:
-        raise InputError(next(iter(wanted)), f"is no page of {file}", "Say where its photograph is: --images.")
-
-
-@contextmanager
-def _shown() -> Iterator[Callable[[Tally, Row | None], None]]:
-    """Shows a batch: a bar on a terminal, a row now and then elsewhere; what is not `ok` at once in both."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-    from fusion.output.marks import visible
-
-    columns = (SpinnerColumn(), BarColumn(20), TextColumn("{task.description}", markup=False))
-    shown = sys.stderr.isatty() and not _quiet
-    bar = Progress(*columns, disable=not shown, transient=True, console=Console(stderr=True))
-    task = bar.add_task("loading models …")
-    told, ending = time.monotonic(), False
-
-    def tell(remark: str) -> None:
-        if shown:  # above the bar
-            bar.console.print(visible(remark), markup=False, highlight=False, soft_wrap=True)
-        else:
-            _say(remark)
-
-    def show(tally: Tally, row: Row | None) -> None:
-        nonlocal told, ending
-        bar.update(task, total=tally.total, completed=tally.done, description=str(tally))
-        if row is not None and row.reason:
-            reason = row.reason.removeprefix(f"{row.input}: ")  # a message names its input itself
-            tell(f"{row.status:8} {row.input}: {row.stage}: {reason}")
-        if tally.ending is not None and not ending:
-            ending = True
-            tell(f"{tally.ending}: finishing what is in hand; Ctrl-C ends at once")
-        if not shown and time.monotonic() - told > _REPORT:
-            told = time.monotonic()
-            tell(str(tally))
-
-    with bar:
-        yield show
+                fail(failed, error)
 
 
 def _inputs(paths: list[str], failed: list[InputError]) -> dict[str, Source]:
@@ -637,39 +529,13 @@ def _inputs(paths: list[str], failed: list[InputError]) -> dict[str, Source]:
         try:
             found.update((str(file), file) for file in list_inputs([path]))
         except InputError as error:
-            _report(failed, error)
+            fail(failed, error)
     return found
 
 
 def _end(failed: list[InputError]) -> None:
     if failed:
         raise typer.Exit(InputError.exit_code)
-
-
-def _remarks(page: Page) -> None:
-    """What a reader of the transcript should know, on standard error: quality, missing readers, what needs a look."""
-    from fusion.page import UNASKED
-    from fusion.review import review
-
-    remarks = _counted(f"warning: {finding.message}" for finding in page.findings)
-    remarks += [f"{failure.stage} failed: {failure.message}" for failure in page.failures]
-    if page.unasked:
-        reasons = {failure.message for line in page.lines for failure in line.failures if failure.kind in UNASKED}
-        remarks.append(f"no second reader was asked about any line ({'; '.join(sorted(reasons))})")
-    remarks += sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles})
-    remarks += _counted(f"{check.kind}: {check.message}" for check in page.checks)
-    found = review(page, page.max_error)
-    if found.items:
-        worst = found.items[0]
-        text = f" “{worst.text}”" if worst.units else ""
-        remarks.append(f"at {page.max_error:.0%} risk {found}; first {worst.line}{text}: {worst.reasons[0]}")
-    for remark in remarks:
-        _say(f"{page.id}: {remark}")
-
-
-def _counted(remarks: Iterable[str]) -> list[str]:
-    """Remarks without repetition, each with how often it was made."""
-    return [f"{text} ({count} times)" if count > 1 else text for text, count in Counter(remarks).items()]
 
 
 def _reference(path: Path) -> str:

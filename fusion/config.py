@@ -352,7 +352,9 @@ class ServeConfig(Section):
         description="Name of the environment variable that holds the token which every request must bear; None: no token.",
     )
     archive: Path = Field(Path("archive.sqlite"), description="SQLite file with uploads, pages and corrections.")
-    keep_days: float | None = Field(None, gt=0, description="Uploads older than this are deleted; None: kept.")
+    keep_days: float | None = Field(
+        None, gt=0, le=36_500, description="Uploads older than this are deleted; None: kept."
+    )
     workers: int = Field(1, ge=1, le=64, description="Engines, each in a process of its own.")
     queue: int = Field(16, ge=1, le=1000, description="Most files that wait for an engine; more are sent away (429).")
     max_upload_mb: float = Field(20, gt=0, le=1000, description="Largest request, MB (10⁶ bytes).")

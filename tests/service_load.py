@@ -1,4 +1,4 @@
-"""Many clients at once: `python -m tests.service_load http://127.0.0.1:8080 PID 50 60` prints answers by status, times and memory.
+"""Many clients at once, each with one upload after the other.
 
 Every upload differs, so that every page is read; every answer is compared with what one client alone gets.
 """
@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-SAMPLE = Path(__file__).parent.parent / "eval" / "samples" / "note_zh.jpg"
+from tests.services import SAMPLES
+
 BOUNDARY = "a-boundary-of-its-own"
 
 
@@ -56,7 +54,7 @@ def upload(url: str, content: bytes) -> tuple[int, Any, Any]:
 
 def load(url: str, clients: int, seconds: float, *, patient: bool = True) -> Load:
     """So many clients, each with one upload after the other; a patient one waits as long as a 429 says."""
-    photo = SAMPLE.read_bytes()
+    photo = (SAMPLES / "note_zh.jpg").read_bytes()
     _, alone, _ = upload(url, photo)
     found, lock, end = Load(), threading.Lock(), time.monotonic() + seconds
 
@@ -81,16 +79,3 @@ def load(url: str, clients: int, seconds: float, *, patient: bool = True) -> Loa
     for thread in threads:
         thread.join()
     return found
-
-
-def memory(pid: str) -> str:
-    """Resident memory of the service and its engines, MB."""
-    rows = subprocess.run(["ps", "-o", "rss=", "-p", pid, "--ppid", pid], capture_output=True, text=True, check=True)
-    return " + ".join(str(int(row) // 1000) for row in rows.stdout.split())
-
-
-if __name__ == "__main__":
-    address, pid, clients, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-    load(address, clients, seconds / 3)  # until everything is warm
-    before = memory(pid)
-    sys.stdout.write(f"{load(address, clients, seconds)}\nmemory {before} MB, then {memory(pid)} MB\n")

@@ -299,10 +299,19 @@ def test_a_latin_word_carries_three_looks() -> None:
 
 
 @pytest.mark.parametrize("reader", [(), ALONE], ids=["small", "none"])
-def test_ask_needs_a_model_that_writes_and_says_how_to_get_one(reader: tuple[str, ...]) -> None:
-    error = run("ask", SAMPLES / "note_zh.jpg", "几点开会？", *reader).exception
-    assert isinstance(error, ConfigError)
-    assert "configs/served.yaml" in str(error)
+def test_without_a_model_that_answers_a_question_is_answered_from_the_page_and_says_so(reader: tuple[str, ...]) -> None:
+    result = run("ask", SAMPLES / "note_zh.jpg", "几点开会？", *reader)
+    assert (result.exit_code, result.stdout.split()[0]) == (0, "开会时间改到三点半"), result.output
+    assert "[l001]" in result.stdout
+    assert "根据本页的文字回答，没有模型回答（needs a vision-language model" in result.stderr
+
+
+def test_a_model_that_does_not_answer_is_said_and_the_page_answers() -> None:
+    with serving(lambda path, body: (500, {}, {})) as server:
+        sets = ["vlm.engine=served", f"vlm.endpoints=[{server.url}/v1]", "vlm.ask=doubtful", "vlm.retries=0"]
+        result = run("ask", SAMPLES / "note_zh.jpg", "几点开会？", *(f"--set={one}" for one in sets))
+    assert (result.exit_code, "[l001] 开会时间" in result.stdout) == (0, True), result.output
+    assert "根据本页的文字回答" in result.stderr
 
 
 def test_batch_says_what_it_will_do_what_it_did_and_what_failed(tmp_path: Path) -> None:

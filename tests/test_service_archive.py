@@ -278,7 +278,7 @@ def test_the_same_upload_is_not_read_twice_and_corrections_do_not_come_along(arc
     id_ = kept(archive, page("take"), made_by="v1")
     archive.correct(id_, 1, [Edit("l000", 0, 4, "take", "Take")], "Ada")
     (again,) = archive.add([("again.jpg", b"an upload")], "general", "v1")
-    assert (again.status, again.pages, archive.page(again.id, 1).text) == ("done", 1, "take")
+    assert (again.status, again.page_count, archive.page(again.id, 1).text) == ("done", 1, "take")
     for profile, made_by in (("general", "v2"), ("homework", "v1")):
         assert archive.unread([b"an upload", b"an upload", b"other"], profile, made_by) == 2
         twice = archive.add([("a.jpg", b"an upload"), ("b.jpg", b"an upload")], profile, made_by)
@@ -293,7 +293,7 @@ def test_an_upload_that_was_read_in_part_is_so_again(archive: Archive) -> None:
     (first,) = archive.add([("a.pdf", b"two pages")], "general", "v1")
     archive.finish(first.id, [(page("take"), PICTURE)], "page 2 can't be read")
     (again,) = archive.add([("b.pdf", b"two pages")], "general", "v1")
-    assert (again.status, again.pages, again.problem) == ("done", 1, "page 2 can't be read")
+    assert (again.status, again.page_count, again.problem) == ("done", 1, "page 2 can't be read")
 
 
 def test_uploads_are_kept_all_or_none(archive: Archive) -> None:

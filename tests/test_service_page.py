@@ -14,7 +14,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +21,30 @@ import pytest
 
 from fusion.page import Candidate, Span
 from fusion.service.api import CONNECTIONS
-from fusion.service.archive import Archive
 from tests.made_pages import page as made_page
 from tests.service_load import load
-from tests.test_service_api import BLANK
+from tests.services import ROOT, SAMPLES, Served, running
+from tests.test_service_api import BLANK, TOKEN
 from tests.test_service_archive import either
 
-ROOT = Path(__file__).parent.parent
-SAMPLES = ROOT / "eval" / "samples"
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 SPITEFUL = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e gm 005"
 
 
-@dataclass(frozen=True)
-class Served:
-    """A running service."""
-
-    url: str
-    archive: Archive
-
-    def keep(self, name: str, *texts: Any) -> str:
-        (one,) = self.archive.add([(name, name.encode())], "general", "made")
-        self.archive.finish(one.id, [(made_page(*texts), BLANK)])
-        return one.id
+def keep(served: Served, name: str, *texts: Any) -> str:
+    """A page that is put into the archive as if it had been read."""
+    (one,) = served.archive.add([(name, name.encode())], "general", "made")
+    served.archive.finish(one.id, [(made_page(*texts), BLANK)])
+    return one.id
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     archive = tmp_path_factory.mktemp("service") / "archive.sqlite"
-    settings = [
-        "vlm.engine=none",
-        "serve.queue=4",
-        f"serve.port={port}",
-        f"serve.archive={archive}",
-        "domain.profile=prescription",
-    ]
-    command = [sys.executable, "-m", "fusion.cli", "serve", *(f"--set={one}" for one in settings)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/ready")
-                break
-            except OSError:  # not yet
-                time.sleep(0.1)
-        yield Served(url, Archive(archive))
-        process.terminate()
-        assert process.wait(60) in (0, -15)  # uvicorn ends itself with the signal that it got
+    with running(archive, "vlm.engine=none", "serve.queue=4", "domain.profile=prescription") as made:
+        yield made
+    assert made.process.returncode in (0, -15)  # uvicorn ends itself with the signal that it got
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +61,7 @@ def browser() -> Iterator[Any]:
 def tab(browser: Any, served: Served) -> Iterator[Any]:
     """A tab that fails the test on an error of the page, a dialog of a foreign script, or a request to elsewhere."""
     context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=served.url)
+    context.add_init_script("localStorage.who ??= 'Ada'")
     made, wrong = context.new_page(), []
     made.set_default_timeout(60_000)
     made.on("pageerror", lambda error: wrong.append(str(error)))
@@ -121,8 +94,6 @@ def test_a_prescription_is_uploaded_reviewed_with_the_keyboard_found_and_exporte
     tab.wait_for_selector("#lines li")
     assert (tab.locator("#lines li").count(), tab.locator("#overlay polygon[data-line]").count()) == (7, 7)
     assert "Amoxicillin" in tab.inner_text("#fields")
-    tab.fill("#who", "Ada")
-    tab.press("#who", "Enter")
     first = tab.inner_text("#lines .here .here")
     tab.keyboard.press("n")
     assert tab.inner_text("#lines .here .here") != first
@@ -148,6 +119,7 @@ def test_a_prescription_is_uploaded_reviewed_with_the_keyboard_found_and_exporte
     tab.wait_for_selector("#lines li")
     with tab.expect_download() as export:
         tab.select_option("select[aria-label=Export]", "json")
+    assert export.value.suggested_filename == "prescription.jpg.json"
     record = json.loads(Path(export.value.path()).read_text(encoding="utf-8"))
     human = [span for line in record["lines"] for span in line["spans"] if span["source"] == "human"]
     assert "Zyrtecillin" in [span["text"] for span in human]
@@ -157,7 +129,7 @@ def test_a_prescription_is_uploaded_reviewed_with_the_keyboard_found_and_exporte
 @needs_browser
 def test_keys_choose_undo_flip_mark_as_illegible_and_settle_what_is_alike(tab: Any, served: Served) -> None:
     mq = (Span("mq", "ocr", 0.6, "x", (Candidate("mg", 0.3),)), Span(" x ", "agreed", 0.99, "agreed"))
-    id_ = served.keep("alike.png", (*mq, *mq), mq, (either("cap", "cup", 0.2),))
+    id_ = keep(served, "alike.png", (*mq, *mq), mq, (either("cap", "cup", 0.2),))
     tab.goto(f"/review/{id_}")
     tab.wait_for_selector("#card button")
     text = lambda: tab.inner_text("#lines").split("\n")  # noqa: E731
@@ -184,7 +156,7 @@ def test_keys_choose_undo_flip_mark_as_illegible_and_settle_what_is_alike(tab: A
 
 
 def three(served: Served, tab: Any) -> str:
-    id_ = served.keep("three.png", *((either(text, f"{text}{text}"),) for text in ("ab", "cd", "ef")))
+    id_ = keep(served, "three.png", *((either(text, f"{text}{text}"),) for text in ("ab", "cd", "ef")))
     tab.goto(f"/review/{id_}")
     tab.wait_for_selector("#card button")
     return id_
@@ -270,8 +242,17 @@ def test_what_was_decided_after_a_save_that_failed_is_dropped_and_the_failure_st
 
 
 @needs_browser
+def test_pages_that_could_not_be_read_are_named_beside_those_that_were(tab: Any, served: Served) -> None:
+    (one,) = served.archive.add([("scan.pdf", b"scan")], "general", "made")
+    served.archive.finish(one.id, [(made_page("first"), BLANK)], "scan.pdf#2: is a page that can't be drawn")
+    tab.goto(f"/review/{one.id}")
+    tab.wait_for_selector("#fields li")
+    assert "scan.pdf#2" in tab.inner_text("#fields")
+
+
+@needs_browser
 def test_a_question_is_answered_row_by_row(tab: Any, served: Served) -> None:
-    tab.goto(f"/review/{served.keep('asked.png', 'milk', 'bread and milk')}")
+    tab.goto(f"/review/{keep(served, 'asked.png', 'milk', 'bread and milk')}")
     tab.fill("input[aria-label='Ask about this page']", "where is milk?")
     tab.press("input[aria-label='Ask about this page']", "Enter")
     tab.wait_for_selector("#answer:not([hidden])")
@@ -280,7 +261,7 @@ def test_a_question_is_answered_row_by_row(tab: Any, served: Served) -> None:
 
 @needs_browser
 def test_a_script_in_a_transcript_is_text(tab: Any, served: Served) -> None:
-    id_ = served.keep(SPITEFUL, (either(SPITEFUL, f"{SPITEFUL} {SPITEFUL}"),))
+    id_ = keep(served, SPITEFUL, (either(SPITEFUL, f"{SPITEFUL} {SPITEFUL}"),))
     for path in (f"/review/{id_}", "/search?q=onerror", "/"):
         tab.goto(path)
         tab.wait_for_selector("#lines li, .rows li")
@@ -291,14 +272,64 @@ def test_a_script_in_a_transcript_is_text(tab: Any, served: Served) -> None:
 
 
 @needs_browser
+def test_nothing_is_decided_without_a_name_and_the_name_is_asked_for_once(tab: Any, served: Served) -> None:
+    id_ = three(served, tab)
+    tab.fill("#who", "")
+    tab.press("#who", "Enter")
+    tab.keyboard.press("1")
+    tab.keyboard.press("Escape")
+    assert decided(tab, served, id_) == []
+    assert "without a name" in tab.inner_text("#status")
+    tab.keyboard.press("1")
+    tab.fill("#named input", "Grace")
+    tab.keyboard.press("Enter")
+    assert len(decided(tab, served, id_)) == 1
+    tab.keyboard.press("1")
+    assert len(decided(tab, served, id_)) == 2
+    spans = [span for line in served.archive.page(id_, 1).lines for span in line.spans if span.source == "human"]
+    assert {span.by.partition(",")[0] for span in spans} == {"Grace"}
+
+
+@needs_browser
+def test_a_narrow_window_needs_no_scrolling_sideways(tab: Any, served: Served) -> None:
+    tab.set_viewport_size({"width": 400, "height": 800})
+    for path in (f"/review/{keep(served, 'narrow.png', *['5 mg of a long line that goes on and on'] * 3)}", "/"):
+        tab.goto(path)
+        tab.wait_for_selector("#lines li, .rows li")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+        assert tab.evaluate("scrollY") == 0
+
+
+@needs_browser
 def test_deleting_asks_and_then_deletes(tab: Any, served: Served) -> None:
-    id_ = served.keep("gone.png", "away with it")
+    id_ = keep(served, "gone.png", "away with it")
     tab.goto(f"/review/{id_}")
     tab.click("text=Delete")
     assert "can't be brought back" in tab.inner_text("#question")
     tab.click("#question .choices button")
     tab.wait_for_selector(".drop")
     assert id_ not in [one.id for one in served.archive.recent()]
+
+
+@needs_browser
+def test_the_page_asks_for_the_token_and_its_pictures_come_with_the_cookie(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSION_TEST_TOKEN", TOKEN)
+    settings = ["vlm.engine=none", "serve.token_env=FUSION_TEST_TOKEN"]
+    with running(tmp_path / "archive.sqlite", *settings, route="health") as served:
+        tab = browser.new_context(base_url=served.url).new_page()
+        tab.goto(f"/review/{keep(served, 'secret.png', 'milk')}")
+        for token in (TOKEN[::-1], TOKEN):
+            tab.wait_for_selector("#login input")
+            tab.fill("#login input", token)
+            assert tab.locator("#lines li").count() == 0
+            tab.press("#login input", "Enter")
+            if token != TOKEN:
+                tab.wait_for_selector("#login p:has-text('not the token')")
+        tab.wait_for_selector("#lines li")
+        assert tab.evaluate("photo.decode().then(() => photo.naturalWidth)") == 300
+        tab.context.close()
 
 
 ARTICLE = """
@@ -333,11 +364,43 @@ def test_the_articles_script_works_unchanged_but_for_the_port(served: Served, tm
 
 
 def test_the_command_line_searches_the_archive(served: Served) -> None:
-    served.keep("found.png", "阿莫西林", (either("头抱", "头孢"),))
+    keep(served, "found.png", "阿莫西林", (either("头抱", "头孢"),))
     search = [sys.executable, "-m", "fusion.cli", "search", "--set", f"serve.archive={served.archive.path}"]
     for query, shown in (("莫西", "l000 found.png: 阿莫西林"), ("头孢", "l001 found.png: ~头孢 头抱")):
         done = subprocess.run([*search, query], cwd=ROOT, capture_output=True, timeout=120)
         assert shown in done.stdout.decode("utf-8")
+
+
+def test_what_the_guide_says_backs_up_a_running_service_and_restores_it(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+    backup, restore = guide.split("```bash\n/opt/")[1].split("\n```")[0].split("\n")
+    live, copy = tmp_path / "live", tmp_path / "copy"
+    copy.mkdir()
+
+    def run(row: str) -> None:
+        row = row.replace("/var/lib/fusion", str(live)).replace("/backup", str(copy))
+        subprocess.run(row.replace("systemctl", "true"), shell=True, check=True)
+
+    with running(live / "archive.sqlite", "vlm.engine=none", route="health") as served:
+        id_ = keep(served, "first.png", "阿莫西休")
+        edit = {"line": "l000", "start": 3, "end": 4, "old": "休", "text": "林"}
+        corrections = json.dumps({"by": "Ada", "corrections": [edit]}).encode()
+        request = urllib.request.Request(f"{served.url}/v1/transcriptions/{id_}/pages/1/corrections", corrections)
+        request.add_header("Content-Type", "application/json")
+        urllib.request.urlopen(request).close()
+        run(backup.replace("fusion/bin/python", sys.executable, 1))
+        keep(served, "second.png", "after the copy")
+        served.archive._db.close()  # of this process
+        served.process.kill()  # what was not written back stays in the log beside the archive
+    assert (live / "archive.sqlite-wal").stat().st_size > 0
+    run(restore)
+    with running(live / "archive.sqlite", "vlm.engine=none", route="health") as served:
+        assert [one.name for one in served.archive.recent()] == ["first.png"]
+        found = json.load(urllib.request.urlopen(f"{served.url}/v1/search?q=%E8%A5%BF%E6%9E%97"))
+        assert [(one["transcription"], one["exact"]) for one in found] == [(id_, True)]
+        shown = json.load(urllib.request.urlopen(f"{served.url}/v1/transcriptions/{id_}/pages/1"))
+        assert shown["lines"][0]["spans"][-1]["by"].startswith("Ada, ")
+        assert urllib.request.urlopen(f"{served.url}/v1/transcriptions/{id_}/pages/1/picture").read() == BLANK
 
 
 def test_more_connections_than_can_be_served_are_refused_and_do_no_harm(served: Served) -> None:

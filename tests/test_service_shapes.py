@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fusion.config import DomainConfig
 from fusion.domain import open_profile
 from fusion.page import Page, Reading, Recipe
-from fusion.service.answers import cited, from_fields
+from fusion.service.answers import cited, from_page
 from fusion.service.shapes import azure, shown
 from tests.made_pages import line, page
 from tests.strategies import pages
@@ -58,19 +58,26 @@ def test_unknown_confidence_is_null_in_azures_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reading", "part"), [("take 5O mg", "5O"), ("take 50mg", "50"), ("take mg", ""), ("", ""), ("take 5 0 mg", "5 0")]
+    ("reading", "parts"),
+    [
+        ("take 5O mg", ("take ", "5O", " mg")),
+        ("take 50mg", ("take ", "50", "mg")),
+        ("take mg", ("take ", "", "mg")),
+        ("", ("", "", "")),
+        ("take 5 0 mg", ("take ", "5 0", " mg")),
+    ],
 )
-def test_what_a_reader_has_at_a_stretch(reading: str, part: str) -> None:
+def test_what_a_reader_has_at_a_stretch(reading: str, parts: tuple[str, str, str]) -> None:
     made = page((either("take", "tako", 0.1), either(" 50", " 60"), either(" mg", " mq")))
     made = replace(made, lines=(replace(made.lines[0], readings=(read(reading),)),))
     item = next(one for one in shown(made)["queue"] if one["text"] == "50")
-    assert item["readings"] == [{"by": "vlm", "text": part}]
+    assert item["readings"] == [{"by": "vlm", **dict(zip(("before", "text", "after"), parts, strict=True))}]
 
 
 @settings(max_examples=60)
 @given(pages(), QUESTIONS)
 def test_an_answer_cites_lines_of_the_page_and_never_fails(made: Page, question: str) -> None:
-    answer = from_fields(made, question)
+    answer = from_page(made, question)
     assert set(answer.lines) <= {one.id for one in made.lines}
     assert answer.text or not made.lines or answer.by == "transcript"
 
@@ -83,12 +90,14 @@ def test_an_answer_cites_lines_of_the_page_and_never_fails(made: Page, question:
         ("给我总结", ["Napa", "Amoxil"], []),
         ("Where is room 12?", ["room 12"], ["Napa"]),
         ("What is the blood group?", ["does not say"], ["Napa"]),
+        ("Who prescribed Napa?", ["Napa 500 mg"], ["Amoxil"]),
+        ("这张处方是谁开的？", ["没有写"], ["Napa"]),
     ],
 )
 def test_questions_about_a_prescription(question: str, has: list[str], has_not: list[str]) -> None:
     profile = open_profile(DomainConfig(profile="prescription"))
     made = profile.understand(page("1. Napa 500 mg 1 tab tid", "2. Amoxil 250 mg 1 cap bid", "room 12"))
-    text = from_fields(made, question).text
+    text = from_page(made, question).text
     assert [word for word in has if word not in text] == []
     assert [word for word in has_not if word in text] == []
 
@@ -96,7 +105,7 @@ def test_questions_about_a_prescription(question: str, has: list[str], has_not: 
 def test_a_wrong_sum_is_told_and_the_right_ones_too() -> None:
     profile = open_profile(DomainConfig(profile="homework"))
     made = profile.understand(page("4+3=7", "7+5=13"))
-    assert from_fields(made, "算得对吗").text == "4+3=7 对 [l000]\n7+5=13 不对，左边是 12 [l001]"
+    assert from_page(made, "算得对吗").text == "4+3=7 对 [l000]\n7+5=13 不对，左边是 12 [l001]"
 
 
 def test_lines_that_a_model_cites() -> None:

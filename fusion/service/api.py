@@ -1,34 +1,48 @@
-"""The routes: HTTP to the service, and what requests look like. Nothing of a request names a file."""
+"""The routes: HTTP to the service. Nothing of a request names a file."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import prometheus_client as prometheus
+import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from starlette.datastructures import UploadFile
 
 from fusion import __version__
 from fusion.config import Config
 from fusion.errors import ConfigError, FusionError, InputError
 from fusion.records import page_dict
 from fusion.service.answers import Answer
-from fusion.service.archive import Conflict, Edit, Found, Missing, Transcription, Unwritable
-from fusion.service.door import COOKIE, Door, InTime, OurDoor, OurService, admitted, watched, without_text
-from fusion.service.exports import Format, export
+from fusion.service.archive import Conflict, Edit, Missing, Transcription, Unwritable
+from fusion.service.door import COOKIE, Bounded, Connection, Door, OurDoor, OurService, admitted, watched, without_text
+from fusion.service.exports import MEDIA, Format, export
+from fusion.service.index import Found
+from fusion.service.messages import (
+    UPLOADS,
+    Accepted,
+    Asked,
+    Corrections,
+    Id,
+    Inference,
+    InferenceAnswer,
+    Number,
+    Problem,
+    Submitted,
+    Token,
+    Undone,
+    Whole,
+    from_base64,
+)
 from fusion.service.service import Service, opened
 from fusion.service.shapes import shown
 from fusion.service.workers import Full
@@ -39,137 +53,29 @@ _STATUS = {Missing: 404, Conflict: 409, InputError: 422, ConfigError: 422, Full:
 CONNECTIONS = 500
 """Most connections at once, else 503: half of the files that a process may usually open."""
 
-Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of a transcription.")]
-Number = Annotated[int, Path(ge=1, le=10_000, description="Number of the page, from 1.")]
-Word = Annotated[str, StringConstraints(max_length=200)]
-Question = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-
-
-class Body(BaseModel):
-    """Base of every request: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Submission(Body):
-    """An image or a PDF, base64."""
-
-    image: str
-    name: Word = "image"
-    profile: Word | None = None
-
-
-class Asked(Body):
-    """A question about a page of the archive."""
-
-    id: Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
-    question: Question
-    page: Annotated[int, Field(ge=1, le=10_000)] = 1
-
-
-class Inference(BaseModel):
-    """An image, base64, and a question about it."""
-
-    image: str
-    question: Question
-
-
-class Corrected(Body):
-    """What a person decided about one stretch: code points `start` to `end` of a line, where they saw `old`."""
-
-    line: Word
-    start: Annotated[int, Field(ge=0, le=1_000_000)]
-    end: Annotated[int, Field(ge=0, le=1_000_000)]
-    old: Annotated[str, StringConstraints(max_length=10_000)]
-    text: Annotated[str, StringConstraints(max_length=10_000)]
-
-
-class Who(Body):
-    """Who decides."""
-
-    by: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f]*$", strip_whitespace=True)] = "unnamed"
-
-
-class Corrections(Who):
-    """What one person decided at once: all of it is kept, or nothing."""
-
-    corrections: Annotated[list[Corrected], Field(min_length=1, max_length=1000)]
-
-
-class Undone(Who):
-    """What is taken back: the last decision that the person saw in force."""
-
-    decision: Annotated[int, Field(ge=0, le=1_000_000_000)]
-
-
-class Token(Body):
-    """The token, to be kept in a cookie."""
-
-    token: Word
-
-
-class InferenceAnswer(BaseModel):
-    """What the article's script prints."""
-
-    answer: str
-
-
-api = APIRouter(prefix="/v1", dependencies=[Depends(admitted)])
-open_ = APIRouter()
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "The request can't be answered."},
+    "5XX": {"model": Problem, "description": "The service can't answer it now."},
+}
+_JSON = Whole | dict[str, Any] | list[Any]  # the whole, or a file that is JSON
+_WHOLE = {"model": _JSON, "content": {media: {} for media in MEDIA}, "description": "The transcription, or a file."}
+Wanted = Annotated[Format | None, Query(alias="format", description="A file of this format instead.")]
+api = APIRouter(prefix="/v1", dependencies=[Depends(admitted)], responses=_PROBLEMS)
+open_ = APIRouter(responses=_PROBLEMS)
 
 # --- transcriptions ---------------------------------------------------------------------------------------------------
 
 
-async def _submitted(request: Request) -> tuple[list[tuple[str, bytes]], str | None]:
-    """Uploads and profile of a request: files of a form, or base64 in JSON."""
-    if request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
-        async with request.form(max_files=100, max_fields=10) as form:
-            sent = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-            uploads = [(_name(part.filename), await part.read()) for part in sent]
-            profile = form.get("profile")
-        given = profile if isinstance(profile, str) and profile else None
-    else:
-        try:
-            body = Submission.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise RequestValidationError(error.errors(include_url=False)) from error
-        uploads, given = [(_name(body.name), _decoded(body.image))], body.profile
-    if not uploads or not all(content for _, content in uploads):
-        raise InputError("request", "holds no file, or an empty one", "Send a form with files, or JSON with `image`.")
-    return uploads, given
-
-
-def _name(name: str | None) -> str:
-    """What a sender calls a file: a label, never a path."""
-    last = re.split(r"[/\\]", name or "")[-1]
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "", last)[-200:] or "image"
-
-
-def _decoded(image: str) -> bytes:
-    """Base64, with or without the head of a data URI."""
-    head, comma, rest = image.partition(",")
-    try:
-        return base64.b64decode(rest if comma and head.startswith("data:") else image, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError("image", "is not base64", "Encode the bytes of an image file.") from error
-
-
-_FORM = {"type": "object", "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
-_FORM["properties"] |= {"profile": {"type": "string"}}  # type: ignore[operator]
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": _FORM},
-            "application/json": {"schema": Submission.model_json_schema()},
-        },
-    }
-}
-Submitted = Annotated[tuple[list[tuple[str, bytes]], str | None], Depends(_submitted)]
-
-
-@api.post("/transcriptions", status_code=201, openapi_extra=_BODY, responses={202: {}, 429: {}})
-def submit(service: OurService, submitted: Submitted, response: Response, wait: bool = True) -> Any:
+@api.post(
+    "/transcriptions",
+    status_code=201,
+    response_model=None,
+    openapi_extra=UPLOADS,
+    responses={201: _WHOLE, 202: {"model": Accepted}},
+)
+def submit(
+    service: OurService, submitted: Submitted, response: Response, wait: bool = True, format_: Wanted = None
+) -> Any:
     """Have images or PDFs read: one is answered when it is read; several, or a slow one, with 202 and ids to ask for."""
     uploads, profile = submitted
     made = service.take(uploads, profile, wait and len(uploads) == 1)
@@ -180,7 +86,10 @@ def submit(service: OurService, submitted: Submitted, response: Response, wait: 
         with suppress(Missing):  # another request for the same upload
             service.delete(made[0].id)
         raise HTTPException(422, made[0].problem)
-    response.headers["Location"] = f"/v1/transcriptions/{made[0].id}"
+    where = {"Location": f"/v1/transcriptions/{made[0].id}"}
+    if format_ is not None:
+        return _file(service, made[0], format_, 201, where)
+    response.headers.update(where)
     return _transcription(service, made[0])
 
 
@@ -190,23 +99,28 @@ def listed(service: OurService, limit: Annotated[int, Query(ge=1, le=1000)] = 10
     return service.archive.recent(limit)
 
 
-@api.get("/transcriptions/{id}", response_model=None)
-def transcription(
-    service: OurService, id: Id, format: Annotated[Format | None, Query(description="A file instead.")] = None
-) -> Any:
+@api.get("/transcriptions/{id}", response_model=None, responses={200: _WHOLE})
+def transcription(service: OurService, id: Id, format_: Wanted = None) -> Any:
     """An upload with its pages: as JSON with all that is known, or as a file of some format."""
     one = service.archive.get(id)
-    if format is None:
-        return _transcription(service, one)
-    if one.status != "done":
-        raise Conflict("the transcription", f"is {one.status}", "Ask again when it is done.")
-    content, media, name = export(service.sheets(one), format.value)
-    return Response(content, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+    return _transcription(service, one) if format_ is None else _file(service, one, format_)
 
 
 def _transcription(service: Service, one: Transcription) -> dict[str, Any]:
-    pages = [service.page(one.id, n) for n in range(1, one.pages + 1)]
+    pages = [service.page(one.id, n) for n in range(1, one.page_count + 1)]
     return {**asdict(one), "text": "\n".join(page.marked for page in pages), "pages": [page_dict(p) for p in pages]}
+
+
+def _file(
+    service: Service, one: Transcription, format_: Format, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A transcription to be saved under the name of its upload (RFC 6266, with a name for old clients before it)."""
+    if one.status != "done":
+        raise Conflict("the transcription", f"is {one.status}", "Ask again when it is done.")
+    made = export(service.sheets(one), one.name, format_)
+    plain = re.sub(r"[^\x20-\x7e]", "_", made.name)
+    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(made.name)}"
+    return Response(made.content, status, {**(headers or {}), "Content-Disposition": disposition}, made.media)
 
 
 @api.delete("/transcriptions/{id}", status_code=204)
@@ -220,8 +134,8 @@ def page(service: OurService, id: Id, number: Number) -> dict[str, Any]:
     """A page as the review page shows it: lines, spans, readings, what to look at and why, fields, remarks."""
     one = service.archive.get(id)
     standing, decision = service.archive.standing(id, number)
-    about = {"name": one.name, "pages": one.pages, "profile": one.profile, "formats": list(Format)}
-    return {**about, "decision": decision, **shown(service.understood(standing, one.profile))}
+    about = {name: getattr(one, name) for name in ("name", "problem", "page_count", "profile")}
+    return {**about, "formats": list(Format), "decision": decision, **shown(service.understood(standing, one.profile))}
 
 
 @api.get("/transcriptions/{id}/pages/{number}/picture", response_class=Response)
@@ -240,14 +154,14 @@ def crop(service: OurService, id: Id, number: Number, line: Annotated[str, Path(
 def correct(service: OurService, id: Id, number: Number, body: Corrections) -> dict[str, Any]:
     """Keep what a person decided, as `human` spans; it is on the disk when this answers. 409 when the text has changed."""
     edits = [Edit(**one.model_dump()) for one in body.corrections]
-    service.archive.correct(id, number, edits, body.by or "unnamed")
+    service.archive.correct(id, number, edits, body.by)
     return page(service, id, number)
 
 
 @api.post("/transcriptions/{id}/pages/{number}/undo")
 def undo(service: OurService, id: Id, number: Number, body: Undone) -> dict[str, Any]:
     """Take the last decision of a page back, all of one request; 409 when it is not the one that the person saw."""
-    service.archive.undo(id, number, body.decision, body.by or "unnamed")
+    service.archive.undo(id, number, body.decision, body.by)
     return page(service, id, number)
 
 
@@ -273,7 +187,7 @@ def ask(service: OurService, body: Asked) -> Answer:
 @api.post("/inference")
 def inference(service: OurService, body: Inference) -> InferenceAnswer:
     """Answer a question about an image that is not kept."""
-    answer = service.ask(_decoded(body.image), body.question, service.config.domain.profile)
+    answer = service.ask(from_base64(body.image), body.question, service.config.domain.profile)
     plain = answer.by == "transcript" or not answer.note  # a transcript stands for itself
     return InferenceAnswer(answer=answer.text if plain else f"{answer.text}\n({answer.note})")
 
@@ -297,7 +211,7 @@ def health() -> dict[Literal["status"], str]:
     return {"status": "ok"}
 
 
-@open_.get("/ready", responses={503: {}})
+@open_.get("/ready", responses={503: {"description": "Not yet."}})
 def ready(service: OurService, response: Response) -> dict[Literal["ready"], bool]:
     """Whether an engine has loaded its models."""
     response.status_code = 200 if service.workers.ready else 503
@@ -310,15 +224,19 @@ def metrics(service: OurService) -> Response:
     return Response(prometheus.generate_latest(service.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
 
-def _file(name: str, media: str) -> Callable[[], Response]:
+_MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+
+
+def _web(name: str) -> Callable[[], Response]:
     content = (files("fusion.service") / "web" / name).read_bytes()
+    media = f"{_MEDIA[name[name.index('.') :]]}; charset=utf-8"
     return lambda: Response(content, media_type=media)
 
 
 for _path in ("/", "/search", "/review/{id}"):
-    open_.add_api_route(_path, _file("page.html", "text/html; charset=utf-8"), include_in_schema=False)
-open_.add_api_route("/page.js", _file("page.js", "text/javascript; charset=utf-8"), include_in_schema=False)
-open_.add_api_route("/page.css", _file("page.css", "text/css; charset=utf-8"), include_in_schema=False)
+    open_.add_api_route(_path, _web("page.html"), include_in_schema=False)
+for _part in ("page.css", "page.js", "base.js", "archive.js", "review.js", "decide.js"):
+    open_.add_api_route(f"/{_part}", _web(_part), include_in_schema=False)
 
 
 # --- the application --------------------------------------------------------------------------------------------------
@@ -339,7 +257,6 @@ def application(service: Service, door: Door) -> FastAPI:
         version=__version__,
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
-        max_body_size=int(service.config.serve.max_upload_mb * 1e6),
     )
     app.state.service, app.state.door = service, door
     app.include_router(api)
@@ -347,7 +264,8 @@ def application(service: Service, door: Door) -> FastAPI:
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _told(status))
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(InTime)
+    app.add_exception_handler(Exception, _broken)
+    app.add_middleware(Bounded, most=int(service.config.serve.max_upload_mb * 1e6))
     app.middleware("http")(watched)  # around it, so that it counts what came too late
     return app
 
@@ -363,8 +281,12 @@ def _told(status: int) -> Callable[[Request, Exception], Response]:
 def _invalid(_: Request, error: Exception) -> Response:
     """What is wrong with a request and where, without quoting it: a value may be no JSON."""
     assert isinstance(error, RequestValidationError)
-    told = [{"loc": [str(part) for part in one["loc"]], "msg": str(one["msg"])} for one in error.errors()]
-    return Response(json.dumps({"detail": told}), 422, media_type="application/json")
+    told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return JSONResponse({"detail": told.encode("utf-8", "backslashreplace").decode()}, 422)
+
+
+def _broken(_: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": f"A fault of the service ({type(error).__name__}): see its log."}, 500)
 
 
 def run(config: Config) -> None:
@@ -373,8 +295,6 @@ def run(config: Config) -> None:
     Raises:
         ConfigError: the configuration can't be served.
     """
-    import uvicorn
-
     door = Door(config)
     logging.getLogger("uvicorn.error").addFilter(without_text)
     with opened(config) as service:
@@ -386,4 +306,6 @@ def run(config: Config) -> None:
             limit_concurrency=CONNECTIONS,
             access_log=False,
             log_level="warning",
+            http=Connection,
+            ws="none",
         )

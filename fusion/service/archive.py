@@ -1,4 +1,4 @@
-"""The archive: uploads, pages as they were read, what people decided since, and an index of it all, in one SQLite file.
+"""The archive: uploads, pages as they were read, what people decided since, and their index, in one SQLite file.
 
 A page's record is written once, as it was read. Corrections are rows beside it, in the order in which they were made; the
 page as it stands is the record with these edits. So nothing overwrites a reading, undoing takes the rows of the last
@@ -11,8 +11,6 @@ Deletes for good: freed space is overwritten, the index is merged anew, the writ
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import re
 import sqlite3
 import threading
@@ -27,11 +25,10 @@ from typing import Literal
 from fusion.errors import ConfigError, FusionError, InputError
 from fusion.page import Page, Place
 from fusion.records import dump_page, load_page
-from fusion.service.terms import Phrase, other_grams, phrases, terms
+from fusion.service import index
+from fusion.service.index import Found
 
 VERSION = 2
-LOOKED_AT = 500
-"""Most pages of an index query whose lines are looked at: its pairs may stand anywhere on a page."""
 REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters with which a text would look like another one."""
 TRIES = 3
@@ -53,8 +50,6 @@ CREATE TABLE corrections (
     decision INTEGER NOT NULL, line TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
     old TEXT NOT NULL, text TEXT NOT NULL, by TEXT NOT NULL, undone TEXT NOT NULL DEFAULT '');
 CREATE INDEX of_page ON corrections (page);
-CREATE VIRTUAL TABLE found USING fts5(
-    text, others, content='', tokenize="unicode61 remove_diacritics 0 tokenchars '_'");
 """
 _EDITS = "SELECT decision, line, start, \"end\", text, by FROM corrections WHERE page = ? AND undone = '' ORDER BY id"
 
@@ -82,7 +77,7 @@ class Transcription:
         status: `waiting`, `done` or `failed`.
         problem: why it failed; else "".
         created: UTC, ISO 8601.
-        pages: how many it has.
+        page_count: how many pages it has.
     """
 
     id: str
@@ -91,7 +86,7 @@ class Transcription:
     status: Literal["waiting", "done", "failed"]
     problem: str
     created: str
-    pages: int
+    page_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,28 +98,6 @@ class Edit:
     end: int
     old: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """Lines that answer a phrase of a query: they hold it, or may hold it."""
-
-    lines: tuple[str, ...]
-    text: str
-    phrase: str
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A page that a query finds; `exact` when its text holds every phrase."""
-
-    transcription: str
-    page: int
-    name: str
-    created: str
-    exact: bool
-    hits: tuple[Hit, ...]
 
 
 class Archive:
@@ -143,7 +116,7 @@ class Archive:
             with self._change() as db:
                 (version,) = db.execute("PRAGMA user_version").fetchone()
                 if version == 0:
-                    for statement in _TABLES.split(";\n"):
+                    for statement in (*_TABLES.split(";\n"), index.TABLE):
                         db.execute(statement)
                     db.execute(f"PRAGMA user_version = {VERSION}")
         except (sqlite3.Error, OSError, Unwritable) as error:
@@ -209,7 +182,7 @@ class Archive:
                 columns = 'page, decision, line, start, "end", old, text, by'
                 row = (key, (last or 0) + 1, edit.line, edit.start, edit.end, edit.old, edit.text, by)
                 db.execute(f"INSERT INTO corrections ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            _index(db, key, page)
+            index.put(db, key, page)
         return page
 
     def undo(self, id_: str, number: int, decision: int, who: str) -> Page:
@@ -236,7 +209,7 @@ class Archive:
             undone = "UPDATE corrections SET undone = ? WHERE page = ? AND decision = ?"
             db.execute(undone, (f"{who}, {_now()}", key, last))
             _, page, _ = self._standing(db, id_, number)
-            _index(db, key, page)
+            index.put(db, key, page)
         return page
 
     # --- out --------------------------------------------------------------------------------------------------------
@@ -285,18 +258,8 @@ class Archive:
         return bytes(row[0])
 
     def search(self, query: str, limit: int = 20) -> list[Found]:
-        """Pages that hold all phrases of a query, the newest first; then pages that may hold them.
-
-        White space stands between phrases. The last word of each may be the beginning of one; a number is whole.
-        """
-        wanted = phrases(query)
-        if not wanted:
-            return []
-        exact = list(self._matching(" AND ".join(one.exact() for one in wanted), wanted, set(), limit))
-        known = {key for key, _ in exact}
-        possible = " AND ".join(f"({one.possible()})" for one in wanted)
-        others = self._matching(possible, wanted, known, limit - len(exact)) if len(exact) < limit else ()
-        return [found for _, found in (*exact, *others)]
+        """Pages that hold all phrases of a query, the newest first; then pages that may hold them. See `index.search`."""
+        return index.search(self._db, query, limit)
 
     # --- gone -------------------------------------------------------------------------------------------------------
 
@@ -320,12 +283,12 @@ class Archive:
         gone = pages = 0
         with self._change() as db:
             for id_ in ids:
-                for key, lines in db.execute("SELECT id, lines FROM pages WHERE transcription = ?", (id_,)).fetchall():
-                    _unindex(db, key, lines)
+                for (key,) in db.execute("SELECT id FROM pages WHERE transcription = ?", (id_,)).fetchall():
+                    index.remove(db, key)
                     pages += 1
                 gone += db.execute("DELETE FROM transcriptions WHERE id = ?", (id_,)).rowcount
             if pages:
-                db.execute("INSERT INTO found (found) VALUES ('optimize')")  # else old segments would keep the terms
+                index.merge(db)
         if gone:
             self.wipe()
         return gone
@@ -384,46 +347,6 @@ class Archive:
             page = page.edit(Place(line, start, end), text, by)
         return row[0], page, edits[-1][0] if edits else 0
 
-    def _matching(
-        self, match: str, wanted: Sequence[Phrase], known: set[int], limit: int
-    ) -> Iterator[tuple[int, Found]]:
-        """Pages of an FTS5 query, the newest first, each looked at line by line."""
-        query = (
-            "SELECT p.id, t.id, p.number, t.name, t.created, p.lines FROM found JOIN pages p ON p.id = found.rowid "
-            "JOIN transcriptions t ON t.id = p.transcription WHERE found MATCH ? ORDER BY found.rowid DESC"
-        )
-        rows = itertools.islice(self._db.execute(query, (match,)), LOOKED_AT)
-        for key, id_, number, name, created, stored in rows:
-            if key in known:
-                continue
-            lines = [(line, text, terms(text), others.split()) for line, text, others in json.loads(stored)]
-            hits = [list(_hits(one, lines)) for one in wanted]
-            if all(hits):
-                flat = tuple(itertools.chain.from_iterable(hits))
-                yield key, Found(id_, number, name, created, all(hit.exact for hit in flat), flat)
-                limit -= 1
-            if limit <= 0:
-                return
-
-
-_IndexedLine = tuple[str, str, list[str], list[str]]
-"""Id, text, terms and grams of a line."""
-
-
-def _hits(phrase: Phrase, lines: Sequence[_IndexedLine]) -> Iterator[Hit]:
-    """Lines that hold a phrase, also one that goes on in the next line; without any, lines that may hold it."""
-    rows = [(number, term) for number, (_, _, found, _) in enumerate(lines) for term in found]
-    places = {
-        tuple(sorted({number for number, _ in rows[at : at + len(phrase.terms)]}))
-        for at in phrase.stands_in([term for _, term in rows])
-    }
-    for place in sorted(places):
-        yield Hit(tuple(lines[n][0] for n in place), "\n".join(lines[n][1] for n in place), phrase.asked, True)
-    if not places:
-        for line, text, found, grams in lines:
-            if phrase.may_stand_in(found, grams):
-                yield Hit((line,), text, phrase.asked, False)
-
 
 def _known(db: sqlite3.Connection, key: tuple[str, str, str]) -> tuple[str, str, str] | None:
     """Id, status and problem of an upload of some hash, profile and maker that is read or waits to be."""
@@ -453,7 +376,7 @@ def _insert_pages(db: sqlite3.Connection, id_: str, pages: Sequence[tuple[Page, 
         insert = "INSERT INTO pages (number, transcription, lines, record, picture) VALUES (?, ?, ?, ?, ?)"
         key = db.execute(insert, row).lastrowid
         assert key is not None
-        _index(db, key, page)
+        index.put(db, key, page)
 
 
 def _edited(page: Page, edit: Edit, by: str) -> Page:
@@ -467,26 +390,6 @@ def _edited(page: Page, edit: Edit, by: str) -> Page:
         return page.edit(Place(edit.line, edit.start, edit.end), edit.text, by)
     except ValueError as error:
         raise InputError(f"line {edit.line}", f"can't be corrected so ({error})", "Correct one stretch.") from error
-
-
-def _index(db: sqlite3.Connection, key: int, page: Page) -> None:
-    """Index a page anew. Its text is what is on the paper; what was supplied is one of the other things it may say."""
-    (old,) = db.execute("SELECT lines FROM pages WHERE id = ?", (key,)).fetchone()
-    _unindex(db, key, old)
-    lines = json.dumps([(x.id, x.diplomatic, " ".join(other_grams(x))) for x in page.lines], ensure_ascii=False)
-    db.execute("UPDATE pages SET lines = ? WHERE id = ?", (lines, key))
-    db.execute("INSERT INTO found (rowid, text, others) VALUES (?, ?, ?)", (key, *_indexed(lines)))
-
-
-def _unindex(db: sqlite3.Connection, key: int, lines: str) -> None:
-    """Take a page out of the index, which keeps no text of its own and must be told what it was given."""
-    if lines != "[]":
-        db.execute("INSERT INTO found (found, rowid, text, others) VALUES ('delete', ?, ?, ?)", (key, *_indexed(lines)))
-
-
-def _indexed(lines: str) -> tuple[str, str]:
-    stored = json.loads(lines)
-    return " ".join(term for _, text, _ in stored for term in terms(text)), " ".join(others for _, _, others in stored)
 
 
 def _missing(name: str) -> Missing:

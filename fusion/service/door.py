@@ -15,9 +15,11 @@ from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import h11
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fusion.config import Config
 from fusion.errors import ConfigError
@@ -26,7 +28,9 @@ from fusion.service.service import Service
 COOKIE = "fusion"
 SHORTEST_TOKEN = 16
 PATIENCE = 30.0
-"""Seconds between two parts of a request's body."""
+"""Seconds for the head of a request, and between two parts of its body."""
+LONGEST = 600.0
+"""Seconds for a whole body: 20 MB at a third of a Mbit/s."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -134,27 +138,63 @@ async def watched(request: Request, call_next: Callable[[Request], Awaitable[Res
     return response
 
 
-class InTime:
-    """An application whose requests end (408) when their bodies stop coming; uvicorn would wait for ever."""
+class Bounded:
+    """An application whose requests end when their bodies are too large (413) or too slow (408)."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        """`most`: bytes of a body."""
         self._app = app
+        self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, ASGI."""
-        more = scope["type"] == "http"
+        more, size, end = scope["type"] == "http", 0, time.monotonic() + LONGEST
 
-        async def in_time() -> Message:
-            nonlocal more
+        async def bounded() -> Message:
+            nonlocal more, size
             try:
-                async with asyncio.timeout(PATIENCE if more else None):
+                async with asyncio.timeout(min(PATIENCE, end - time.monotonic()) if more else None):
                     message = await receive()
             except TimeoutError as error:
-                raise HTTPException(408, "The request stopped coming.", {"Connection": "close"}) from error
+                raise HTTPException(408, "The request came too slowly.", {"Connection": "close"}) from error
             more = message.get("more_body", False)
+            size += len(message.get("body", b""))
+            if size > self._most:
+                problem = f"The request is larger than {self._most / 1e6:g} MB."
+                raise HTTPException(413, problem, {"Connection": "close"})
             return message
 
-        await self._app(scope, in_time, send)
+        await self._app(scope, bounded, send)
+
+
+class Connection(H11Protocol):
+    """A connection that ends when what nobody reads is late: a head, a body after its answer. Uvicorn would wait for ever."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has come."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(PATIENCE, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """A part of a request has come."""
+        super().data_received(data)
+        unread = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        if self.conn.their_state is not h11.IDLE and not unread:
+            self._in_time()
+        elif self._late is None:
+            self._late = self.loop.call_later(PATIENCE, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        super().connection_lost(exc)
+        self._in_time()
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 def without_text(record: logging.LogRecord) -> bool:

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from fusion import formats
 from fusion.output.formats import Sheet as Shown
-from fusion.output.formats import content
+from fusion.output.formats import content, stems
 from fusion.output.review import ReviewList, training_rows
 from fusion.page import Page
 from fusion.service.shapes import azure
 
 Format = StrEnum("Format", [*formats.Format, "azure", "training"])  # type: ignore[misc]
 """What a transcription can be had as."""
+MEDIA = sorted({*(one.media for one in formats.Format), "application/json", "application/zip"})
+"""What media types that may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +48,34 @@ def decoded(picture: bytes) -> NDArray[np.uint8]:
     return np.asarray(image[:, :, ::-1], dtype=np.uint8)
 
 
-def export(sheets: Sequence[Sheet], name: str) -> tuple[bytes, str, str]:
-    """Content, media type and file name; an archive of files where a format holds one page each and there are several.
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A file: its name, media type and content."""
 
-    `training` is an archive with a crop of each line that people decided, and their texts in training.jsonl, from which
-    `python -m fusion.train adapt` learns.
+    name: str
+    media: str
+    content: bytes
+
+
+def export(sheets: Sequence[Sheet], upload: str, format_: Format) -> Export:
+    """A transcription as a file that is named by its upload, as the command line names files.
+
+    Where a format holds one page each and there are several, it is an archive of files. `training` is an archive with a
+    crop of each line that people decided, and their texts in training.jsonl, from which `python -m fusion.train adapt`
+    learns.
     """
-    if name == "azure":
+    (stem,) = stems([upload])
+    if format_ == "azure":
         shape = azure([sheet.page for sheet in sheets])
-        return json.dumps(shape, ensure_ascii=False).encode(), "application/json", "azure.json"
-    if name == "training":
-        return _packed(_training(sheets)), "application/zip", "training.zip"
-    format_ = next(one for one in formats.Format if one == name)
+        return Export(f"{stem}.azure.json", "application/json", json.dumps(shape, ensure_ascii=False).encode())
+    if format_ == "training":
+        return Export(f"{stem}.training.zip", "application/zip", _packed(_training(sheets)))
+    written = next(one for one in formats.Format if one.value == format_.value)
     shown = [Shown(one.page, one.photo, one.picture) for one in sheets]
-    if format_.many or len(shown) == 1:
-        return content(shown, format_), format_.media, f"transcription{format_.ending}"
-    files = {f"page{n}{format_.ending}": content([one], format_) for n, one in enumerate(shown, 1)}
-    return _packed(files), "application/zip", f"{name}.zip"
+    if written.many or len(shown) == 1:
+        return Export(stem + written.ending, written.media, content(shown, written))
+    files = {f"{stem}.p{n}{written.ending}": content([one], written) for n, one in enumerate(shown, 1)}
+    return Export(f"{stem}.{format_}.zip", "application/zip", _packed(files))
 
 
 def _packed(files: dict[str, bytes]) -> bytes:

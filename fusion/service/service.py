@@ -25,10 +25,10 @@ from fusion import __version__
 from fusion.config import Config, load_config
 from fusion.domain import open_profile
 from fusion.engine import require_answers
-from fusion.errors import ConfigError, FusionError, InputError
+from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.output.crops import at_most, crop_line, photo_scale
 from fusion.page import Page
-from fusion.service.answers import Answer, cited, from_fields
+from fusion.service.answers import Answer, without_model
 from fusion.service.archive import Archive, Missing, Transcription, Unwritable
 from fusion.service.exports import Sheet, decoded
 from fusion.service.workers import Ask, Call, Done, Read, Workers
@@ -82,24 +82,18 @@ class Service:
         return [known.get(one.id) or self.archive.get(one.id) for one in made]
 
     def ask(self, upload: bytes, question: str, profile: str, number: int = 1, page: Page | None = None) -> Answer:
-        """Ask the model; where none answers, the fields of the page."""
-        failure = ""
+        """Ask about a page of an upload; without `page`, its first page is read. Full: there is no room."""
         try:
-            require_answers(self.config)
+            if page is not None:
+                require_answers(self.config)
             done = self._have_done(Ask(upload, question, profile, number, page))
-            if done.answer:
-                return Answer(done.answer, cited(page, done.answer) if page is not None else (), "model")
-            failure = done.problem
-        except ConfigError:
-            failure = "No model that answers is configured."
-        if page is None:
-            done = self._have_done(Read(upload, "image", profile))
-            if not done.pages:
-                raise InputError("image", "can't be read", done.problem)
-            page = done.pages[0][0]
-        answer = from_fields(page, question)
-        note = f"Answered from the {answer.by} of the page. {failure} {answer.note}".strip()
-        return Answer(answer.text, answer.lines, answer.by, note)
+        except (ConfigError, ReaderError) as error:  # no model is configured, or it took its engine along
+            if page is None:
+                raise
+            return without_model(page, question, error)
+        if done.answer is None:
+            raise InputError("image", "can't be read", done.problem)
+        return done.answer
 
     def delete(self, id_: str) -> None:
         """Delete an upload with everything that was made of it."""
@@ -119,7 +113,7 @@ class Service:
         """All pages of a transcription, to be exported."""
         return [
             Sheet(self.page(one.id, n), self.archive.page(one.id, n, as_read=True), self.archive.picture(one.id, n))
-            for n in range(1, one.pages + 1)
+            for n in range(1, one.page_count + 1)
         ]
 
     def crop(self, id_: str, number: int, line: str) -> bytes:
@@ -166,7 +160,7 @@ class Service:
             with self._taking:
                 del self._reading[one.id]
 
-    def _have_done(self, job: Ask | Read) -> Done:
+    def _have_done(self, job: Ask) -> Done:
         """Have an engine do what is not kept; Full when there is no room."""
         with self._taking:
             self.workers.room(1)

@@ -59,22 +59,29 @@ def _item(item: Item, line: Line) -> dict[str, Any]:
         **{name: getattr(item, name) for name in ("line", "start", "end", "text", "confidence", "polygon", "reasons")},
         "expected_cost": item.expected_cost,
         "choices": [*own, *others][:CHOICES],
-        "readings": [{"by": one.source, "text": _part(one, line.text, item.start, item.end)} for one in line.readings],
+        "readings": [_around(one, line.text, item.start, item.end) for one in line.readings],
     }
 
 
-def _part(reading: Reading, text: str, start: int, end: int) -> str:
-    """What a reading has where a stretch of the text stands, by the shortest edits between the two."""
-    found = ""
-    for op in Levenshtein.opcodes(text, reading.text):
+def _around(reading: Reading, text: str, start: int, end: int) -> dict[str, str]:
+    """What a reading has where a stretch of the text stands, and before and after it."""
+    left, right = aligned(reading.text, text, start, end)
+    parts = {"before": reading.text[:left], "text": reading.text[left:right], "after": reading.text[right:]}
+    return {"by": reading.source, **parts}
+
+
+def aligned(reading: str, text: str, start: int, end: int) -> tuple[int, int]:
+    """Where a reading has the stretch from `start` to `end` of a text, by the shortest edits between the two."""
+    found = []
+    for op in Levenshtein.opcodes(text, reading):
         left, right = max(op.src_start, start), min(op.src_end, end)
         inserted = op.src_start == op.src_end and start <= op.src_start <= end
         if op.tag == "equal" and left < right:
             shift = op.dest_start - op.src_start
-            found += reading.text[left + shift : right + shift]
+            found.append((left + shift, right + shift))
         elif op.tag != "equal" and (left < right or inserted):
-            found += reading.text[op.dest_start : op.dest_end]
-    return found
+            found.append((op.dest_start, op.dest_end))
+    return (found[0][0], found[-1][1]) if found else (0, 0)
 
 
 def azure(pages: Sequence[Page]) -> dict[str, Any]:

@@ -77,6 +77,18 @@ class Phrase:
         begins = any(gram.startswith(last) for gram in known) if self.open else last in known
         return begins and known.issuperset(whole)
 
+    def like(self, text: str) -> str:
+        """The stretch of a text that holds it, or is most like it, term by term."""
+        found = list(_TERM.finditer(text))
+
+        def alike(start: int) -> int:
+            pairs = zip(found[start:], self.terms, strict=False)
+            return sum("".join(terms(own[0])).startswith(term) for own, term in pairs)
+
+        best = max(range(len(found)), key=alike, default=0)
+        window = found[best : best + len(self.terms)]
+        return text[window[0].start() : window[-1].end()] if window else ""
+
     def _fits(self, found: tuple[str, ...]) -> bool:
         last = found[-1].startswith(self.terms[-1]) if self.open else found[-1] == self.terms[-1]
         return last and found[:-1] == self.terms[:-1]

@@ -29,6 +29,7 @@ from fusion.engine import Engine, photographs
 from fusion.errors import FusionError, InputError, ReaderError
 from fusion.output.crops import at_most
 from fusion.page import Page
+from fusion.service.answers import Answer, ask
 
 LONGEST_SIDE = 4000
 """Of the pictures that are kept to look at, px."""
@@ -56,7 +57,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask a model about page `number` of an upload; `page` is what stands there, None where it is to be read."""
+    """Ask about page `number` of an upload; `page` is what stands there, None where the first is to be read."""
 
     upload: bytes
     question: str
@@ -70,7 +71,7 @@ class Done:
     """What became of a job: pages with their pictures (JPEG, as displayed), an answer, and what went wrong, if anything."""
 
     pages: tuple[tuple[Page, bytes], ...] = ()
-    answer: str = ""
+    answer: Answer | None = None
     problem: str = ""
 
 
@@ -252,6 +253,6 @@ def _read(engine: Engine, job: Read) -> Done:
 
 def _ask(engine: Engine, job: Ask) -> Done:
     try:
-        return Done(answer=engine.ask(job.upload, job.question, number=job.number, page=job.page)[0])
+        return Done(answer=ask(engine, job.upload, job.question, number=job.number, page=job.page))
     except FusionError as error:
         return Done(problem=str(error))
