@@ -6,6 +6,9 @@ import hashlib
 import io
 import math
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -22,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from fusion.config import IntakeConfig
 from fusion.errors import InputError
 from fusion.ink import PageImage
-from fusion.intake import SUFFIXES, list_inputs, open_pages
+from fusion.intake import SUFFIXES, list_inputs, open_pages, pdfium
 from fusion.intake.geometry import find_sheet, level, measure_skew, project, turned_by, warp
 from fusion.intake.raster import to_rgb
 from fusion.view import look, shrink
@@ -267,6 +270,17 @@ def test_two_pdfs_may_be_read_in_turns(tmp_path: Path, clean: Rgb) -> None:
     config = IntakeConfig(pdf_dpi=50)
     interleaved = zip(open_pages(tmp_path / "a.pdf", config), open_pages(tmp_path / "b.pdf", config), strict=True)
     assert [(a.id, b.id) for a, b in interleaved] == [("a.pdf#1", "b.pdf#1"), ("a.pdf#2", "b.pdf#2")]
+
+
+def test_a_reader_that_takes_its_time_loses_no_page(tmp_path: Path, clean: Rgb) -> None:
+    save_pdf(tmp_path / "a.pdf", [clean, clean, clean], dpi=50)
+    script = Path(pdfium.__file__).read_text(encoding="utf-8").replace("SECONDS = 10", "SECONDS = 1")
+    command = [sys.executable, "-c", script, str(tmp_path / "a.pdf"), "150", "40", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        time.sleep(2)  # the first page is being written all the while
+        written, _ = child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert written.count(b'"width"') == 3
 
 
 def pdf_of(*objects: bytes) -> bytes:

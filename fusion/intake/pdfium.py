@@ -24,7 +24,7 @@ import pypdfium2 as pdfium
 MEMORY = 1_000_000_000
 """Most bytes of address space."""
 SECONDS = 10
-"""Most seconds for a page, and for opening the file."""
+"""Most seconds of the processor for a page, and for opening the file; those in which the page before is being read don't count."""
 _PASSWORD = 4  # FPDF_ERR_PASSWORD
 _ROWS = 256  # rows of a page written at a time: a copy of the whole would double the memory
 
@@ -79,8 +79,8 @@ def _limit() -> None:
         hard = resource.getrlimit(kind)[1]
         limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (limit, limit))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(SECONDS)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
 
 
 if __name__ == "__main__":
