@@ -210,27 +210,33 @@ def compare(
     loaded = _loaded(config, set_, profile)
     truth = _reference(reference) if reference is not None else None
     console = Console()
-    shown: list[tuple[Page, NDArray[np.uint8] | None]] = []
     failed: list[InputError] = []
-    with _opened(loaded) as engine:
-        for page, photo, _, _ in _pages(engine, paths, crop, failed, photos=html is not None):
-            if truth is not None and shown:
+    references: dict[str, str] = {}
+
+    def shown(engine: Engine) -> Iterator[tuple[Page, NDArray[np.uint8] | None]]:
+        for number, (page, photo, _, _) in enumerate(_pages(engine, paths, crop, failed, photos=html is not None)):
+            if truth is not None and number:
                 problem = "is the text of one page, and there are several"
                 raise InputError(reference, problem, "Compare one page at a time.")
             console.print(visible(page.id), markup=False)
             console.print(terminal(compare_page(page, truth)))
             if truth is not None:
+                references[page.id] = truth
                 errors = page_cer(page, truth)
                 ocr, fused = errors.ocr / max(1, errors.length), errors.fused / max(1, errors.length)
                 console.print(f"CER: OCR only {ocr:.3f}, fused {fused:.3f} ({errors.length} characters)")
-            shown.append((page, photo))
             _remarks(page)
-    if html is not None:
-        from fusion.output import report
+            yield page, photo
 
-        references = {page.id: truth for page, _ in shown} if truth is not None else None
-        html.write_text(report.html(shown, references=references), encoding="utf-8")
-        _say(f"wrote {html}")
+    with _opened(loaded) as engine:
+        if html is None:
+            for _ in shown(engine):
+                pass
+        else:
+            from fusion.output import report
+
+            html.write_text(report.html(shown(engine), references=references), encoding="utf-8")
+            _say(f"wrote {html}")
     _end(failed)
 
 

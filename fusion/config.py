@@ -406,6 +406,8 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+MOST_KEYS = 1000
+"""Keys of one mapping of a configuration file."""
 _DEFAULT_ENGINES = {"ocr": OcrConfig().engine, "vlm": LocalVlm().engine}
 
 
@@ -422,18 +424,28 @@ def layered(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which merge keys (`<<`) that name each other can't make gigabytes of a few lines."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put merged keys into a mapping; each mapping is merged before those that name it."""
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_KEYS:
+            raise yaml.constructor.ConstructorError(None, None, f"more than {MOST_KEYS} keys", node.start_mark)
+
+
 def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """One YAML file over the file that it extends."""
     path = path.resolve()
     if path in seen:
         raise ConfigError(path, "extends itself", f"Break the circle: {' → '.join(p.name for p in (*seen, path))}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(
             path, f"can't be read ({error.strerror})", "Check the path after --config or `extends`."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
             path, f"is not valid YAML ({error})", "Mend the file; `fusion config check FILE` tries it."
         ) from error

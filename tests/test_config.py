@@ -149,6 +149,13 @@ def test_yaml_can_make_no_objects(tmp_path: Path) -> None:
         load_config(write(tmp_path, "a.yaml", "ocr: !!python/object/apply:os.getcwd []\n"))
 
 
+def test_yaml_can_neither_swell_nor_end_the_program(tmp_path: Path) -> None:
+    doubling = "".join(f"k{n}: &k{n} {{<<: [*k{n - 1}, *k{n - 1}], v{n}: 1}}\n" for n in range(1, 60))
+    for content in ("k0: &k0 {x: 1}\n" + doubling, "a: " + "[" * 3000 + "]" * 3000):
+        with pytest.raises(ConfigError, match="not valid YAML"):
+            load_config(write(tmp_path, "a.yaml", content))
+
+
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_shipped_file_loads_and_says_something(path: Path) -> None:
     config = load_config(path)
