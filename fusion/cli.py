@@ -427,8 +427,10 @@ def main() -> None:
     except OSError as error:
         _say(f"{error.filename or 'output'}: {error.strerror or error}. Check the path.", error=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
+        os._exit(INTERRUPTED)  # an orderly end would wait for requests that are under way
     except Exception as error:  # the top of the program: a bug is reported as one, without page text
         if logging.getLogger("fusion").isEnabledFor(logging.DEBUG):
             raise
