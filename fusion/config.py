@@ -322,7 +322,9 @@ class BatchConfig(Section):
         description="Keep what readers said in `store/` of the output, unless store.folder or vlm.cache say where: a changed weight then runs no reader again.",
     )
     timeout: float = Field(
-        3600, gt=0, description="Seconds after which an input that is still being read has failed; more for long PDFs."
+        3600,
+        gt=0,
+        description="Seconds after which a page, or eight pages of a long document, that are still being read have failed.",
     )
     stop_after_failures: int | None = Field(
         None, ge=1, description="Stop when a reader failed as a whole on this many inputs in a row; None: never."

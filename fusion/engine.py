@@ -105,20 +105,23 @@ class Engine:
         """Records that the store has spared this engine to make."""
         return self._store.found
 
-    def read(self, source: Source, *, crop: bool = False, name: str | None = None) -> Iterator[Page]:
+    def read(
+        self, source: Source, *, crop: bool = False, name: str | None = None, pages: range | None = None
+    ) -> Iterator[Page]:
         """Pages of an image or a PDF, one after the other.
 
         Args:
             source: path, bytes of a file, PIL image, or uint8 array (H, W) or (H, W, 3) RGB.
             crop: the image is one word or one line, already cut out.
             name: what the pages are called; the path where there is one.
+            pages: numbers of the pages to read, from 1; None: all.
 
         Raises:
             InputError: it can't be read; names it and the way out.
         """
         called = name if name is not None else name_of(source)
         called = called.encode("utf-8", "backslashreplace").decode()  # a file name may be no Unicode; a record must be
-        images = open_pages(source, self.config.intake, crop=crop, name=called)
+        images = open_pages(source, self.config.intake, crop=crop, name=called, pages=pages)
         while (image := self._timed("intake", lambda: _next(images, called))) is not None:
             yield self.read_page(image, name=called, crop=crop)
 
@@ -488,14 +491,16 @@ def _verbatim(reading: Reading | None) -> tuple[Span, ...]:
     return (Span(reading.text, "ocr", None, "decision_failed"),) if reading is not None and reading.text else ()
 
 
-def photographs(source: Source, config: Config) -> Iterator[NDArray[np.uint8]]:
+def photographs(source: Source, config: Config, pages: range | None = None) -> Iterator[NDArray[np.uint8]]:
     """The pages of an input as displayed, neither straightened nor turned: what `Page` geometry refers to.
+
+    `pages`: numbers of those that are wanted, from 1; None: all.
 
     Yields:
         uint8 (H, W, 3), RGB.
     """
     as_displayed = config.intake.model_copy(update={"deskew": False, "rectify": False})
-    return (image.photo for image in open_pages(source, as_displayed))
+    return (image.photo for image in open_pages(source, as_displayed, pages=pages))
 
 
 _kept: dict[str, Engine] = {}

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fusion.batch.progress import Tally
 from fusion.batch.record import Row
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError, ReaderError
-from tests.batches import WORD, configured, rows, run, served, words
+from tests.batches import WORD, configured, document, results, rows, run, served, words
 from tests.vlm_readers import completion, serving
 
 # --- the plan -------------------------------------------------------------------------------------------------------
@@ -116,6 +117,20 @@ def test_one_row_per_input_whatever_happens(tmp_path: Path) -> None:
     assert 'fusion_batch_inputs_done{status="failed"} 2' in (out / "metrics.prom").read_text(encoding="utf-8")
     for name in ("record.jsonl", "manifest.json", "metrics.prom", "plan.jsonl"):
         assert "Amlodipine" not in (out / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.live
+def test_two_workers_share_a_long_document(tmp_path: Path) -> None:
+    source = document(tmp_path / "fax.tif", 10)
+    tallies: list[Tally] = []
+    run(configured(tmp_path / "two", source, workers=2), lambda tally, row: tallies.append(copy(tally)))
+    assert max(tally.workers for tally in tallies) == 2
+    assert tallies[-1].counts["inputs"] == 1
+    run(configured(tmp_path / "one", source))
+    (row,) = rows(tmp_path / "two")
+    assert row["status"] == "ok"
+    assert [page["page"] for page in row["pages"]] == [f"{source}#{number}" for number in range(1, 11)]
+    assert results(tmp_path / "two") == results(tmp_path / "one")
 
 
 @pytest.mark.live

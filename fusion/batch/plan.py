@@ -10,7 +10,7 @@ import glob
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,33 @@ _SHOWN = 3  # inputs named of those by which two plans differ
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input: a row of the results.
+    """One input, a row of the results; or some pages of it, for one worker.
 
     Attributes:
         number: place in the plan, from 0.
         path: as found.
         stem: what its files are called, different for every input.
         problem: why there is nothing to read, None for what may be read.
+        pages: numbers of the pages to read, from 1; None: all.
+        of: pages that the input has.
     """
 
     number: int
     path: Path
     stem: str
     problem: str | None = None
+    pages: range | None = None
+    of: int = 1
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Its number, and that of its first page."""
+        return self.number, self.pages.start if self.pages is not None else 1
+
+    @property
+    def singles(self) -> tuple[Input, ...]:
+        """Its pages, each by itself."""
+        return tuple(replace(self, pages=range(n, n + 1)) for n in self.pages) if self.pages is not None else (self,)
 
 
 @dataclass(frozen=True, slots=True)

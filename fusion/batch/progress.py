@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from fusion.batch.record import Row
+from fusion.batch.record import Row, Status
 
 STATUSES = ("ok", "partial", "failed")
 
@@ -42,10 +42,13 @@ class Tally:
     _new_pages: int = 0
     _started: float = field(default_factory=time.monotonic)
 
-    def add(self, row: Row, *, before: bool = False) -> None:
-        """Count a row; `before`: an earlier run made it."""
+    def end(self, status: Status, *, before: bool = False) -> None:
+        """Count an input that is done; `before`: an earlier run did it."""
         self.before += before
-        self.statuses[row.status] += 1
+        self.statuses[status] += 1
+
+    def add(self, row: Row, *, before: bool = False) -> None:
+        """Count the pages of a row; `before`: an earlier run read them."""
         self._new_pages += 0 if before else len(row.pages)
         self.pages += len(row.pages)
         for page in row.pages:

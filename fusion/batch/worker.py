@@ -109,7 +109,7 @@ class Reader:
             if isinstance(error, OSError) and error.errno in FULL:
                 return Ends(OSError, (error.errno, error.strerror, str(error.filename or self._config.batch.output)))
             reason = f"unexpected {type(error).__name__}"
-            return Done(Row(task.number, str(task.path), "failed", "output", reason))
+            return Done(Row.lost(task, "output", reason))
 
 
 def main(pipe: Connection, config: Config, at_once: int) -> None:
@@ -139,13 +139,13 @@ def _end_with_parent() -> None:
 
 
 def read(engine: Engine, task: Input) -> Done:
-    """Read one input and write the files of its pages.
+    """Read one input, or some pages of it, and write their files.
 
     Raises:
         OSError: nothing can be written any more.
     """
     if task.problem is not None:
-        return Done(Row(task.number, str(task.path), "failed", "intake", task.problem))
+        return Done(Row.lost(task, "intake", task.problem))
     rows: list[PageRow] = []
     failures: Counter[Reason] = Counter()
     away: list[bool] = []
@@ -162,16 +162,14 @@ def read(engine: Engine, task: Input) -> Done:
         failures = Counter({("intake", str(error)): 1})
     unread = not rows or (not any(row.lines for row in rows) and any(stage == "ocr" for stage, _ in failures))
     status: Status = "failed" if unread else "partial" if failures else "ok"
-    stage, reason = _most(failures)
-    row = Row(task.number, str(task.path), status, stage, reason, tuple(rows))
-    return Done(row, all(away) if away else None, _here(), engine.recalled, dict(engine.clock))
-
-
-def _most(failures: Counter[Reason]) -> tuple[str, str] | tuple[None, None]:
-    """Stage and reason of what failed most often."""
-    for (stage, reason), times in failures.most_common(1):
-        return stage, f"{reason} ({times} times)" if times > 1 else reason
-    return None, None
+    counted = [(stage, reason, times) for (stage, reason), times in failures.items()]
+    return Done(
+        Row.about(task, status, counted, rows),
+        all(away) if away else None,
+        _here(),
+        engine.recalled,
+        dict(engine.clock),
+    )
 
 
 def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...], list[Reason]]]:
@@ -179,8 +177,8 @@ def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...
     batch = engine.config.batch
     # Only what shows the photograph needs it decoded a second time, as displayed.
     shown = any(name.photo for name in batch.formats)
-    photos = photographs(task.path, engine.config) if shown else itertools.repeat(None)
-    for page, photo in zip(engine.read(task.path, crop=batch.crop), photos, strict=False):
+    photos = photographs(task.path, engine.config, task.pages) if shown else itertools.repeat(None)
+    for page, photo in zip(engine.read(task.path, crop=batch.crop, pages=task.pages), photos, strict=False):
         files, unwritten = [], []
         for name in batch.formats:
             try:

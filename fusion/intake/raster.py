@@ -63,8 +63,14 @@ _TURNS = {
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_images(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray[np.uint8] | InputError]]:
-    """Decode an image file, one page at a time.
+def count_frames(path: Path, config: IntakeConfig) -> int:
+    """Pages of an image file; errors as for `open_images`."""
+    with _open(path) as image:
+        return _count_pages(path.name, image, config)
+
+
+def open_images(path: Path, config: IntakeConfig, pages: range) -> Iterator[tuple[str, NDArray[np.uint8] | InputError]]:
+    """Decode an image file, one page at a time, of those whose numbers are in `pages`.
 
     Only TIFF has pages; of an animation (WebP, GIF) or a multi-picture JPEG the first frame is taken.
 
@@ -79,7 +85,7 @@ def open_images(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray
         if image.format in ("JPEG", "MPO"):
             _check_scans(path)
         count = _count_pages(path.name, image, config)
-        for index in range(count):
+        for index in (number - 1 for number in pages if number <= count):
             subject = path.name if count == 1 else f"{path.name}#{index + 1}"
             try:
                 yield subject, _decode(subject, image, index, config)
