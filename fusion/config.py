@@ -111,6 +111,10 @@ class NoVlm(Section):
     engine: Literal["none"] = Field("none", description="No second reader.")
 
 
+Ask = Literal["all", "doubtful", "budget", "none"]
+"""Which lines a second reader is asked about."""
+
+
 class _Asking(Section):
     """What every asked model needs to know."""
 
@@ -126,9 +130,12 @@ class _Asking(Section):
     attempts: int = Field(
         2, ge=1, le=5, description="Askings per crop and prompt when the answer shows a symptom (cut off, repeating …)."
     )
-    ask: Literal["all", "doubtful"] = Field(
+    ask: Ask = Field(
         "all",
-        description="Lines that are read again: all, or those of which the OCR is not sure (the limit is fitted).",
+        description="Lines that are read again: `all`; `doubtful`: those of which the OCR is not sure (the limit is fitted); `budget`: of these the least sure, within vlm.budget; `none`.",
+    )
+    budget: float = Field(
+        0.4, gt=0, le=1, description="Largest share of a page's lines that are read again under `ask: budget`."
     )
     cache: Path | None = Field(None, description="SQLite file that remembers answers by content; None: no cache.")
 
@@ -165,8 +172,8 @@ class LocalVlm(_Asking):
         "small",
         description="`small`: the reader that ships with the package; else a checkpoint folder, or a hub name already in the local cache.",
     )
-    ask: Literal["all", "doubtful"] = Field(
-        "doubtful", description="Lines that are read again: all, or those of which the OCR is not sure."
+    ask: Ask = Field(
+        "doubtful", description="Lines that are read again: `all`, `doubtful`, `budget` or `none`; see engine served."
     )
     device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1 …")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

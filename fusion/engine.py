@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fusion import __version__
 from fusion.complete import Completer, mark_gaps
-from fusion.config import Config, LocalVlm, load_config
+from fusion.config import Config, LocalVlm, ServedVlm, load_config
 from fusion.domain import languages, open_profile
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser
 from fusion.ink import Evidence, InkLine, PageImage, Seen, image_sha256
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
 from fusion.ocr import OcrReader
-from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage
+from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage, lowest
 from fusion.placement import place_spans, to_photo
 from fusion.store import Store, dump_lines, key_of, load_lines
 from fusion.vlm import Answers, Look, Looks, Query, Reader, Writes, open_reader
@@ -305,17 +305,16 @@ class Engine:
             Query(name, seen.line, texts[n], texts[n + 2], self.profile.instructions(texts[n + 1]))
             for n, seen in enumerate(found)
         ]
-        asked = [n for n, seen in enumerate(found) if self._wanted(seen.line)]
-        again = set(asked)
+        spared = self._spared(found, failures)
+        asked = [n for n in range(len(found)) if n not in spared]
         written: Mapping[int, tuple[Reading | Failure, ...]] = {}
         if isinstance(self._reader, Writes):
             writer = self._reader
             answers = self._stage("vlm", lambda: writer.read([queries[n] for n in asked]), failures)
             lost: tuple[Reading | Failure, ...] = (Failure("vlm", "crash", "the second reader failed on this page"),)
             written = dict(zip(asked, answers if answers is not None else [lost] * len(asked), strict=True))
-        spared = Failure("vlm", "not_needed", "the OCR is sure of this line")
         return [
-            self._read_line(queries[n], written.get(n, ())) if n in again else replace(seen, answers=(spared,))
+            replace(seen, answers=(spared[n],)) if n in spared else self._read_line(queries[n], written.get(n, ()))
             for n, seen in enumerate(found)
         ]
 
@@ -365,10 +364,31 @@ class Engine:
             line.reading, line.ink, seen.readings, self.profile.prior, seen.look, line.hand, line.hand_ink
         )
 
-    def _wanted(self, line: InkLine) -> bool:
-        """Whether a line is to be read again, as `vlm.ask` says."""
-        every = getattr(self.config.vlm, "ask", "all") == "all"
-        return every or line.ink is None or self._fuser.doubtful(line.ink)
+    def _spared(self, found: Sequence[Seen], failures: list[Failure]) -> dict[int, Failure]:
+        """The lines that are not read again, as `vlm.ask` says, by their numbers, and why."""
+        ask = getattr(self.config.vlm, "ask", "all")
+        if ask == "none":
+            return dict.fromkeys(range(len(found)), Failure("vlm", "not_asked", "nobody is asked about lines"))
+        inks = {n: seen.line.ink for n, seen in enumerate(found) if ask != "all"}
+        sure = [n for n, ink in inks.items() if ink is not None and not self._fuser.doubtful(ink)]
+        spared = dict.fromkeys(sure, Failure("vlm", "not_needed", "the OCR is sure of this line"))
+        if isinstance(self.config.vlm, ServedVlm | LocalVlm) and ask == "budget":
+            doubts = {n: self._confidence(seen.line, failures) for n, seen in enumerate(found) if n not in spared}
+            beyond = over_budget(doubts, self.config.vlm.budget * len(found))
+            spared |= dict.fromkeys(beyond, Failure("vlm", "not_asked", "other lines need it more (vlm.budget)"))
+        return spared
+
+    def _confidence(self, line: InkLine, failures: list[Failure]) -> float:
+        """How sure the OCR alone is of what it reads: the confidence of the least sure stretch."""
+        reading, ink, prior = line.reading, line.ink, self.profile.prior
+        if reading is None or ink is None:
+            return 0.0
+
+        def alone() -> tuple[tuple[Span, ...], tuple[Failure, ...]]:
+            return self._fuser.fuse(reading, ink, prior=prior, hand=line.hand, hand_ink=line.hand_ink)
+
+        decided = self._stage("fuse", alone, failures)
+        return lowest(span.confidence for span in decided[0]) or 0.0 if decided is not None else 0.0
 
     def _line(self, seen: Seen, order: int, around: tuple[str, str], transform: NDArray[np.float64]) -> Line:
         line = seen.line
@@ -426,6 +446,24 @@ class Engine:
 def identity_of(reader: Reader | None) -> str:
     """What a reader's looks depend on; "" for none."""
     return str(getattr(reader, "identity", "")) or (reader.name if reader is not None else "")
+
+
+def over_budget(confidences: Mapping[int, float], budget: float) -> list[int]:
+    """The lines of a page that a budget does not reach, by their numbers: the surest.
+
+    Args:
+        confidences: of the OCR alone, for each line that may be read again.
+        budget: lines to be read again; where that is no whole number, one more is if its confidence is under the rest. So a
+            crop, a page of one line, is read again where its confidence is under `vlm.budget`.
+
+    >>> over_budget({0: 0.9, 1: 0.2, 2: 0.3, 3: 0.6}, 2.4), over_budget({0: 0.3}, 0.4)
+    ([3, 0], [])
+    """
+    ranked = sorted(confidences, key=lambda n: confidences[n])
+    whole = int(budget)
+    if whole < len(ranked) and confidences[ranked[whole]] < budget - whole:
+        whole += 1
+    return ranked[whole:]
 
 
 def require_answers(config: Config, reader: Reader | None = None) -> None:

@@ -299,7 +299,8 @@ def test_a_key_of_another_engine_is_unknown_to_the_local_one() -> None:
 
 @pytest.mark.parametrize("engine", [ServedVlm, LocalVlm])
 def test_lines_are_asked_about_all_or_doubtful_and_nothing_else(engine: type[ServedVlm] | type[LocalVlm]) -> None:
-    assert {engine(ask=ask).ask for ask in ("all", "doubtful")} == {"all", "doubtful"}  # type: ignore[arg-type]
+    asks = {"all", "doubtful", "budget", "none"}
+    assert {engine(ask=ask).ask for ask in asks} == asks  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="doubtful"):
         engine(ask="some")  # type: ignore[arg-type]
     assert (ServedVlm().ask, LocalVlm().ask) == ("all", "doubtful")

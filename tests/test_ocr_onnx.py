@@ -15,13 +15,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from eval.paddle_models import recognition_yml, write_yml
 from fusion.config import IntakeConfig, OcrConfig
 from fusion.errors import ConfigError, DependencyError, ReaderError
 from fusion.intake import open_pages
 from fusion.ocr import OcrReader, layout, weights
 from fusion.ocr.onnx import COLUMN, HEIGHT, OnnxModels, column_px
 from fusion.onnx import file_sha256
-from tests.paddle_models import PaddleOnOnnx, recognition_yml, write_yml
+from tests.paddle_models import PaddleOnOnnx
 
 Pixels = NDArray[np.uint8]
 SAMPLES = Path(__file__).parent.parent / "eval" / "samples"

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from eval.paddle_models import detection_yml, recognition_yml, write_yml
 from fusion.config import OcrConfig
 from fusion.errors import DependencyError, ReaderError
 from fusion.ink import PageImage
 from fusion.ocr import OcrReader, paddle
 from fusion.ocr.onnx import COLUMN
-from tests.paddle_models import detection_yml, recognition_yml, write_yml
 
 pytest.importorskip("paddleocr")
 pytest.importorskip("paddle")

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 import fusion.vlm
+from eval.paddle_models import characters_of, recognition_yml, write_yml
 from fusion.config import LocalVlm
 from fusion.errors import DependencyError, ReaderError
 from fusion.ocr import weights
 from fusion.vlm import Look, open_reader
 from fusion.vlm.local import LocalReader
 from fusion.vlm.small import GRAPHS, HEAD, MODEL, READER, SmallModel, SmallReader
-from tests.paddle_models import characters_of, recognition_yml, write_yml
 from tests.vlm_readers import query
 
 # --- PP-OCR -------------------------------------------------------------------------------------------------------
