@@ -282,6 +282,11 @@ def batch(
     with _shown() as show:
         ended = run_batch(loaded, plan, show, restart=restart, retry=retry_failed)
     _put("\n".join(f"{name:10} {count:10,}" for name, count in ended.counts.items()))
+    if strange := ended.counts["not_understood"]:
+        profile = loaded.domain.profile
+        _say(
+            f"{strange} pages hold nothing that the profile {profile} knows: their rows of kind `line` are the bare text"
+        )
     if ended.interrupted:
         _say("interrupted; what is done stays: the same command goes on from here", error=True)
         raise typer.Exit(INTERRUPTED)
@@ -666,6 +671,8 @@ def _remarks(page: Page) -> None:
         remarks.append(f"no second reader was asked about any line ({'; '.join(sorted(reasons))})")
     remarks += sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles})
     remarks += _counted(f"{check.kind}: {check.message}" for check in page.checks)
+    if not page.understood:
+        remarks.append(f"holds nothing that the profile {page.identities['profile']} knows: records are its bare lines")
     found = review(page, page.max_error)
     if found.items:
         worst = found.items[0]

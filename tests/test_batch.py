@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from copy import copy
@@ -18,7 +20,7 @@ from fusion.batch.progress import Tally
 from fusion.batch.record import Row
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError, ReaderError
-from tests.batches import WORD, configured, document, results, rows, run, served, words
+from tests.batches import ROOT, SAMPLES, WORD, configured, document, results, rows, run, served, words
 from tests.vlm_readers import completion, serving
 
 # --- the plan -------------------------------------------------------------------------------------------------------
@@ -117,6 +119,17 @@ def test_one_row_per_input_whatever_happens(tmp_path: Path) -> None:
     assert 'fusion_batch_inputs_done{status="failed"} 2' in (out / "metrics.prom").read_text(encoding="utf-8")
     for name in ("record.jsonl", "manifest.json", "metrics.prom", "plan.jsonl"):
         assert "Amlodipine" not in (out / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.live
+def test_a_paper_of_another_kind_than_the_profile_is_said(tmp_path: Path) -> None:
+    paper, note = SAMPLES / "prescription.jpg", SAMPLES / "note_zh.jpg"
+    config = load_config(configured(tmp_path / "out", paper, note, crop=False), ["domain.profile=prescription"])
+    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    call = [sys.executable, "-m", "fusion.cli", "batch", str(tmp_path / "c.yaml")]
+    said = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert [page["understood"] for row in rows(tmp_path / "out") for page in row["pages"]] == [True, False]
+    assert "1 pages hold nothing that the profile prescription knows" in said.stderr
 
 
 @pytest.mark.live

@@ -35,6 +35,7 @@ class PageRow:
         page: its id.
         lines, asked: lines found, and those that a second reader was asked about.
         stretches, review: words (of Chinese, characters) found, and those that need a look.
+        understood: whether the profile found records on it; True where none was asked to.
         files: names of the files written, in the folder `pages`.
     """
 
@@ -43,6 +44,7 @@ class PageRow:
     asked: int
     stretches: int
     review: int
+    understood: bool
     files: tuple[str, ...]
 
 

@@ -153,7 +153,8 @@ def read(engine: Engine, task: Input) -> Done:
         for page, files, unwritten in _written(engine, task):
             found = review(page, page.max_error)
             asked = [line for line in page.lines if _was_asked(line)]
-            rows.append(PageRow(page.id, len(page.lines), len(asked), found.total, found.flagged, files))
+            counts = len(page.lines), len(asked), found.total, found.flagged
+            rows.append(PageRow(page.id, *counts, page.understood, files))
             troubles = [*page.failures, *(failure for line in page.lines for failure in line.troubles)]
             failures.update([*unwritten, *((failure.stage, failure.message) for failure in troubles)])
             broken = any(failure.stage in ("ocr", "vlm") for failure in page.failures)
