@@ -284,8 +284,9 @@ def batch(
     _put("\n".join(f"{name:10} {count:10,}" for name, count in ended.counts.items()))
     if strange := ended.counts["not_understood"]:
         profile = loaded.domain.profile
+        pages = ended.counts["pages"]
         _say(
-            f"{strange} pages hold nothing that the profile {profile} knows: their rows of kind `line` are the bare text"
+            f"on {strange} of {pages} pages is nothing that the profile {profile} knows: their rows are of kind `line`"
         )
     if ended.interrupted:
         _say("interrupted; what is done stays: the same command goes on from here", error=True)
@@ -672,7 +673,7 @@ def _remarks(page: Page) -> None:
     remarks += sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles})
     remarks += _counted(f"{check.kind}: {check.message}" for check in page.checks)
     if not page.understood:
-        remarks.append(f"holds nothing that the profile {page.identities['profile']} knows: records are its bare lines")
+        remarks.append(f"holds nothing that the profile {page.identities['profile']} knows; records are of kind `line`")
     found = review(page, page.max_error)
     if found.items:
         worst = found.items[0]

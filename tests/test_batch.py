@@ -129,7 +129,7 @@ def test_a_paper_of_another_kind_than_the_profile_is_said(tmp_path: Path) -> Non
     call = [sys.executable, "-m", "fusion.cli", "batch", str(tmp_path / "c.yaml")]
     said = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert [page["understood"] for row in rows(tmp_path / "out") for page in row["pages"]] == [True, False]
-    assert "1 pages hold nothing that the profile prescription knows" in said.stderr
+    assert "on 1 of 2 pages is nothing that the profile prescription knows" in said.stderr
 
 
 @pytest.mark.live
