@@ -308,9 +308,9 @@ class StoreConfig(Section):
 class BatchConfig(Section):
     """A run over many files."""
 
-    inputs: tuple[Path, ...] = Field(
+    inputs: tuple[str, ...] = Field(
         (),
-        description="Files; folders; patterns such as scans/**/*.jpg; and files that name others: .txt with a path a row, .csv or .parquet.",
+        description="Files; folders; patterns such as scans/**/*.jpg; files that name others: .txt with a path a row, .csv or .parquet; and addresses such as s3://bucket/scans (extra `remote`).",
     )
     column: str = Field("image", description="Column of a .csv or .parquet that holds the paths.")
     output: Path = Field(Path("out"), description="Folder for the results; made if missing.")

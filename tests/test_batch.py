@@ -18,8 +18,9 @@ import pytest
 from fusion.batch import make_plan
 from fusion.batch.progress import Tally
 from fusion.batch.record import Row
-from fusion.config import Config, load_config
-from fusion.errors import ConfigError, ReaderError
+from fusion.batch.remote import fetched
+from fusion.config import Config, IntakeConfig, load_config
+from fusion.errors import ConfigError, InputError, ReaderError
 from tests.batches import ROOT, SAMPLES, WORD, configured, document, results, rows, run, served, words
 from tests.vlm_readers import completion, serving
 
@@ -50,6 +51,43 @@ def test_inputs_are_folders_patterns_lists_and_tables(tmp_path: Path, monkeypatc
         "t.parquet", "nowhere", "no*thing", "b/table.csv",
     ]  # fmt: skip
     assert "Set batch.column to one of: scan" in str(plan.inputs[0].problem)
+
+
+def test_addresses_are_listed_and_fetched(tmp_path: Path) -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for name in ("/scans/b/2.png", "/scans/1.png", "/scans/notes.doc"):
+        store.pipe(name, WORD.read_bytes())
+    (tmp_path / "list.txt").write_text("memory://scans/1.png\n", encoding="utf-8")
+    out = tmp_path / "out"
+    assert paths(configured(out, "memory://scans")) == ["memory:///scans/1.png", "memory:///scans/b/2.png"]
+    assert paths(configured(out, "memory://scans/**/*.png"))[-1] == "memory:///scans/b/2.png"
+    assert paths(configured(out, tmp_path / "list.txt")) == ["memory:///scans/1.png"]
+    (lost, unknown) = make_plan(configured(out, "memory://nowhere", "nostore://x/y")).inputs
+    assert "does not exist" in str(lost.problem)
+    assert "can't be fetched" in str(unknown.problem)
+    intake = load_config().intake
+    with fetched("memory:///scans/1.png", intake) as file:
+        assert file.read_bytes() == WORD.read_bytes()
+    assert not file.exists()
+    with pytest.raises(InputError, match="over the limit"), fetched("memory:///scans/1.png", _small(intake)):
+        pass
+
+
+def _small(intake: IntakeConfig) -> IntakeConfig:
+    return intake.model_copy(update={"max_file_mb": 0.001})
+
+
+@pytest.mark.live
+def test_what_lies_elsewhere_is_read_like_what_lies_here(tmp_path: Path) -> None:
+    words(tmp_path / "in", 2)
+    run(configured(tmp_path / "here", tmp_path / "in"))
+    run(configured(tmp_path / "there", f"file://{tmp_path}/in", f"file://{tmp_path}/none.png"))
+    here, there = rows(tmp_path / "here"), rows(tmp_path / "there")
+    assert [row["status"] for row in there] == ["ok", "ok", "failed"]
+    assert [row["input"] for row in there[:2]] == [f"file://{row['input']}" for row in here]
+    assert [[page["text"] for page in row["pages"]] for row in there[:2]] == [["Amlodipine"]] * 2
 
 
 def test_results_are_no_inputs_of_the_next_run(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fusion.batch.plan import Input, Plan
 from fusion.batch.pool import Pool
 from fusion.batch.progress import Tally
 from fusion.batch.record import PAGES, Record, Row, write_whole
+from fusion.batch.remote import is_remote
 from fusion.batch.tables import require_parquet, write_tables
 from fusion.batch.worker import PARTIAL, Done, Opened
 from fusion.config import Config, IntakeConfig, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, StoreConfig, VlmConfig
@@ -121,14 +122,15 @@ def run_batch(config: Config, plan: Plan, show: Show, *, restart: bool = False, 
 
 def estimate(config: Config, plan: Plan) -> str:
     """What a run would do and about how long it would take, in words. Writes nothing and asks no endpoint."""
-    readable = [one for one in plan.inputs if one.problem is None and one.path.is_file()]
-    size = sum(one.path.stat().st_size for one in readable)
+    away = [one for one in plan.inputs if one.problem is None and is_remote(one.path)]
+    readable = [one for one in plan.inputs if one.problem is None and Path(one.path).is_file()]
+    size = sum(Path(one.path).stat().st_size for one in readable)
     count, at_once = _staff(config)
-    there = {one.number for one in readable}
+    there = {one.number for one in [*readable, *away]}
     missing = [str(one.path) for one in plan.inputs if one.number not in there]
     named = f" ({', '.join(missing[:SAMPLED])}{' …' if len(missing) > SAMPLED else ''})" if missing else ""
     rows = [
-        f"inputs    {len(plan.inputs)}, {size / 1e6:,.1f} MB; not there: {len(missing)}{named}",
+        f"inputs    {len(plan.inputs)}, {size / 1e6:,.1f} MB here, {len(away)} to be fetched; not there: {len(missing)}{named}",
         f"output    {config.batch.output}: {', '.join(config.batch.formats)}",
         f"reader    {config.vlm.engine}; profile {config.domain.profile}",
         f"workers   {count}; inputs in hand of each: {at_once}",
@@ -182,7 +184,8 @@ def _kept(record: Record, one: Input, retry: bool) -> list[Row]:
 def _in_parts(one: Input, kept: list[Row], intake: IntakeConfig) -> list[Input]:
     """What is left of an input, of a long one in parts of `PART` pages: several workers share it."""
     try:
-        count = count_pages(one.path, intake) if one.problem is None else 1
+        local = one.problem is None and not is_remote(one.path)
+        count = count_pages(Path(one.path), intake) if local else 1
     except InputError:
         count = 1  # whoever reads it says what is wrong
     if count == 1:

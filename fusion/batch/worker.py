@@ -19,23 +19,19 @@ from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 
 from fusion.batch.plan import Input
 from fusion.batch.record import PAGES, PageRow, Row, Status, settle
+from fusion.batch.remote import fetched
 from fusion.config import Config
 from fusion.engine import Engine, photographs
 from fusion.errors import FusionError, InputError
 from fusion.formats import Format
-from fusion.output.formats import write_page
+from fusion.output.formats import Sheet, write_page
 from fusion.page import UNASKED, Failure, Line, Page
 from fusion.review import review
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 PARTIAL = ".partial"
 """Folder of files that are being written, below the output folder."""
@@ -178,24 +174,26 @@ def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...
     batch = engine.config.batch
     # Only what shows the photograph needs it decoded a second time, as displayed.
     shown = any(name.photo for name in batch.formats)
-    photos = photographs(task.path, engine.config, task.pages) if shown else itertools.repeat(None)
-    for page, photo in zip(engine.read(task.path, crop=batch.crop, pages=task.pages), photos, strict=False):
-        files, unwritten = [], []
-        for name in batch.formats:
-            try:
-                files.append(_write(page, photo, batch.output, task, name))
-            except OSError as error:
-                if error.errno in FULL:
-                    raise
-                unwritten.append(("output", f"{name} can't be written ({error.strerror or error})"))
-        yield page, tuple(files), unwritten
+    with fetched(task.path, engine.config.intake) as source:
+        photos = photographs(source, engine.config, task.pages) if shown else itertools.repeat(None)
+        pages = engine.read(source, crop=batch.crop, name=str(task.path), pages=task.pages)
+        for page, photo in zip(pages, photos, strict=False):
+            files, unwritten = [], []
+            for name in batch.formats:
+                try:
+                    files.append(_write(Sheet(page, photo, source), batch.output, task, name))
+                except OSError as error:
+                    if error.errno in FULL:
+                        raise
+                    unwritten.append(("output", f"{name} can't be written ({error.strerror or error})"))
+            yield page, tuple(files), unwritten
 
 
-def _write(page: Page, photo: NDArray[np.uint8] | None, output: Path, task: Input, name: Format) -> str:
+def _write(sheet: Sheet, output: Path, task: Input, name: Format) -> str:
     """Write one file beside its place, and move it there when the disk has it."""
     partial = output / PARTIAL / _here()
     partial.mkdir(parents=True, exist_ok=True)
-    file = write_page(page, photo, partial, task.stem, name, source=task.path)
+    file = write_page(sheet.page, sheet.photo, partial, task.stem, name, source=sheet.source)
     settle(partial / file, output / PAGES / file)
     return file
 
