@@ -58,7 +58,7 @@ def bench(
                 done[name].append(_round(pipes[name], items))
                 progress(f"round {number} of {rounds}: {name}: {done[name][-1].seconds:.1f} s")
     timed = {name: own[1:] for name, own in done.items()}
-    return "\n".join([*_compared(config, items, timed, against), "", *_shares(timed)])
+    return "\n".join([*compared(config, items, timed, against), "", *shares(timed)])
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def _hear(subject: str, pipe: Connection) -> Page:
     return page
 
 
-def _compared(
+def compared(
     config: RunConfig, items: Sequence[Item], timed: dict[str, list[Round]], against: Sequence[str]
 ) -> Iterator[str]:
     """Speeds, ratios and errors, a row for each system."""
@@ -158,7 +158,7 @@ def _errors(config: RunConfig, items: Sequence[Item], pages: Sequence[Page]) -> 
     return f"{cer:.3f} | {both / max(1, own):.3f} / {both / max(1, theirs):.3f}"
 
 
-def _shares(timed: dict[str, list[Round]]) -> Iterator[str]:
+def shares(timed: dict[str, list[Round]]) -> Iterator[str]:
     """Where the time of a page goes: seconds by stage; the share outside the stages that read, and outside networks."""
     stages = sorted({stage for name in OWN for one in timed[name] for page in one.pages for stage in page.stages})
     yield f"| system | {' | '.join(f'{stage}, s' for stage in stages)} | outside OCR and reader | outside networks |"
