@@ -97,9 +97,8 @@ def make_plan(config: Config) -> Plan:
     found: dict[Path | str, str | None] = {}
     for entry in config.batch.inputs:
         for path, problem in _expanded(entry, config.batch):
-            if is_remote(path) or not os.path.abspath(path).startswith(
-                output + os.sep
-            ):  # results are no inputs of the next run
+            ours = not is_remote(path) and os.path.abspath(path).startswith(output + os.sep)
+            if not ours:  # results are no inputs of the next run
                 found.setdefault(path, problem)
     named = zip(found.items(), stems(list(map(str, found))), strict=True)
     inputs = (Input(number, path, stem, problem) for number, ((path, problem), stem) in enumerate(named))
