@@ -4,7 +4,8 @@ python -m eval run CONFIG          systems and oracles side by side, with interv
 python -m eval report CONFIG       every set and every system as one page, with curves and ablations
 python -m eval predict CONFIG …    one JSON line per row of a split, to be scored by anybody
 python -m eval fit CONFIG          weights and calibration from training data
-python -m eval bench CONFIG        time per stage
+python -m eval ask CONFIG          what asking about some lines only keeps of a reader's gain
+python -m eval bench CONFIG        pages per second against other programs, time per stage
 
 datasets   splits in the TSV format, normalisations by name
 metrics    pooled CER, exact match, bootstrap, calibration
@@ -18,5 +19,6 @@ plots      drawings
 report     all splits: `eval report`
 simulate   a second reader for training lines that have no recorded one
 fit        weights by minimum risk, calibration
-bench      where the time goes
+ask        the gain against the share of lines asked
+bench      how fast, and where the time goes; rivals and paddle_models open what it is held against
 """

@@ -44,6 +44,18 @@ def report(
 
 
 @app.command()
+def ask(
+    configs: Annotated[list[Path], typer.Argument(help="Evaluations of lines or words; of each the first variant.")],
+) -> None:
+    """What asking the second reader about the least sure lines only keeps of its gain."""
+    from eval.ask import curve
+    from eval.runs import load_run
+
+    for path in configs:
+        print(curve(load_run(path), _say), end="\n\n", flush=True)
+
+
+@app.command()
 def predict(
     config: Annotated[Path, typer.Argument(help="Engine configuration.")],
     data: Annotated[Path, typer.Option(help="Split, a TSV.")],
@@ -140,17 +152,17 @@ def batch(
 
 @app.command()
 def bench(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Pages; none: the samples.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Engine configuration.")] = None,
+    config: Annotated[Path, typer.Argument(help="Evaluation of pages, e.g. configs/eval/zh_notes_pages.yaml.")],
+    against: Annotated[list[str] | None, typer.Option(help="PaddleOCR, RapidOCR or Tesseract; repeatable.")] = None,
     set_: Sets = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds per page.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 5,
+    pages: Annotated[int | None, typer.Option(min=1, help="Only the first pages of the split.")] = None,
 ) -> None:
-    """Seconds per page and stage."""
+    """Pages per second on two processes against other programs, errors beside it, and where the time of a page goes."""
     from eval.bench import bench as measure
+    from eval.runs import load_run
 
-    samples = Path(__file__).parent / "samples"
-    pages = paths or [samples / name for name in ("prescription.jpg", "homework_zh.jpg", "letter_en_skewed.jpg")]
-    print(measure(pages, config, set_ or [], rounds))
+    print(measure(load_run(config), against or [], set_ or [], rounds, pages, _say))
 
 
 def main() -> None:

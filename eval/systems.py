@@ -136,10 +136,12 @@ class Remembers(Engine):
 
     seen: tuple[Evidence, ...] = ()
 
-    def read(self, source: Source, *, crop: bool = False, name: str | None = None) -> Iterator[Page]:
+    def read(
+        self, source: Source, *, crop: bool = False, name: str | None = None, pages: range | None = None
+    ) -> Iterator[Page]:
         """See `Engine`."""
         self.seen = ()
-        return super().read(source, crop=crop, name=name)
+        return super().read(source, crop=crop, name=name, pages=pages)
 
     def look(self, image: PageImage, *, name: str = "", crop: bool = False) -> Evidence:
         """See `Engine`."""

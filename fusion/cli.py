@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -198,27 +199,33 @@ def compare(
     loaded = _loaded(config, set_, profile)
     truth = _reference(reference) if reference is not None else None
     screen = Console()
-    shown: list[tuple[Page, NDArray[np.uint8] | None]] = []
     failed: list[InputError] = []
-    with _opened(loaded) as engine:
-        for page, photo, _, _ in _pages(engine, paths, crop, failed, photos=html is not None):
-            if truth is not None and shown:
+    references: dict[str, str] = {}
+
+    def shown(engine: Engine) -> Iterator[tuple[Page, NDArray[np.uint8] | None]]:
+        for number, (page, photo, _, _) in enumerate(_pages(engine, paths, crop, failed, photos=html is not None)):
+            if truth is not None and number:
                 problem = "is the text of one page, and there are several"
                 raise InputError(reference, problem, "Compare one page at a time.")
             screen.print(visible(page.id), markup=False)
             screen.print(terminal(compare_page(page, truth)))
             if truth is not None:
+                references[page.id] = truth
                 errors = page_cer(page, truth)
                 ocr, fused = errors.ocr / max(1, errors.length), errors.fused / max(1, errors.length)
                 screen.print(f"CER: OCR only {ocr:.3f}, fused {fused:.3f} ({errors.length} characters)")
-            shown.append((page, photo))
             remark(page)
-    if html is not None:
-        from fusion.output import report
+            yield page, photo
 
-        references = {page.id: truth for page, _ in shown} if truth is not None else None
-        html.write_text(report.html(shown, references=references), encoding="utf-8")
-        say(f"wrote {html}")
+    with _opened(loaded) as engine:
+        if html is None:
+            for _ in shown(engine):
+                pass
+        else:
+            from fusion.output import report
+
+            html.write_text(report.html(shown(engine), references=references), encoding="utf-8")
+            say(f"wrote {html}")
     _end(failed)
 
 
@@ -265,6 +272,10 @@ def batch(
     with batch_shown() as show:
         ended = run_batch(loaded, plan, show, restart=restart, retry=retry_failed)
     put("\n".join(f"{name:10} {count:10,}" for name, count in ended.counts.items()))
+    if strange := ended.counts["not_understood"]:
+        profile = loaded.domain.profile
+        pages = ended.counts["pages"]
+        say(f"on {strange} of {pages} pages is nothing that the profile {profile} knows: their rows are of kind `line`")
     if ended.interrupted:
         say("interrupted; what is done stays: the same command goes on from here", error=True)
         raise typer.Exit(INTERRUPTED)
@@ -408,8 +419,10 @@ def main() -> None:
     except OSError as error:
         say(f"{error.filename or 'output'}: {error.strerror or error}. Check the path.", error=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
+        os._exit(INTERRUPTED)  # an orderly end would wait for requests that are under way
     except Exception as error:  # the top of the program: a bug is reported as one, without page text
         if logging.getLogger("fusion").isEnabledFor(logging.DEBUG):
             raise

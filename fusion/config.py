@@ -111,6 +111,10 @@ class NoVlm(Section):
     engine: Literal["none"] = Field("none", description="No second reader.")
 
 
+Ask = Literal["all", "doubtful", "budget", "none"]
+"""Which lines a second reader is asked about."""
+
+
 class _Asking(Section):
     """What every asked model needs to know."""
 
@@ -126,9 +130,12 @@ class _Asking(Section):
     attempts: int = Field(
         2, ge=1, le=5, description="Askings per crop and prompt when the answer shows a symptom (cut off, repeating …)."
     )
-    ask: Literal["all", "doubtful"] = Field(
+    ask: Ask = Field(
         "all",
-        description="Lines that are read again: all, or those of which the OCR is not sure (the limit is fitted).",
+        description="Lines that are read again: `all`; `doubtful`: those of which the OCR is not sure (the limit is fitted); `budget`: of these the least sure, within vlm.budget; `none`.",
+    )
+    budget: float = Field(
+        0.4, gt=0, le=1, description="Largest share of a page's lines that are read again under `ask: budget`."
     )
     cache: Path | None = Field(None, description="SQLite file that remembers answers by content; None: no cache.")
 
@@ -165,8 +172,8 @@ class LocalVlm(_Asking):
         "small",
         description="`small`: the reader that ships with the package; else a checkpoint folder, or a hub name already in the local cache.",
     )
-    ask: Literal["all", "doubtful"] = Field(
-        "doubtful", description="Lines that are read again: all, or those of which the OCR is not sure."
+    ask: Ask = Field(
+        "doubtful", description="Lines that are read again: `all`, `doubtful`, `budget` or `none`; see engine served."
     )
     device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1 …")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -301,9 +308,9 @@ class StoreConfig(Section):
 class BatchConfig(Section):
     """A run over many files."""
 
-    inputs: tuple[Path, ...] = Field(
+    inputs: tuple[str, ...] = Field(
         (),
-        description="Files; folders; patterns such as scans/**/*.jpg; and files that name others: .txt with a path a row, .csv or .parquet.",
+        description="Files; folders; patterns such as scans/**/*.jpg; files that name others: .txt with a path a row, .csv or .parquet; and addresses such as s3://bucket/scans (extra `remote`).",
     )
     column: str = Field("image", description="Column of a .csv or .parquet that holds the paths.")
     output: Path = Field(Path("out"), description="Folder for the results; made if missing.")
@@ -322,7 +329,9 @@ class BatchConfig(Section):
         description="Keep what readers said in `store/` of the output, unless store.folder or vlm.cache say where: a changed weight then runs no reader again.",
     )
     timeout: float = Field(
-        3600, gt=0, description="Seconds after which an input that is still being read has failed; more for long PDFs."
+        3600,
+        gt=0,
+        description="Seconds after which a page, or eight pages of a long document, that are still being read have failed.",
     )
     stop_after_failures: int | None = Field(
         None, ge=1, description="Stop when a reader failed as a whole on this many inputs in a row; None: never."
@@ -408,6 +417,8 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+MOST_KEYS = 1000
+"""Keys of one mapping of a configuration file."""
 _DEFAULT_ENGINES = {"ocr": OcrConfig().engine, "vlm": LocalVlm().engine}
 
 
@@ -424,18 +435,28 @@ def layered(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which merge keys (`<<`) that name each other can't make gigabytes of a few lines."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put merged keys into a mapping; each mapping is merged before those that name it."""
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_KEYS:
+            raise yaml.constructor.ConstructorError(None, None, f"more than {MOST_KEYS} keys", node.start_mark)
+
+
 def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """One YAML file over the file that it extends."""
     path = path.resolve()
     if path in seen:
         raise ConfigError(path, "extends itself", f"Break the circle: {' → '.join(p.name for p in (*seen, path))}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(
             path, f"can't be read ({error.strerror})", "Check the path after --config or `extends`."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
             path, f"is not valid YAML ({error})", "Mend the file; `fusion config check FILE` tries it."
         ) from error

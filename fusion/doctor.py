@@ -32,6 +32,7 @@ PACKAGES = (
 """Packages that shape every result."""
 EXTRAS = {
     "pyarrow": "parquet",
+    "fsspec": "remote",
     "ray": "ray",
     "torch": "glm",
     "transformers": "glm",

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fusion import __version__
 from fusion.complete import Completer, mark_gaps
-from fusion.config import Config, LocalVlm, load_config
+from fusion.config import Config, LocalVlm, ServedVlm, load_config
 from fusion.domain import languages, open_profile
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser, LineEvidence, method_sha256
 from fusion.ink import Evidence, InkLine, PageImage, Seen, Weighed, image_sha256
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
 from fusion.ocr import OcrReader
-from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage
+from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage, lowest
 from fusion.placement import place_spans, to_photo
 from fusion.store import Store, dump_lines, dump_weighed, ink_sha256, key_of, load_lines, load_weighed
 from fusion.vlm import Answers, Look, Looks, Query, Reader, Writes, open_reader
@@ -106,20 +106,23 @@ class Engine:
         """Records that the store has spared this engine to make."""
         return self._store.found
 
-    def read(self, source: Source, *, crop: bool = False, name: str | None = None) -> Iterator[Page]:
+    def read(
+        self, source: Source, *, crop: bool = False, name: str | None = None, pages: range | None = None
+    ) -> Iterator[Page]:
         """Pages of an image or a PDF, one after the other.
 
         Args:
             source: path, bytes of a file, PIL image, or uint8 array (H, W) or (H, W, 3) RGB.
             crop: the image is one word or one line, already cut out.
             name: what the pages are called; the path where there is one.
+            pages: numbers of the pages to read, from 1; None: all.
 
         Raises:
             InputError: it can't be read; names it and the way out.
         """
         called = name if name is not None else name_of(source)
         called = called.encode("utf-8", "backslashreplace").decode()  # a file name may be no Unicode; a record must be
-        images = open_pages(source, self.config.intake, crop=crop, name=called)
+        images = open_pages(source, self.config.intake, crop=crop, name=called, pages=pages)
         while (image := self._timed("intake", lambda: _next(images, called))) is not None:
             yield self.read_page(image, name=called, crop=crop)
 
@@ -303,17 +306,16 @@ class Engine:
             Query(name, seen.line, texts[n], texts[n + 2], self.profile.instructions(texts[n + 1]))
             for n, seen in enumerate(found)
         ]
-        asked = [n for n, seen in enumerate(found) if self._wanted(seen.line)]
-        again = set(asked)
+        spared = self._spared(found, failures)
+        asked = [n for n in range(len(found)) if n not in spared]
         written: Mapping[int, tuple[Reading | Failure, ...]] = {}
         if isinstance(self._reader, Writes):
             writer = self._reader
             answers = self._stage("vlm", lambda: writer.read([queries[n] for n in asked]), failures)
             lost: tuple[Reading | Failure, ...] = (Failure("vlm", "crash", "the second reader failed on this page"),)
             written = dict(zip(asked, answers if answers is not None else [lost] * len(asked), strict=True))
-        spared = Failure("vlm", "not_needed", "the OCR is sure of this line")
         return [
-            self._read_line(queries[n], written.get(n, ())) if n in again else replace(seen, answers=(spared,))
+            replace(seen, answers=(spared[n],)) if n in spared else self._read_line(queries[n], written.get(n, ()))
             for n, seen in enumerate(found)
         ]
 
@@ -393,10 +395,26 @@ class Engine:
         )
         return self._store.recall(key, load_weighed, lambda: self._fuser.weigh(line), dump_weighed)
 
-    def _wanted(self, line: InkLine) -> bool:
-        """Whether a line is to be read again, as `vlm.ask` says."""
-        every = getattr(self.config.vlm, "ask", "all") == "all"
-        return every or line.ink is None or self._fuser.doubtful(line.ink)
+    def _spared(self, found: Sequence[Seen], failures: list[Failure]) -> dict[int, Failure]:
+        """The lines that are not read again, as `vlm.ask` says, by their numbers, and why."""
+        ask = getattr(self.config.vlm, "ask", "all")
+        if ask == "none":
+            return dict.fromkeys(range(len(found)), Failure("vlm", "not_asked", "nobody is asked about lines"))
+        inks = {n: seen.line.ink for n, seen in enumerate(found) if ask != "all"}
+        sure = [n for n, ink in inks.items() if ink is not None and not self._fuser.doubtful(ink)]
+        spared = dict.fromkeys(sure, Failure("vlm", "not_needed", "the OCR is sure of this line"))
+        if isinstance(self.config.vlm, ServedVlm | LocalVlm) and ask == "budget":
+            doubts = {n: self._confidence(seen.line, failures) for n, seen in enumerate(found) if n not in spared}
+            beyond = over_budget(doubts, self.config.vlm.budget * len(found))
+            spared |= dict.fromkeys(beyond, Failure("vlm", "not_asked", "other lines need it more (vlm.budget)"))
+        return spared
+
+    def _confidence(self, line: InkLine, failures: list[Failure]) -> float:
+        """How sure the OCR alone is of what it reads: the confidence of the least sure stretch."""
+        if line.reading is None or line.ink is None:
+            return 0.0
+        decided = self._stage("fuse", lambda: self._fuser.fuse(self._evidence(Seen(line))), failures)
+        return lowest(span.confidence for span in decided[0]) or 0.0 if decided is not None else 0.0
 
     def _line(self, seen: Seen, order: int, around: tuple[str, str], transform: NDArray[np.float64]) -> Line:
         line = seen.line
@@ -446,6 +464,24 @@ class Engine:
 def identity_of(reader: Reader | None) -> str:
     """What a reader's looks depend on; "" for none."""
     return str(getattr(reader, "identity", "")) or (reader.name if reader is not None else "")
+
+
+def over_budget(confidences: Mapping[int, float], budget: float) -> list[int]:
+    """The lines of a page that a budget does not reach, by their numbers: the surest.
+
+    Args:
+        confidences: of the OCR alone, for each line that may be read again.
+        budget: lines to be read again; where that is no whole number, one more is if its confidence is under the rest. So a
+            crop, a page of one line, is read again where its confidence is under `vlm.budget`.
+
+    >>> over_budget({0: 0.9, 1: 0.2, 2: 0.3, 3: 0.6}, 2.4), over_budget({0: 0.3}, 0.4)
+    ([3, 0], [])
+    """
+    ranked = sorted(confidences, key=lambda n: confidences[n])
+    whole = int(budget)
+    if whole < len(ranked) and confidences[ranked[whole]] < budget - whole:
+        whole += 1
+    return ranked[whole:]
 
 
 def require_answers(config: Config, reader: Reader | None = None) -> None:
@@ -511,14 +547,16 @@ def _verbatim(reading: Reading | None) -> tuple[Span, ...]:
     return (Span(reading.text, "ocr", None, "decision_failed"),) if reading is not None and reading.text else ()
 
 
-def photographs(source: Source, config: Config) -> Iterator[NDArray[np.uint8]]:
+def photographs(source: Source, config: Config, pages: range | None = None) -> Iterator[NDArray[np.uint8]]:
     """The pages of an input as displayed, neither straightened nor turned: what `Page` geometry refers to.
+
+    `pages`: numbers of those that are wanted, from 1; None: all.
 
     Yields:
         uint8 (H, W, 3), RGB.
     """
     as_displayed = config.intake.model_copy(update={"deskew": False, "rectify": False})
-    return (image.photo for image in open_pages(source, as_displayed))
+    return (image.photo for image in open_pages(source, as_displayed, pages=pages))
 
 
 _kept: dict[str, Engine] = {}

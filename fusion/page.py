@@ -484,6 +484,11 @@ class Page:
         return "\n".join(line.marked for line in self.lines)
 
     @property
+    def understood(self) -> bool:
+        """Whether the profile found records on it; True where none was asked to, and where nothing stands."""
+        return bool(self.records) or not self.lines or self.identities.get("profile", "general") == "general"
+
+    @property
     def unasked(self) -> bool:
         """Whether there are lines and no second reader was asked about any of them."""
         return bool(self.lines) and all(any(f.kind in UNASKED for f in line.failures) for line in self.lines)

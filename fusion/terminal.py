@@ -95,6 +95,8 @@ def remark(page: Page) -> None:
         remarks.append(f"no second reader was asked about any line ({'; '.join(sorted(reasons))})")
     remarks += sorted({f"{failure.stage}: {failure.message}" for line in page.lines for failure in line.troubles})
     remarks += _counted(f"{check.kind}: {check.message}" for check in page.checks)
+    if not page.understood:
+        remarks.append(f"holds nothing that the profile {page.identities['profile']} knows; records are of kind `line`")
     found = review(page, page.max_error)
     if found.items:
         worst = found.items[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from PIL import Image
 
 from fusion.batch import make_plan, run_batch
 from fusion.batch.run import Ended
@@ -46,6 +47,15 @@ def words(folder: Path, count: int) -> Path:
         picture[0, 0] = number
         cv2.imwrite(str(folder / f"w{number:03d}.png"), picture)
     return folder
+
+
+def document(path: Path, pages: int) -> Path:
+    """A PDF, or a TIFF, whose pages are that word."""
+    with Image.open(WORD) as word:
+        picture = word.convert("RGB").resize((word.width * 3, word.height))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, save_all=True, append_images=[picture] * (pages - 1))
+    return path
 
 
 def served(config: Config, url: str, *overrides: str) -> Config:

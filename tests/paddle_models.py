@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.outside import model_folder
+from eval.paddle_models import model_folder
 from fusion.config import OcrConfig
 from fusion.ocr import weights
 from fusion.ocr.paddle import KeepPosterior

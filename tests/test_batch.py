@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,10 @@ import pytest
 from fusion.batch import make_plan
 from fusion.batch.progress import Tally
 from fusion.batch.record import Row
-from fusion.config import Config, load_config
-from fusion.errors import ConfigError, ReaderError
-from tests.batches import WORD, configured, rows, run, served, words
+from fusion.batch.remote import fetched
+from fusion.config import Config, IntakeConfig, load_config
+from fusion.errors import ConfigError, InputError, ReaderError
+from tests.batches import ROOT, SAMPLES, WORD, configured, document, results, rows, run, served, words
 from tests.vlm_readers import completion, serving
 
 # --- the plan -------------------------------------------------------------------------------------------------------
@@ -47,6 +51,43 @@ def test_inputs_are_folders_patterns_lists_and_tables(tmp_path: Path, monkeypatc
         "t.parquet", "nowhere", "no*thing", "b/table.csv",
     ]  # fmt: skip
     assert "Set batch.column to one of: scan" in str(plan.inputs[0].problem)
+
+
+def test_addresses_are_listed_and_fetched(tmp_path: Path) -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for name in ("/scans/b/2.png", "/scans/1.png", "/scans/notes.doc"):
+        store.pipe(name, WORD.read_bytes())
+    (tmp_path / "list.txt").write_text("memory://scans/1.png\n", encoding="utf-8")
+    out = tmp_path / "out"
+    assert paths(configured(out, "memory://scans")) == ["memory:///scans/1.png", "memory:///scans/b/2.png"]
+    assert paths(configured(out, "memory://scans/**/*.png"))[-1] == "memory:///scans/b/2.png"
+    assert paths(configured(out, tmp_path / "list.txt")) == ["memory:///scans/1.png"]
+    (lost, unknown) = make_plan(configured(out, "memory://nowhere", "nostore://x/y")).inputs
+    assert "does not exist" in str(lost.problem)
+    assert "can't be fetched" in str(unknown.problem)
+    intake = load_config().intake
+    with fetched("memory:///scans/1.png", intake) as file:
+        assert file.read_bytes() == WORD.read_bytes()
+    assert not file.exists()
+    with pytest.raises(InputError, match="over the limit"), fetched("memory:///scans/1.png", _small(intake)):
+        pass
+
+
+def _small(intake: IntakeConfig) -> IntakeConfig:
+    return intake.model_copy(update={"max_file_mb": 0.001})
+
+
+@pytest.mark.live
+def test_what_lies_elsewhere_is_read_like_what_lies_here(tmp_path: Path) -> None:
+    words(tmp_path / "in", 2)
+    run(configured(tmp_path / "here", tmp_path / "in"))
+    run(configured(tmp_path / "there", f"file://{tmp_path}/in", f"file://{tmp_path}/none.png"))
+    here, there = rows(tmp_path / "here"), rows(tmp_path / "there")
+    assert [row["status"] for row in there] == ["ok", "ok", "failed"]
+    assert [row["input"] for row in there[:2]] == [f"file://{row['input']}" for row in here]
+    assert [[page["text"] for page in row["pages"]] for row in there[:2]] == [["Amlodipine"]] * 2
 
 
 def test_results_are_no_inputs_of_the_next_run(tmp_path: Path) -> None:
@@ -116,6 +157,31 @@ def test_one_row_per_input_whatever_happens(tmp_path: Path) -> None:
     assert 'fusion_batch_inputs_done{status="failed"} 2' in (out / "metrics.prom").read_text(encoding="utf-8")
     for name in ("record.jsonl", "manifest.json", "metrics.prom", "plan.jsonl"):
         assert "Amlodipine" not in (out / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.live
+def test_a_paper_of_another_kind_than_the_profile_is_said(tmp_path: Path) -> None:
+    paper, note = SAMPLES / "prescription.jpg", SAMPLES / "note_zh.jpg"
+    config = load_config(configured(tmp_path / "out", paper, note, crop=False), ["domain.profile=prescription"])
+    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    call = [sys.executable, "-m", "fusion.cli", "batch", str(tmp_path / "c.yaml")]
+    said = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert [page["understood"] for row in rows(tmp_path / "out") for page in row["pages"]] == [True, False]
+    assert "on 1 of 2 pages is nothing that the profile prescription knows" in said.stderr
+
+
+@pytest.mark.live
+def test_two_workers_share_a_long_document(tmp_path: Path) -> None:
+    source = document(tmp_path / "fax.tif", 10)
+    tallies: list[Tally] = []
+    run(configured(tmp_path / "two", source, workers=2), lambda tally, row: tallies.append(copy(tally)))
+    assert max(tally.workers for tally in tallies) == 2
+    assert tallies[-1].counts["inputs"] == 1
+    run(configured(tmp_path / "one", source))
+    (row,) = rows(tmp_path / "two")
+    assert row["status"] == "ok"
+    assert [page["page"] for page in row["pages"]] == [f"{source}#{number}" for number in range(1, 11)]
+    assert results(tmp_path / "two") == results(tmp_path / "one")
 
 
 @pytest.mark.live

@@ -18,10 +18,10 @@ import pytest
 from fusion.batch import local, make_plan, worker
 from fusion.batch.plan import Input
 from fusion.batch.progress import Tally
-from fusion.batch.record import Record
+from fusion.batch.record import Record, Row
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError, FusionError, ReaderError
-from tests.batches import ROOT, WORD, configured, results, rows, run, words
+from tests.batches import ROOT, WORD, configured, document, results, rows, run, words
 
 # --- killed ---------------------------------------------------------------------------------------------------------
 
@@ -71,6 +71,8 @@ def test_ctrl_c_finishes_what_is_in_hand_and_says_how_to_go_on(tmp_path: Path) -
     assert 2 <= len(before) < 12
     assert not json.loads((out / "manifest.json").read_text(encoding="utf-8"))["complete"]
     run(config)
+    first, second = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["runs"]
+    assert first["started"] <= first["finished"] <= second["started"] <= second["finished"]
     assert rows(out)[: len(before)] == before
     assert len(rows(out)) == 12
 
@@ -100,6 +102,56 @@ def poisoned(pipe: Connection, config: Config, at_once: int) -> None:
 
     worker.read = read
     worker.main(pipe, config, at_once)
+
+
+def poisoned_page(pipe: Connection, config: Config, at_once: int) -> None:
+    """A worker that a certain page kills."""
+    real = worker.read
+
+    def read(engine: Any, task: Input) -> worker.Done:
+        if task.pages is not None and 3 in task.pages:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(engine, task)
+
+    worker.read = read
+    worker.main(pipe, config, at_once)
+
+
+@pytest.mark.live
+def test_a_page_that_kills_its_worker_costs_no_other_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = document(tmp_path / "notes.pdf", 10), tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(local, "main", poisoned_page)
+        run(configured(out, source))
+    (row,) = rows(out)
+    assert (row["status"], row["stage"]) == ("partial", "worker")
+    assert row["reason"].startswith("page 3: twice the process")
+    assert [page["page"][-2:] for page in row["pages"]] == ["#1", "#2", "#4", "#5", "#6", "#7", "#8", "#9", "10"]
+    read: list[Row] = []
+    monkeypatch.setattr(Record, "add", lambda self, row, real=Record.add: (read.append(row), real(self, row)))
+    run(configured(out, source), retry=True)
+    assert [(row.first, row.count) for row in read] == [(3, 1)]
+    run(configured(tmp_path / "whole", source))
+    assert results(out) == results(tmp_path / "whole")
+
+
+@pytest.mark.live
+def test_a_long_document_goes_on_where_it_was(tmp_path: Path) -> None:
+    source, out = document(tmp_path / "notes.pdf", 10), tmp_path / "out"
+    config = configured(out, source)
+    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    process = started(tmp_path / "c.yaml")
+    wait_for_rows(out, 1)
+    process.kill()
+    process.communicate()
+    before = (out / "record.jsonl").read_bytes()
+    run(config)
+    first, second = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["runs"]
+    assert (first["finished"], second["finished"] is not None) == (None, True)
+    assert (out / "record.jsonl").read_bytes().startswith(before)
+    assert (out / "record.jsonl").read_bytes().count(b'"number"') == 2
+    run(configured(tmp_path / "whole", source))
+    assert results(out) == results(tmp_path / "whole")
 
 
 def stillborn(pipe: Connection, config: Config, at_once: int) -> None:

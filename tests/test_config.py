@@ -149,6 +149,13 @@ def test_yaml_can_make_no_objects(tmp_path: Path) -> None:
         load_config(write(tmp_path, "a.yaml", "ocr: !!python/object/apply:os.getcwd []\n"))
 
 
+def test_yaml_can_neither_swell_nor_end_the_program(tmp_path: Path) -> None:
+    doubling = "".join(f"k{n}: &k{n} {{<<: [*k{n - 1}, *k{n - 1}], v{n}: 1}}\n" for n in range(1, 60))
+    for content in ("k0: &k0 {x: 1}\n" + doubling, "a: " + "[" * 3000 + "]" * 3000):
+        with pytest.raises(ConfigError, match="not valid YAML"):
+            load_config(write(tmp_path, "a.yaml", content))
+
+
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_shipped_file_loads_and_says_something(path: Path) -> None:
     config = load_config(path)
@@ -292,7 +299,8 @@ def test_a_key_of_another_engine_is_unknown_to_the_local_one() -> None:
 
 @pytest.mark.parametrize("engine", [ServedVlm, LocalVlm])
 def test_lines_are_asked_about_all_or_doubtful_and_nothing_else(engine: type[ServedVlm] | type[LocalVlm]) -> None:
-    assert {engine(ask=ask).ask for ask in ("all", "doubtful")} == {"all", "doubtful"}  # type: ignore[arg-type]
+    asks = {"all", "doubtful", "budget", "none"}
+    assert {engine(ask=ask).ask for ask in asks} == asks  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="doubtful"):
         engine(ask="some")  # type: ignore[arg-type]
     assert (ServedVlm().ask, LocalVlm().ask) == ("all", "doubtful")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import json
+import math
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -10,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from fusion import engine as story
 from fusion.config import Config, load_config
-from fusion.engine import Engine, photographs, transcribe
+from fusion.engine import Engine, over_budget, photographs, transcribe
 from fusion.errors import ConfigError, InputError
 from fusion.fuse import Fuser
 from fusion.page import Page
@@ -287,6 +292,48 @@ def test_lines_of_which_the_ocr_is_sure_are_not_read_again(engine: Engine, tmp_p
     assert kinds[0.0] == ["not_needed"] * len(alone.lines)
     assert set(kinds[0.9]) <= {"not_needed", "not_suited"}
     assert "not_needed" not in kinds[2.0]
+
+
+def test_a_budget_asks_about_the_least_sure_lines_and_no_more(engine: Engine) -> None:
+    alone = only(engine, "letter_en_skewed.jpg")
+    with Engine(load_config(overrides=["vlm.ask=budget", "vlm.budget=0.4"])) as opened:
+        page = only(opened, "letter_en_skewed.jpg")
+    asked = {line.id for line in page.lines if any(reading.source == "vlm" for reading in line.readings)}
+    assert len(asked) == 2  # of five
+    sure = {line.id: line.confidence or 0.0 for line in alone.lines}
+    assert max(sure[name] for name in asked) <= min(sure[name] for name in sure.keys() - asked)
+    for line, own in zip(page.lines, alone.lines, strict=True):
+        if line.id not in asked:
+            assert line.text == own.text
+            assert {failure.kind for failure in line.failures} <= {"not_asked", "not_needed"}
+            assert not line.troubles
+
+
+@given(
+    st.dictionaries(st.integers(0, 40), st.floats(0, 1), max_size=20).map(lambda c: dict(sorted(c.items()))),
+    st.floats(0, 20),
+)
+def test_a_budget_is_spent_on_the_least_sure(confidences: dict[int, float], budget: float) -> None:
+    beyond = over_budget(confidences, budget)
+    asked = confidences.keys() - set(beyond)
+    assert math.floor(budget) <= len(asked) or not beyond
+    assert len(asked) <= math.ceil(budget)
+    assert all(confidences[n] <= confidences[m] for n in asked for m in beyond)
+    assert set(beyond) <= set(over_budget(confidences, budget / 2))  # more money, more lines
+
+
+def test_the_examples_are_right() -> None:
+    assert doctest.testmod(story).failed == 0
+
+
+def test_a_reader_that_nobody_asks_about_lines_is_still_there() -> None:
+    script = serving(lambda path, body: completion("see line [l000]"))
+    with script as server, Engine(served(server.url, "vlm.ask=none")) as opened:
+        page = only(opened, "note_zh.jpg")
+        assert server.requests == []
+        assert opened.ask(SAMPLES / "note_zh.jpg", "What?", page=page)[0] == "see line [l000]"
+    assert [[failure.kind for failure in line.failures] for line in page.lines] == [["not_asked"]] * 2
+    assert page.unasked
 
 
 def test_a_served_reader_reads_every_line_unless_told_otherwise(tmp_path: Path) -> None:

@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from eval import datasets, metrics
+from eval.ask import table as asking_table
+from eval.bench import OWN, Round, compared, shares
 from eval.blind import BlindReader, Sight
 from eval.calibrate import Stretch, calibration, judged, right_stretches, sure_from
 from eval.cases import Case
 from eval.fit import load_fit, minimum_risk
 from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
 from eval.overcorrection import table as overcorrection_table
+from eval.rivals import Page as Outcome
+from eval.rivals import require
 from eval.runs import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
 from fusion.domain import arithmetic
@@ -390,3 +394,38 @@ def test_predict_writes_one_row_per_image(tmp_path: Path) -> None:
     assert [set(row) for row in rows] == [{"image", "text", "confidence", "review"}] * 2
     assert rows[0]["text"] == "Amlodipine"
     assert rows[1] == {"image": "lost.png", "text": "", "confidence": None, "review": True}
+
+
+def test_a_curve_of_asking_keeps_what_the_least_sure_lines_gain() -> None:
+    items = [datasets.Item(str(n), Path(str(n)), "ab", "", str(n)) for n in range(10)]
+    config = RunConfig(title="t", data=Path("d.tsv"), normalise="plain", variants=(Variant(name="v"),), bootstrap=100)
+    rows = [("ax", "ab", 0.1)] * 2 + [("ax", "ab", 0.6)] * 2 + [("ab", "xb", 0.9)] * 1 + [("ab", "ab", 0.7)] * 5
+    told = asking_table(config, items, rows).splitlines()
+    assert "gain of asking about all 3 edits" in told[0]
+    cells = [[cell.strip().split(" ")[0] for cell in row.split("|")[1:-1]] for row in told[4:]]
+    assert [(share, cer, kept) for share, cer, _, kept in cells] == [
+        ("0.0", "0.200", "0.000"),
+        ("0.1", "0.150", "0.333"),
+        ("0.2", "0.100", "0.667"),
+        ("0.4", "0.000", "1.333"),
+        ("0.6", "0.000", "1.333"),
+        ("0.8", "0.000", "1.333"),
+        ("1.0", "0.050", "1.000"),
+    ]
+
+
+def test_speeds_are_compared_round_by_round() -> None:
+    items = [datasets.Item("1", Path("1"), "one two", "")]
+    config = RunConfig(title="t", data=Path("d.tsv"), normalise="plain", variants=(Variant(name="v"),))
+    ours = [Round(seconds, (Outcome("one two", 1.0, {"ocr": 0.5, "fuse": 0.1}, 0.4),)) for seconds in (1.0, 2.0, 4.0)]
+    theirs = [Round(seconds, (Outcome("one"),)) for seconds in (3.0, 3.0, 4.0)]
+    told = "\n".join(compared(config, items, dict.fromkeys(OWN, ours) | {"rapidocr": theirs}, ["rapidocr"]))
+    assert "| fusion, OCR alone | 0.500 | 1.50× [1.00, 3.00] | 0.000 | 1.000 / 1.000 |" in told
+    assert "| rapidocr | 0.333 | | 0.571 | 0.500 / 1.000 |" in told
+    shares_told = "\n".join(shares(dict.fromkeys(OWN, ours)))
+    assert "| fusion, OCR alone | 0.100 | 0.500 | 50.0% | 60.0% |" in shares_told
+
+
+def test_another_program_that_is_not_there_is_a_clear_error() -> None:
+    with pytest.raises(ConfigError, match="PaddleOCR, RapidOCR"):
+        require("nobody")

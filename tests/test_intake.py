@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from fusion.config import IntakeConfig
 from fusion.errors import InputError
 from fusion.ink import PageImage
-from fusion.intake import SUFFIXES, list_inputs, open_pages, pdfium
+from fusion.intake import SUFFIXES, count_pages, list_inputs, open_pages, pdfium
 from fusion.intake.geometry import find_sheet, level, measure_skew, project, turned_by, warp
 from fusion.intake.raster import to_rgb
 from fusion.view import look, shrink
@@ -229,6 +229,20 @@ def test_tiff_pages(tmp_path: Path) -> None:
     assert [int(page.pixels[0, 0, 0]) for page in pages] == [10, 120, 250]
     assert "intake.max_pages" in str(refused(tmp_path / "fax.tif", IntakeConfig(max_pages=2)))
     assert len(list(open_pages(tmp_path / "fax.tif", IntakeConfig(max_pages=3), crop=True))) == 3
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "tif"])
+def test_some_pages_of_a_document(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"fax.{suffix}"
+    frames = [Image.new("RGB", (60, 40), (grey,) * 3) for grey in (10, 60, 120, 180, 250)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert count_pages(path, CONFIG) == 5
+    some = list(open_pages(path, CONFIG, crop=True, pages=range(2, 4)))
+    assert [page.id for page in some] == [f"fax.{suffix}#2", f"fax.{suffix}#3"]
+    assert [abs(int(page.pixels[9, 9, 0]) - grey) < 9 for page, grey in zip(some, (60, 120), strict=True)] == [True] * 2
+    assert len(list(open_pages(path, CONFIG, crop=True, pages=range(5, 9)))) == 1
+    with pytest.raises(InputError, match=r"over the limit|more than 4 pages"):
+        count_pages(path, IntakeConfig(max_pages=4))
 
 
 def test_broken_tiff_page_is_named_after_the_good_ones(tmp_path: Path) -> None:

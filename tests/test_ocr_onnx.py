@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from eval.outside import recognition_yml, write_yml
+from eval.paddle_models import recognition_yml, write_yml
 from fusion.config import IntakeConfig, OcrConfig
 from fusion.errors import ConfigError, DependencyError, ReaderError
 from fusion.intake import open_pages

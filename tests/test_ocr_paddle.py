@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eval.outside import detection_yml, recognition_yml, write_yml
+from eval.paddle_models import detection_yml, recognition_yml, write_yml
 from fusion.config import OcrConfig
 from fusion.errors import DependencyError, ReaderError
 from fusion.ink import PageImage

@@ -11,7 +11,9 @@ import re
 import subprocess
 import sys
 import unicodedata
+import weakref
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -433,6 +435,19 @@ def test_without_references_there_is_no_cer() -> None:
     text = html([(homework(), None)])
     assert "CER" not in text
     assert "<img" not in text
+
+
+def test_a_report_keeps_no_photograph() -> None:
+    seen: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    def pages() -> Iterator[tuple[Page, NDArray[np.uint8]]]:
+        for _ in range(4):
+            assert [one() for one in seen[:-1]] == [None] * len(seen[:-1])
+            photo = photograph("homework_zh.jpg").copy()
+            seen.append(weakref.ref(photo))
+            yield homework(), photo
+
+    assert html(pages()).count("data:image/svg") == 4
 
 
 def test_text_of_a_page_cannot_become_markup() -> None:

@@ -314,6 +314,20 @@ def test_weights_of_another_shape_are_refused(ocr_checkpoint: Path, tmp_path: Pa
         open_local(broken)
 
 
+def test_a_checkpoint_that_would_keep_the_machine_busy_is_refused(ocr_checkpoint: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(ocr_checkpoint, tmp_path / "deep")
+    settings = json.loads((broken / "config.json").read_text())
+    settings["text_config"]["num_hidden_layers"] = 5000
+    (broken / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ReaderError, match="5000 layers"):
+        open_local(broken)
+    broken = shutil.copytree(ocr_checkpoint, tmp_path / "looping")
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (broken / "chat_template.jinja").write_text(loop)
+    with pytest.raises(ReaderError, match="does not come to an end"):
+        open_local(broken)
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "no-such-device"])
 def test_a_device_that_is_not_there_is_a_configuration_error(ocr_checkpoint: Path, device: str) -> None:
     with pytest.raises(ConfigError, match=device):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fusion.vlm
-from eval.outside import characters_of, recognition_yml, write_yml
+from eval.paddle_models import characters_of, recognition_yml, write_yml
 from fusion.config import LocalVlm
 from fusion.errors import DependencyError, ReaderError
 from fusion.ocr import weights

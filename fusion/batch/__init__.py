@@ -2,6 +2,7 @@
 
 plan      which inputs there are, and what is to be done with them
 record    the run's own record: which inputs are done; locked while a run works
+remote    inputs of an object store
 worker    a process that reads inputs and writes their files
 pool      processes that are replaced when they die
 tables    all results in input order, put together from record and files

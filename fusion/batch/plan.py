@@ -10,10 +10,11 @@ import glob
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fusion.batch.remote import is_remote, remote_files
 from fusion.config import BatchConfig, Config
 from fusion.errors import ConfigError, DependencyError, InputError
 from fusion.intake import list_inputs
@@ -26,19 +27,33 @@ _SHOWN = 3  # inputs named of those by which two plans differ
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input: a row of the results.
+    """One input, a row of the results; or some pages of it, for one worker.
 
     Attributes:
         number: place in the plan, from 0.
-        path: as found.
+        path: as found; an address is a text.
         stem: what its files are called, different for every input.
         problem: why there is nothing to read, None for what may be read.
+        pages: numbers of the pages to read, from 1; None: all.
+        of: pages that the input has.
     """
 
     number: int
-    path: Path
+    path: Path | str
     stem: str
     problem: str | None = None
+    pages: range | None = None
+    of: int = 1
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Its number, and that of its first page."""
+        return self.number, self.pages.start if self.pages is not None else 1
+
+    @property
+    def singles(self) -> tuple[Input, ...]:
+        """Its pages, each by itself."""
+        return tuple(replace(self, pages=range(n, n + 1)) for n in self.pages) if self.pages is not None else (self,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,29 +94,34 @@ def make_plan(config: Config) -> Plan:
     if not config.batch.inputs:
         raise ConfigError("batch.inputs", "names no input", "List files or folders under `batch: inputs:`.")
     output = os.path.abspath(config.batch.output)
-    found: dict[Path, str | None] = {}
+    found: dict[Path | str, str | None] = {}
     for entry in config.batch.inputs:
         for path, problem in _expanded(entry, config.batch):
-            if not os.path.abspath(path).startswith(output + os.sep):  # results are no inputs of the next run
+            ours = not is_remote(path) and os.path.abspath(path).startswith(output + os.sep)
+            if not ours:  # results are no inputs of the next run
                 found.setdefault(path, problem)
     named = zip(found.items(), stems(list(map(str, found))), strict=True)
     inputs = (Input(number, path, stem, problem) for number, ((path, problem), stem) in enumerate(named))
     return Plan(tuple(inputs), {**config.decisive(), "formats": sorted(config.batch.formats)})
 
 
-def _expanded(entry: Path, batch: BatchConfig) -> Iterator[tuple[Path, str | None]]:
+def _expanded(name: str, batch: BatchConfig) -> Iterator[tuple[Path | str, str | None]]:
     """The inputs behind one entry, each with why it can't be read."""
+    entry = Path(name)
     try:
+        if is_remote(name):
+            yield from ((url, None) for url in remote_files(name))
+            return
         if entry.suffix.lower() in LISTS and entry.is_file():
             for path in _listed(entry, batch.column):
-                yield from _files(entry.parent / path)
+                yield from _expanded(path, batch) if is_remote(path) else _files(entry.parent / path)
         elif glob.has_magic(str(entry)) and not entry.exists():
             for name in sorted(glob.glob(str(entry), recursive=True)) or [str(entry)]:
                 yield from _files(Path(name))
         else:
             yield from _files(entry)
     except InputError as error:
-        yield entry, str(error)
+        yield name if is_remote(name) else entry, str(error)
 
 
 def _files(path: Path) -> Iterator[tuple[Path, str | None]]:

@@ -1,7 +1,7 @@
 """A pool of workers: each is busy with few inputs at once, and one that dies or takes too long is replaced.
 
-What a dead worker had in hand is tried once more, each input alone in a fresh worker; where that dies too, the input is a
-failed row. Where workers are and how they are spoken to is in `local` and `cluster`.
+What a dead worker had in hand is tried once more, each page alone in a fresh worker; where that dies too, the page is
+lost, and with it no other. Where workers are and how they are spoken to is in `local` and `cluster`.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Hands(Protocol[W]):
 class _State:
     """What a worker has in hand."""
 
-    in_hand: dict[int, Input] = field(default_factory=dict)
-    since: dict[int, float] = field(default_factory=dict)  # when each of them could be begun
+    in_hand: dict[tuple[int, int], Input] = field(default_factory=dict)
+    since: dict[tuple[int, int], float] = field(default_factory=dict)  # when each of them could be begun
     opened: bool = False
     alone: bool = False  # what it has in hand is tried a second time
 
@@ -69,7 +69,7 @@ class Pool(Generic[W]):
         self._hands, self._count, self._at_once, self._limit = hands, count, at_once, limit
         self._workers: dict[W, _State] = {}
         self._suspects: deque[Input] = deque()
-        self._tried: set[int] = set()  # inputs that a dead worker had in hand
+        self._tried: set[tuple[int, int]] = set()  # what a dead worker had in hand
         self._stillborn = 0
         self.deaths = 0
         """Workers that died."""
@@ -119,10 +119,10 @@ class Pool(Generic[W]):
             if one is None or (state.in_hand and len(self._workers) < self._count):
                 one, state = self._hands.start(), _State()
                 self._workers[one] = state
-            state.alone = task.number in self._tried
-            state.in_hand[task.number] = task
+            state.alone = task.key in self._tried
+            state.in_hand[task.key] = task
             if state.opened:
-                state.since[task.number] = time.monotonic()
+                state.since[task.key] = time.monotonic()
             self._hands.give(one, task)
 
     def _has_room(self) -> bool:
@@ -136,23 +136,28 @@ class Pool(Generic[W]):
             state.opened, self._stillborn = True, 0
             state.since = dict.fromkeys(state.in_hand, time.monotonic())
         else:
-            del state.in_hand[answer.row.number]
-            state.since.pop(answer.row.number, None)
+            del state.in_hand[answer.row.key]
+            state.since.pop(answer.row.key, None)
             state.alone = False
         yield answer
 
     def _too_late(self) -> Iterator[Done]:
-        """Inputs that have taken too long have failed; their workers are ended, and what else those had in hand is read anew."""
+        """A page that has taken too long has failed, and several of one input are tried one by one.
+
+        Their workers are ended, and what else those had in hand is read anew.
+        """
         now = time.monotonic()
         for one, state in list(self._workers.items()):
-            late = [number for number, since in state.since.items() if now - since > self._limit]
+            late = [key for key, since in state.since.items() if now - since > self._limit]
             if late:
                 del self._workers[one]
                 self._hands.kill(one)
                 self.deaths += 1
-                for number in late:
-                    task = state.in_hand.pop(number)
-                    yield Done(Row(number, str(task.path), "failed", "worker", f"took more than {self._limit:g} s"))
+                for task in map(state.in_hand.pop, late):
+                    if len(task.singles) == 1:
+                        yield Done(Row.lost(task, "worker", f"took more than {self._limit:g} s"))
+                    else:
+                        self._suspects.extend(task.singles)
                 self._suspects.extend(state.in_hand.values())
 
     def _bury(self, one: W, how: str) -> Iterator[Done]:
@@ -161,12 +166,14 @@ class Pool(Generic[W]):
         if state.alone and state.opened:
             (task,) = state.in_hand.values()
             reason = f"twice the process that read it {how}"
-            yield Done(Row(task.number, str(task.path), "failed", "worker", reason))
+            yield Done(Row.lost(task, "worker", reason))
+            return
+        if state.opened:
+            singles = [single for task in state.in_hand.values() for single in task.singles]
+            self._suspects.extend(singles)
+            self._tried.update(single.key for single in singles)
             return
         self._suspects.extend(state.in_hand.values())
-        if state.opened:
-            self._tried.update(state.in_hand)
-            return
         self._stillborn += 1
         if self._stillborn >= STILLBORN:
             problem = f"{STILLBORN} processes in a row: the last {how} while it opened the readers"

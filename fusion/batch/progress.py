@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from fusion.batch.record import Row
+from fusion.batch.record import Row, Status
 
 STATUSES = ("ok", "partial", "failed")
 
@@ -20,6 +20,7 @@ class Tally:
         total: inputs of the plan.
         before: of these, done by an earlier run.
         statuses, pages, lines, asked, stretches, review: of all that is done; see `Row` and `PageRow`.
+        strange: pages on which the profile understood nothing.
         recalled: records that the store spared this run to make.
         clock: seconds of work per stage in this run, of all processes together.
         workers, deaths: processes, and those that died.
@@ -34,6 +35,7 @@ class Tally:
     asked: int = 0
     stretches: int = 0
     review: int = 0
+    strange: int = 0
     recalled: int = 0
     clock: Counter[str] = field(default_factory=Counter)
     workers: int = 0
@@ -42,10 +44,13 @@ class Tally:
     _new_pages: int = 0
     _started: float = field(default_factory=time.monotonic)
 
-    def add(self, row: Row, *, before: bool = False) -> None:
-        """Count a row; `before`: an earlier run made it."""
+    def end(self, status: Status, *, before: bool = False) -> None:
+        """Count an input that is done; `before`: an earlier run did it."""
         self.before += before
-        self.statuses[row.status] += 1
+        self.statuses[status] += 1
+
+    def add(self, row: Row, *, before: bool = False) -> None:
+        """Count the pages of a row; `before`: an earlier run read them."""
         self._new_pages += 0 if before else len(row.pages)
         self.pages += len(row.pages)
         for page in row.pages:
@@ -53,6 +58,7 @@ class Tally:
             self.asked += page.asked
             self.stretches += page.stretches
             self.review += page.review
+            self.strange += not page.understood
 
     @property
     def done(self) -> int:
@@ -79,7 +85,8 @@ class Tally:
     def counts(self) -> dict[str, int]:
         """What the manifest and the last line say."""
         counted = {"inputs": self.done, "pages": self.pages, "lines": self.lines, "asked": self.asked}
-        return counted | {"stretches": self.stretches, "review": self.review} | dict(self.statuses)
+        counted |= {"stretches": self.stretches, "review": self.review, "not_understood": self.strange}
+        return counted | dict(self.statuses)
 
     def __str__(self) -> str:
         left = f", {self.left} to go" if self.left is not None and self.done < self.total else ""
@@ -97,6 +104,7 @@ class Tally:
             *_metric("lines_asked", "gauge", "Lines that a second reader was asked about.", {"": self.asked}),
             *_metric("stretches", "gauge", "Words, of Chinese characters, found.", {"": self.stretches}),
             *_metric("stretches_to_review", "gauge", "Of these, those that need a look.", {"": self.review}),
+            *_metric("pages_not_understood", "gauge", "Pages without a record of the profile.", {"": self.strange}),
             *_metric("recalled", "counter", "Records found in the store by this run.", {"": self.recalled}),
             *_metric("stage_seconds", "counter", "Work per stage in this run.", _labelled("stage", self.clock)),
             *_metric("run_seconds", "counter", "Since this run began.", {"": round(self.seconds, 3)}),

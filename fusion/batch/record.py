@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
-from fusion.batch.plan import Plan
+from fusion.batch.plan import Input, Plan
 from fusion.errors import ConfigError
 
 Status = Literal["ok", "partial", "failed"]
 PAGES = "pages"
 """Folder of the files of the pages, below the output folder."""
+LOST = ("intake", "worker")
+"""Stages at which a whole page is lost."""
 WRITTEN = ("manifest.json", "results.jsonl", "results.parquet", "records.csv")
 """What is put together when a run ends."""
 
@@ -32,6 +35,7 @@ class PageRow:
         page: its id.
         lines, asked: lines found, and those that a second reader was asked about.
         stretches, review: words (of Chinese, characters) found, and those that need a look.
+        understood: whether the profile found records on it; True where none was asked to.
         files: names of the files written, in the folder `pages`.
     """
 
@@ -40,34 +44,101 @@ class PageRow:
     asked: int
     stretches: int
     review: int
+    understood: bool
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What became of one input.
+    """What became of one input, or of some pages of it.
 
     Attributes:
         number: its place in the plan.
         input: path as found.
         status: `ok`; `partial`: something failed somewhere; `failed`: no page could be read.
-        stage, reason: where and why, None when all is well.
+        failures: stage, reason, and how often.
         pages: those that could be read.
+        first, count, of: the first page that this is about, how many it is about, and how many there are.
     """
 
     number: int
     input: str
     status: Status
-    stage: str | None = None
-    reason: str | None = None
+    failures: tuple[tuple[str, str, int], ...] = ()
     pages: tuple[PageRow, ...] = ()
+    first: int = 1
+    count: int = 1
+    of: int = 1
 
     @classmethod
     def load(cls, text: bytes) -> Row:
         """A row of the record."""
         stored = json.loads(text)
         pages = (PageRow(**{**page, "files": tuple(page["files"])}) for page in stored.pop("pages"))
-        return cls(**stored, pages=tuple(pages))
+        return cls(**stored | {"failures": tuple(map(tuple, stored["failures"]))}, pages=tuple(pages))
+
+    @classmethod
+    def lost(cls, task: Input, stage: str, reason: str) -> Row:
+        """The row of what could not be read at all."""
+        if task.pages is not None:
+            numbers = sorted({task.pages[0], task.pages[-1]})
+            reason = f"page {' to '.join(map(str, numbers))}: {reason}"
+        return cls.about(task, "failed", [(stage, reason, 1)])
+
+    @classmethod
+    def about(
+        cls,
+        task: Input,
+        status: Status,
+        failures: Iterable[tuple[str, str, int]] = (),
+        pages: Sequence[PageRow] = (),
+    ) -> Row:
+        """The row of what a worker was given."""
+        first, count = task.key[1], len(task.singles)
+        return cls(task.number, str(task.path), status, tuple(failures), tuple(pages), first, count, task.of)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Row]) -> Row:
+        """The row of an input from those of its pages, in their order."""
+        times = Counter[tuple[str, str]]()
+        for part in parts:
+            times.update({(stage, reason): count for stage, reason, count in part.failures})
+        found = {part.status for part in parts}
+        status: Status = found.pop() if len(found) == 1 else "partial"
+        failures = tuple((stage, reason, count) for (stage, reason), count in times.items())
+        pages = tuple(page for part in parts for page in part.pages)
+        return cls(parts[0].number, parts[0].input, status, failures, pages, 1, parts[0].of, parts[0].of)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """See `Input.key`."""
+        return self.number, self.first
+
+    @property
+    def stage(self) -> str | None:
+        """Where most failed, lost pages before what else failed; None when all is well."""
+        return self._worst[0]
+
+    @property
+    def reason(self) -> str | None:
+        """Why."""
+        return self._worst[1]
+
+    @property
+    def _worst(self) -> tuple[str, str] | tuple[None, None]:
+        if not self.failures:
+            return None, None
+        stage, reason, times = max(self.failures, key=lambda one: (one[0] in LOST, one[2]))
+        return stage, f"{reason} ({times} times)" if times > 1 else reason
+
+
+class _Place(NamedTuple):
+    """Where in the file the row of some pages begins."""
+
+    first: int
+    end: int
+    of: int
+    start: int
 
 
 class Record:
@@ -83,9 +154,11 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._file = (folder / "record.jsonl").open("a+b", buffering=0)
-        self._places: dict[int, int] = {}  # number of an input → place of its last row in the file
+        self._places: dict[int, list[_Place]] = {}  # by the number of the input
         self.identities: dict[str, str] = {}
         """What made the results, from the first engine that was opened for them."""
+        self.runs: list[dict[str, str | None]] = []
+        """When each run on this record started and finished; one that was killed has not finished."""
         with ExitStack() as opened:
             opened.callback(self.close)
             _lock(self._file.fileno(), folder)
@@ -96,9 +169,19 @@ class Record:
             opened.pop_all()
 
     def rows(self) -> Iterator[Row]:
-        """The rows in input order."""
+        """The rows of whole inputs, in input order."""
         for number in sorted(self._places):
-            yield self._at(self._places[number])
+            if (row := self.row(number)) is not None:
+                yield row
+
+    def row(self, number: int) -> Row | None:
+        """The row of an input; None where pages of it are still to be read."""
+        parts = self.parts(number)
+        return Row.joined(parts) if parts and sum(part.count for part in parts) == parts[0].of else None
+
+    def parts(self, number: int) -> list[Row]:
+        """What there is of an input, in the order of its pages."""
+        return [self._at(place) for place in self._places.get(number, ())]
 
     def identify(self, identities: dict[str, str]) -> None:
         """Note what an engine's results depend on.
@@ -114,16 +197,25 @@ class Record:
         if changed:
             raise _other(self._folder, "; ".join(changed))
 
+    def begin(self, now: str) -> None:
+        """Note that a run starts."""
+        self._append({"started": now})
+        self.runs.append({"started": now, "finished": None})
+
+    def end(self, now: str) -> None:
+        """Note that it has finished."""
+        self._append({"finished": now})
+        self.runs[-1]["finished"] = now
+
     def add(self, row: Row) -> None:
-        """Append a row; one that is there of the same input is replaced, and its files with it."""
-        old = self._places.get(row.number)
-        stale = self._files(self._at(old)) - self._files(row) if old is not None else set()
-        self._places[row.number] = self._append(asdict(row))
-        self._remove(stale)
+        """Append a row; those of the same pages are replaced, and their files with them."""
+        content = asdict(row)
+        replaced = self._note(content, self._append(content))
+        self._remove({path for place in replaced for path in self._files(self._at(place))} - self._files(row))
 
     def forget(self, row: Row) -> None:
         """Take a row for undone, until another is added."""
-        del self._places[row.number]
+        self._places[row.number] = [one for one in self._places[row.number] if one.first != row.first]
 
     def is_whole(self, row: Row) -> bool:
         """Whether the files that a row names are there."""
@@ -144,7 +236,11 @@ class Record:
                 except ValueError:
                     break
                 if "number" in stored:
-                    self._places[stored["number"]] = end
+                    self._note(stored, end)
+                if "started" in stored:
+                    self.runs.append({**stored, "finished": None})
+                if "finished" in stored:
+                    self.runs[-1].update(stored)
                 self.identities = stored.get("identities", self.identities)
                 end += len(line)
         self._file.truncate(end)
@@ -157,13 +253,13 @@ class Record:
                 raise _other(self._folder, difference)
         else:
             self._file.truncate(0)
-            self.identities = {}
+            self.identities, self.runs = {}, []
             write_whole(path, plan.dump())
         (self._folder / "manifest.json").unlink(missing_ok=True)  # it comes back when the run ends
 
     def _clear(self) -> None:
-        for row in self.rows():
-            self._remove(self._files(row))
+        for place in [one for places in self._places.values() for one in places]:
+            self._remove(self._files(self._at(place)))
         self._remove({self._folder / name for name in WRITTEN})
         self._places.clear()
 
@@ -175,9 +271,20 @@ class Record:
         for path in paths:
             path.unlink(missing_ok=True)
 
-    def _at(self, place: int) -> Row:
+    def _note(self, content: dict[str, Any], start: int) -> list[_Place]:
+        """Take note of a row at a place of the file; returns the places of those that it replaces.
+
+        They are about the same pages, or about the same input when it had more pages or fewer.
+        """
+        new = _Place(content["first"], content["first"] + content["count"], content["of"], start)
+        there = self._places.get(content["number"], [])
+        replaced = [one for one in there if one.of != new.of or (one.first < new.end and new.first < one.end)]
+        self._places[content["number"]] = sorted([new, *(one for one in there if one not in replaced)])
+        return replaced
+
+    def _at(self, place: _Place) -> Row:
         with open(self._file.fileno(), "rb", closefd=False) as file:
-            file.seek(place)
+            file.seek(place.start)
             return Row.load(file.readline())
 
     def _append(self, content: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
@@ -24,18 +24,22 @@ from fusion.batch.plan import Input, Plan
 from fusion.batch.pool import Pool
 from fusion.batch.progress import Tally
 from fusion.batch.record import PAGES, Record, Row, write_whole
+from fusion.batch.remote import is_remote
 from fusion.batch.tables import require_parquet, write_tables
 from fusion.batch.worker import PARTIAL, Done, Opened
-from fusion.config import Config, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, StoreConfig, VlmConfig
+from fusion.config import Config, IntakeConfig, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, StoreConfig, VlmConfig
 from fusion.doctor import versions
 from fusion.engine import Engine
 from fusion.errors import InputError, ReaderError
+from fusion.intake import count_pages
 
 if TYPE_CHECKING:
     from fusion.batch.cluster import Actor
 
 IN_FLIGHT = 3
 """Inputs a process has in hand where an endpoint is asked: one is worked on while others wait for answers."""
+PART = 8
+"""Pages of a long input that a worker reads before the next one may."""
 METRICS = 5.0
 """Seconds between two writings of the metrics."""
 SAMPLED = 3
@@ -100,12 +104,13 @@ def run_batch(config: Config, plan: Plan, show: Show, *, restart: bool = False, 
     try:
         shutil.rmtree(folder / PARTIAL, ignore_errors=True)
         (folder / PAGES).mkdir(exist_ok=True)
-        started = _now()
+        record.begin(_now())
         tally, stop = Tally(len(plan.inputs)), _Stop(most=config.batch.stop_after_failures)
         with _interruptible(stop):
-            _work(config, record, list(_left(plan, record, tally, retry)), tally, stop, show)
+            _work(config, record, list(_left(plan, record, tally, retry)), tally, stop, show, retry)
             write_tables(record, folder, csv="csv" in config.batch.formats, parquet=config.batch.parquet)
-        _write_manifest(config, record, tally, started)
+        record.end(_now())
+        _write_manifest(config, record, tally)
     finally:
         record.close()
         shutil.rmtree(folder / PARTIAL, ignore_errors=True)
@@ -117,14 +122,15 @@ def run_batch(config: Config, plan: Plan, show: Show, *, restart: bool = False, 
 
 def estimate(config: Config, plan: Plan) -> str:
     """What a run would do and about how long it would take, in words. Writes nothing and asks no endpoint."""
-    readable = [one for one in plan.inputs if one.problem is None and one.path.is_file()]
-    size = sum(one.path.stat().st_size for one in readable)
+    away = [one for one in plan.inputs if one.problem is None and is_remote(one.path)]
+    readable = [one for one in plan.inputs if one.problem is None and Path(one.path).is_file()]
+    size = sum(Path(one.path).stat().st_size for one in readable)
     count, at_once = _staff(config)
-    there = {one.number for one in readable}
+    there = {one.number for one in [*readable, *away]}
     missing = [str(one.path) for one in plan.inputs if one.number not in there]
     named = f" ({', '.join(missing[:SAMPLED])}{' …' if len(missing) > SAMPLED else ''})" if missing else ""
     rows = [
-        f"inputs    {len(plan.inputs)}, {size / 1e6:,.1f} MB; not there: {len(missing)}{named}",
+        f"inputs    {len(plan.inputs)}, {size / 1e6:,.1f} MB here, {len(away)} to be fetched; not there: {len(missing)}{named}",
         f"output    {config.batch.output}: {', '.join(config.batch.formats)}",
         f"reader    {config.vlm.engine}; profile {config.domain.profile}",
         f"workers   {count}; inputs in hand of each: {at_once}",
@@ -154,33 +160,74 @@ def _timed(config: Config, sample: list[Input]) -> float:
         return time.monotonic() - started
 
 
-def _left(plan: Plan, record: Record, tally: Tally, retry: bool) -> list[Input]:
-    """The inputs that are to be read; the others are counted."""
-    done = set()
-    for row in record.rows():
-        if not record.is_whole(row):  # somebody has removed a file
-            record.forget(row)
-        elif row.status == "ok" or not retry:
-            tally.add(row, before=True)
-            done.add(row.number)
-    return [one for one in plan.inputs if one.number not in done]
+def _left(plan: Plan, record: Record, tally: Tally, retry: bool) -> Iterator[Input]:
+    """The inputs of which pages are to be read; what is done is counted."""
+    for one in plan.inputs:
+        for part in record.parts(one.number):
+            if not record.is_whole(part):  # somebody has removed a file
+                record.forget(part)
+        kept = _kept(record, one, retry)
+        row = record.row(one.number) if kept == record.parts(one.number) else None
+        for part in kept:
+            tally.add(part, before=True)
+        if row is None:
+            yield one
+        else:
+            tally.end(row.status, before=True)
 
 
-def _work(config: Config, record: Record, tasks: list[Input], tally: Tally, stop: _Stop, show: Show) -> None:
-    """Have the tasks done, and each recorded as it comes."""
+def _kept(record: Record, one: Input, retry: bool) -> list[Row]:
+    """What is done of an input and not to be done again."""
+    return [part for part in record.parts(one.number) if part.status == "ok" or not retry]
+
+
+def _in_parts(one: Input, kept: list[Row], intake: IntakeConfig) -> list[Input]:
+    """What is left of an input, of a long one in parts of `PART` pages: several workers share it."""
+    try:
+        local = one.problem is None and not is_remote(one.path)
+        count = count_pages(Path(one.path), intake) if local else 1
+    except InputError:
+        count = 1  # whoever reads it says what is wrong
+    if count == 1:
+        return [one]
+    done = {page for part in kept if part.of == count for page in range(part.first, part.first + part.count)}
+    parts = []
+    for start in range(1, count + 1, PART):
+        own = [page for page in range(start, min(start + PART, count + 1)) if page not in done]
+        together = len(own) == own[-1] - own[0] + 1 if own else True
+        runs = [range(own[0], own[-1] + 1)] if own and together else [range(page, page + 1) for page in own]
+        parts += [replace(one, pages=pages, of=count) for pages in runs]
+    return parts
+
+
+def _work(
+    config: Config, record: Record, left: list[Input], tally: Tally, stop: _Stop, show: Show, retry: bool
+) -> None:
+    """Have what is left done, and each part of it recorded as it comes."""
     folder = config.batch.output
     count, at_once = _staff(config)
     latest: dict[str, Done] = {}
+    due: dict[int, int] = {}  # number of an input that is under way → pages that are still to come
     written = 0.0
+
+    def tasks() -> Iterator[Input]:
+        for one in left:
+            parts = _in_parts(one, _kept(record, one, retry), config.intake)
+            due[one.number] = sum(len(part.singles) for part in parts)
+            yield from parts
+
     with _pool(config, count, at_once) as pool:
-        for event in pool.work(iter(tasks), lambda: stop.reason is not None):
+        for event in pool.work(tasks(), lambda: stop.reason is not None):
             row = None
             if isinstance(event, Opened):
                 record.identify(event.identities)
             elif isinstance(event, Done):
-                row = event.row
-                record.add(row)
-                tally.add(row)
+                record.add(event.row)
+                tally.add(event.row)
+                due[event.row.number] -= event.row.count
+                row = record.row(event.row.number) if not due[event.row.number] else None
+                if row is not None:
+                    tally.end(row.status)
                 stop.see(event)
                 latest[event.process] = event
                 tally.recalled = sum(done.recalled for done in latest.values())
@@ -237,7 +284,7 @@ def _writes(vlm: VlmConfig) -> TypeGuard[ServedVlm | LocalVlm]:
     return isinstance(vlm, ServedVlm | LocalVlm) and not small
 
 
-def _write_manifest(config: Config, record: Record, tally: Tally, started: str) -> None:
+def _write_manifest(config: Config, record: Record, tally: Tally) -> None:
     folder = config.batch.output
     write_whole(folder / "config.yaml", config.to_yaml())
     manifest = {
@@ -246,8 +293,7 @@ def _write_manifest(config: Config, record: Record, tally: Tally, started: str) 
         "config_hash": config.hash,
         "made_by": record.identities,
         "versions": versions(),
-        "started": started,
-        "finished": _now(),
+        "runs": record.runs,
     }
     write_whole(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 

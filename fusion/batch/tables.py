@@ -63,6 +63,7 @@ def _page(page: PageRow, folder: Path) -> dict[str, Any]:
         "asked": page.asked,
         "stretches": page.stretches,
         "review": page.review,
+        "understood": page.understood,
         "files": list(page.files),
     }
 
@@ -75,7 +76,7 @@ def _files(record: Record, folder: Path, format_: Format) -> Iterator[Path]:
 
 def _flat(record: Record, folder: Path) -> Iterator[dict[str, Any]]:
     """A row per page; an input without pages has one too, whose page is null."""
-    nothing = dict.fromkeys(("page", "text", "lines", "asked", "stretches", "review", "files"))
+    nothing = dict.fromkeys(("page", "text", "lines", "asked", "stretches", "review", "understood", "files"))
     for row in record.rows():
         result = _result(row, folder)
         for page in result.pop("pages") or [nothing]:
@@ -88,7 +89,7 @@ def _write_parquet(record: Record, folder: Path) -> None:
 
     texts = [(name, pa.string()) for name in ("input", "status", "stage", "reason", "page", "text")]
     counts = [(name, pa.int32()) for name in ("lines", "asked", "stretches", "review")]
-    schema = pa.schema([*texts, *counts, ("files", pa.list_(pa.string()))])
+    schema = pa.schema([*texts, *counts, ("understood", pa.bool_()), ("files", pa.list_(pa.string()))])
     rows = _flat(record, folder)
     with whole(folder / "results.parquet") as file, parquet.ParquetWriter(file, schema) as writer:
         while group := list(islice(rows, _GROUP)):

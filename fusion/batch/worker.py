@@ -19,23 +19,19 @@ from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 
 from fusion.batch.plan import Input
 from fusion.batch.record import PAGES, PageRow, Row, Status, settle
+from fusion.batch.remote import fetched
 from fusion.config import Config
 from fusion.engine import Engine, photographs
 from fusion.errors import FusionError, InputError
 from fusion.formats import Format
-from fusion.output.formats import write_page
+from fusion.output.formats import Sheet, write_page
 from fusion.page import UNASKED, Failure, Line, Page
 from fusion.review import review
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 PARTIAL = ".partial"
 """Folder of files that are being written, below the output folder."""
@@ -109,7 +105,7 @@ class Reader:
             if isinstance(error, OSError) and error.errno in FULL:
                 return Ends(OSError, (error.errno, error.strerror, str(error.filename or self._config.batch.output)))
             reason = f"unexpected {type(error).__name__}"
-            return Done(Row(task.number, str(task.path), "failed", "output", reason))
+            return Done(Row.lost(task, "output", reason))
 
 
 def main(pipe: Connection, config: Config, at_once: int) -> None:
@@ -139,13 +135,13 @@ def _end_with_parent() -> None:
 
 
 def read(engine: Engine, task: Input) -> Done:
-    """Read one input and write the files of its pages.
+    """Read one input, or some pages of it, and write their files.
 
     Raises:
         OSError: nothing can be written any more.
     """
     if task.problem is not None:
-        return Done(Row(task.number, str(task.path), "failed", "intake", task.problem))
+        return Done(Row.lost(task, "intake", task.problem))
     rows: list[PageRow] = []
     failures: Counter[Reason] = Counter()
     away: list[bool] = []
@@ -153,7 +149,8 @@ def read(engine: Engine, task: Input) -> Done:
         for page, files, unwritten in _written(engine, task):
             found = review(page, page.max_error)
             asked = [line for line in page.lines if _was_asked(line)]
-            rows.append(PageRow(page.id, len(page.lines), len(asked), found.total, found.flagged, files))
+            counts = len(page.lines), len(asked), found.total, found.flagged
+            rows.append(PageRow(page.id, *counts, page.understood, files))
             troubles = [*page.failures, *(failure for line in page.lines for failure in line.troubles)]
             failures.update([*unwritten, *((failure.stage, failure.message) for failure in troubles)])
             broken = any(failure.stage in ("ocr", "vlm") for failure in page.failures)
@@ -162,16 +159,14 @@ def read(engine: Engine, task: Input) -> Done:
         failures = Counter({("intake", str(error)): 1})
     unread = not rows or (not any(row.lines for row in rows) and any(stage == "ocr" for stage, _ in failures))
     status: Status = "failed" if unread else "partial" if failures else "ok"
-    stage, reason = _most(failures)
-    row = Row(task.number, str(task.path), status, stage, reason, tuple(rows))
-    return Done(row, all(away) if away else None, _here(), engine.recalled, dict(engine.clock))
-
-
-def _most(failures: Counter[Reason]) -> tuple[str, str] | tuple[None, None]:
-    """Stage and reason of what failed most often."""
-    for (stage, reason), times in failures.most_common(1):
-        return stage, f"{reason} ({times} times)" if times > 1 else reason
-    return None, None
+    counted = [(stage, reason, times) for (stage, reason), times in failures.items()]
+    return Done(
+        Row.about(task, status, counted, rows),
+        all(away) if away else None,
+        _here(),
+        engine.recalled,
+        dict(engine.clock),
+    )
 
 
 def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...], list[Reason]]]:
@@ -179,24 +174,26 @@ def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...
     batch = engine.config.batch
     # Only what shows the photograph needs it decoded a second time, as displayed.
     shown = any(name.photo for name in batch.formats)
-    photos = photographs(task.path, engine.config) if shown else itertools.repeat(None)
-    for page, photo in zip(engine.read(task.path, crop=batch.crop), photos, strict=False):
-        files, unwritten = [], []
-        for name in batch.formats:
-            try:
-                files.append(_write(page, photo, batch.output, task, name))
-            except OSError as error:
-                if error.errno in FULL:
-                    raise
-                unwritten.append(("output", f"{name} can't be written ({error.strerror or error})"))
-        yield page, tuple(files), unwritten
+    with fetched(task.path, engine.config.intake) as source:
+        photos = photographs(source, engine.config, task.pages) if shown else itertools.repeat(None)
+        pages = engine.read(source, crop=batch.crop, name=str(task.path), pages=task.pages)
+        for page, photo in zip(pages, photos, strict=False):
+            files, unwritten = [], []
+            for name in batch.formats:
+                try:
+                    files.append(_write(Sheet(page, photo, source), batch.output, task, name))
+                except OSError as error:
+                    if error.errno in FULL:
+                        raise
+                    unwritten.append(("output", f"{name} can't be written ({error.strerror or error})"))
+            yield page, tuple(files), unwritten
 
 
-def _write(page: Page, photo: NDArray[np.uint8] | None, output: Path, task: Input, name: Format) -> str:
+def _write(sheet: Sheet, output: Path, task: Input, name: Format) -> str:
     """Write one file beside its place, and move it there when the disk has it."""
     partial = output / PARTIAL / _here()
     partial.mkdir(parents=True, exist_ok=True)
-    file = write_page(page, photo, partial, task.stem, name, source=task.path)
+    file = write_page(sheet.page, sheet.photo, partial, task.stem, name, source=sheet.source)
     settle(partial / file, output / PAGES / file)
     return file
 

@@ -12,6 +12,6 @@ OCR, no model, no language.
 """
 
 from fusion.intake.files import SUFFIXES, list_inputs
-from fusion.intake.pages import Source, name_of, open_pages, turned
+from fusion.intake.pages import Source, count_pages, name_of, open_pages, turned
 
-__all__ = ["SUFFIXES", "Source", "list_inputs", "name_of", "open_pages", "turned"]
+__all__ = ["SUFFIXES", "Source", "count_pages", "list_inputs", "name_of", "open_pages", "turned"]

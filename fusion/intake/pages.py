@@ -20,12 +20,14 @@ from fusion.errors import InputError
 from fusion.ink import PageImage
 from fusion.intake import geometry, quality
 from fusion.intake.files import check_file, check_pixels, first_bytes, hash_file
-from fusion.intake.pdf import open_pdf
-from fusion.intake.raster import open_images, to_rgb
+from fusion.intake.pdf import count_pdf, open_pdf
+from fusion.intake.raster import count_frames, open_images, to_rgb
 from fusion.intake.stamps import fade_stamps
 from fusion.page import Finding
 from fusion.view import look, shrink
 
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How files begin that may hold several images; the latter two are BigTIFF."""
 UNNAMED = "image"
 """Name of an input that has none."""
 
@@ -35,7 +37,12 @@ Source = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 
 def open_pages(
-    source: Source, config: IntakeConfig, *, crop: bool = False, name: str | None = None
+    source: Source,
+    config: IntakeConfig,
+    *,
+    crop: bool = False,
+    name: str | None = None,
+    pages: range | None = None,
 ) -> Iterator[PageImage]:
     """Read an input as upright pages.
 
@@ -48,6 +55,7 @@ def open_pages(
         crop: it is one word or one line, already cut out: pixels are left as they are, and size, skew and perspective are
             not judged.
         name: what the pages are called; the file's name where there is one.
+        pages: numbers of those that are wanted, from 1; None: all.
 
     Yields:
         Pages with id `note.jpg`, or `note.pdf#1`, `#2` … for a PDF and for a TIFF of several pages.
@@ -60,7 +68,7 @@ def open_pages(
     make = _as_crop if crop else _upright
     if isinstance(source, str | Path):
         path = Path(source)
-        for page_id, sha256, photo in _decoded(path, config):
+        for page_id, sha256, photo in _decoded(path, config, pages):
             yield make((name or path.name) + page_id.removeprefix(path.name), sha256, photo, config)
     elif isinstance(source, bytes):
         called = name or UNNAMED
@@ -68,7 +76,7 @@ def open_pages(
             path = Path(folder) / "input"
             path.write_bytes(source)
             try:
-                for page_id, sha256, photo in _decoded(path, config):
+                for page_id, sha256, photo in _decoded(path, config, pages):
                     yield make(called + page_id.removeprefix(path.name), sha256, photo, config)
             except InputError as error:
                 raise InputError(
@@ -80,10 +88,24 @@ def open_pages(
         yield make(name or UNNAMED, hashlib.sha256(photo.tobytes()).hexdigest(), photo, config)
 
 
-def _decoded(path: Path, config: IntakeConfig) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
+def count_pages(path: Path, config: IntakeConfig) -> int:
+    """Pages of a file, none of which is decoded.
+
+    Raises:
+        InputError: as for `open_pages`.
+    """
+    check_file(path, config)
+    head = first_bytes(path)
+    if b"%PDF-" in head:
+        return count_pdf(path, config)
+    return count_frames(path, config) if head.startswith(TIFF) else 1
+
+
+def _decoded(path: Path, config: IntakeConfig, pages: range | None) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
     check_file(path, config)
     sha256 = hash_file(path)
-    opened = open_pdf(path, config) if b"%PDF-" in first_bytes(path) else open_images(path, config)
+    wanted = pages or range(1, config.max_pages + 1)
+    opened = open_pdf(path, config, wanted) if b"%PDF-" in first_bytes(path) else open_images(path, config, wanted)
     broken = []
     for page_id, photo in opened:
         if isinstance(photo, InputError):

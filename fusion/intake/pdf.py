@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,8 +26,14 @@ MOST_KILLED = 5
 _CHILD = Path(__file__).with_name("pdfium.py")
 
 
-def open_pdf(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray[np.uint8] | InputError]]:
-    """Draw the pages of a PDF at `intake.pdf_dpi`, one at a time.
+def count_pdf(path: Path, config: IntakeConfig) -> int:
+    """Pages of a PDF; errors as for `open_pdf`."""
+    with _child(path, config, config.max_pages) as stream:
+        return _pages(path.name, _row(stream), config)
+
+
+def open_pdf(path: Path, config: IntakeConfig, pages: range) -> Iterator[tuple[str, NDArray[np.uint8] | InputError]]:
+    """Draw the pages of a PDF whose numbers are in `pages`, at `intake.pdf_dpi`, one at a time.
 
     Yields:
         Page id (`note.pdf#1` …) and uint8 (H, W, 3), RGB; or why this page can't be drawn.
@@ -34,26 +41,33 @@ def open_pdf(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray[np
     Raises:
         InputError: encrypted, broken, without pages, too many pages.
     """
-    done, count, killed = 0, 1, 0
-    while done < count and killed < MOST_KILLED:
-        command = [sys.executable, "-P", str(_CHILD), str(path.resolve())]
-        command += [str(config.pdf_dpi), str(config.max_megapixels), str(done)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
-            assert child.stdout is not None
-            try:
-                count = _pages(path.name, _row(child.stdout), config)
-                while done < count:
-                    subject = f"{path.name}#{done + 1}"
-                    done += 1
-                    drawn = _page(subject, child.stdout, config)
-                    yield subject, drawn if drawn is not None else _killer(subject)
-                    if drawn is None:
-                        killed += 1
-                        break
-            finally:
-                child.kill()
-    for number in range(done, count):
+    done, end, killed = pages.start - 1, pages.start, 0
+    while done < end and killed < MOST_KILLED:
+        with _child(path, config, done) as stream:
+            end = min(_pages(path.name, _row(stream), config), pages.stop - 1)
+            while done < end:
+                subject = f"{path.name}#{done + 1}"
+                done += 1
+                drawn = _page(subject, stream, config)
+                yield subject, drawn if drawn is not None else _killer(subject)
+                if drawn is None:
+                    killed += 1
+                    break
+    for number in range(done, end):
         yield f"{path.name}#{number + 1}", _killer(f"{path.name}#{number + 1}")
+
+
+@contextmanager
+def _child(path: Path, config: IntakeConfig, first: int) -> Iterator[IO[bytes]]:
+    """What the child says that draws the pages from number `first`, counted from 0."""
+    command = [sys.executable, "-P", str(_CHILD), str(path.resolve())]
+    command += [str(config.pdf_dpi), str(config.max_megapixels), str(first)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        try:
+            yield child.stdout
+        finally:
+            child.kill()
 
 
 def _pages(name: str, row: dict[str, Any] | None, config: IntakeConfig) -> int:

@@ -5,6 +5,7 @@ Knows pixel formats. Does not know what is on the image, and trusts no header: s
 
 from __future__ import annotations
 
+import mmap
 import re
 import struct
 import warnings
@@ -23,6 +24,10 @@ from fusion.intake.files import FORMATS, check_pixels
 
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _ORIENTATION = 0x0112
+
+MOST_SCANS = 100
+"""Scans of a JPEG: those of cameras and programs have one, or about ten when they are progressive."""
+_SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # a marker with a length after it, or the end (D9)
 
 # What Pillow's decoders are known to raise on damaged bytes; anything else is a bug of ours and must surface.
 _DAMAGE = (
@@ -58,8 +63,14 @@ _TURNS = {
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_images(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray[np.uint8] | InputError]]:
-    """Decode an image file, one page at a time.
+def count_frames(path: Path, config: IntakeConfig) -> int:
+    """Pages of an image file; errors as for `open_images`."""
+    with _open(path) as image:
+        return _count_pages(path.name, image, config)
+
+
+def open_images(path: Path, config: IntakeConfig, pages: range) -> Iterator[tuple[str, NDArray[np.uint8] | InputError]]:
+    """Decode an image file, one page at a time, of those whose numbers are in `pages`.
 
     Only TIFF has pages; of an animation (WebP, GIF) or a multi-picture JPEG the first frame is taken.
 
@@ -71,8 +82,10 @@ def open_images(path: Path, config: IntakeConfig) -> Iterator[tuple[str, NDArray
         InputError: not an image, damaged, too many pages.
     """
     with _open(path) as image:
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(path)
         count = _count_pages(path.name, image, config)
-        for index in range(count):
+        for index in (number - 1 for number in pages if number <= count):
             subject = path.name if count == 1 else f"{path.name}#{index + 1}"
             try:
                 yield subject, _decode(subject, image, index, config)
@@ -100,6 +113,18 @@ def _heif() -> tuple[str, ...]:
         return ()
     pillow_heif.register_heif_opener()
     return ("HEIF",)
+
+
+def _check_scans(path: Path) -> None:
+    """Refuse a JPEG that paints its picture over and over: some bytes a time, each as long to decode as the whole."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        place, scans = 2, 0
+        while (found := _SEGMENT.search(data, place)) and found[1] != b"\xd9" and scans <= MOST_SCANS:
+            scans += found[1] == b"\xda"
+            place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    if scans > MOST_SCANS:
+        problem = f"is a JPEG of more than {MOST_SCANS} scans"
+        raise InputError(path.name, problem, "Open it in an image viewer and save it anew")
 
 
 def _way_out_for(path: Path) -> str:

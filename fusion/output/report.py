@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ _SCRIPTS = (("HIRAGANA", "ja"), ("KATAKANA", "ja"), ("HANGUL", "ko"), ("CJK", "z
 
 
 def html(
-    pages: Sequence[tuple[Page, NDArray[np.uint8] | None]],
+    pages: Iterable[tuple[Page, NDArray[np.uint8] | None]],
     title: str = "OCR and fusion compared",
     *,
     references: Mapping[str, str] | None = None,
@@ -34,7 +34,8 @@ def html(
     """One HTML file that compares what the OCR alone read with the fused text.
 
     Args:
-        pages: results with the photograph, uint8 (H, W, 3) RGB (a smaller copy will do), or None.
+        pages: results with the photograph, uint8 (H, W, 3) RGB (a smaller copy will do), or None; taken one by one, and
+            only what is shown of them is kept.
         title: heading of the file.
         references: page id → transcription by a person, rows separated by newlines. Pages that have one get
             their character error rates; the total is over these pages only.

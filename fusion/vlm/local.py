@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
+from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
@@ -40,6 +43,12 @@ if TYPE_CHECKING:
 
 MODEL_TYPES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 """`model_type` of the checkpoints whose tokens, image grid and rotary positions are the ones put together here."""
+
+
+MOST_LAYERS = 200
+"""Layers of a part of a model; GLM-4.6V has 46."""
+TEMPLATE_LINES = 1_000_000
+"""Lines that rendering a chat template may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +88,14 @@ def load(config: LocalVlm) -> Checkpoint:
     where = {"local_files_only": not config.download, "trust_remote_code": False}
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        kind = AutoConfig.from_pretrained(name, **where).model_type
-        if kind not in MODEL_TYPES:
+        settings = AutoConfig.from_pretrained(name, **where)
+        if (kind := settings.model_type) not in MODEL_TYPES:
             problem = f"is a {kind} checkpoint, not a GLM vision-language model ({', '.join(MODEL_TYPES)})"
             way = "Name one in vlm.model, e.g. zai-org/GLM-OCR; other models can be used with vlm.engine: served."
             raise ReaderError(config.model, problem, way)
+        stated = re.findall(r'"(?:num_hidden_layers|depth)": (\d+)', settings.to_json_string(use_diff=False))
+        if (layers := max(map(int, stated), default=0)) > MOST_LAYERS:  # they would be made before anything is compared
+            raise _broken(config.model, f"its config.json names {layers} layers, over {MOST_LAYERS}")
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **where)
         # PIL with and without torchvision: the same pixels, hence the same readings, on every installation.
         images = AutoImageProcessor.from_pretrained(name, backend="pil", **where)  # type: ignore[no-untyped-call]
@@ -103,6 +115,8 @@ def load(config: LocalVlm) -> Checkpoint:
         raise _broken(config.model, first_line(error)) from error
     if tokenizer.chat_template is None:
         raise _broken(config.model, "it has no chat template (chat_template.jinja)")
+    if not _renders(tokenizer):
+        raise _broken(config.model, "its chat template fails, or does not come to an end")
     tokenizer.clean_up_tokenization_spaces = False  # answers are kept verbatim
     try:
         model = model.eval().to(torch.device(config.device))
@@ -120,6 +134,28 @@ def load(config: LocalVlm) -> Checkpoint:
     # that are kept have to be the model's own.
     model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)  # type: ignore[no-untyped-call]
     return Checkpoint(model, tokenizer, images, stops)
+
+
+def _renders(tokenizer: Any) -> bool:
+    """Whether the chat template of a checkpoint, a program of its own, is done with a question in `TEMPLATE_LINES`."""
+    left, before = TEMPLATE_LINES, sys.gettrace()
+
+    def count(*_: object) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise RecursionError
+        return count
+
+    content = [{"type": "image"}, {"type": "text", "text": "?"}]
+    sys.settrace(count)
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    except (TemplateError, RecursionError, ArithmeticError, LookupError, TypeError, ValueError):
+        return False
+    finally:
+        sys.settrace(before)
+    return True
 
 
 def _folder(config: LocalVlm) -> str:

@@ -90,8 +90,8 @@ class ServedReader(AskingReader):
         self.identity = f"{config.model} {' '.join(config.prompts)} {' '.join(urls)}"
 
     def close(self) -> None:
-        """End the workers and close the cache; a second time does nothing."""
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        """Ask nothing more and close the cache; what is under way is not waited for. A second time does nothing."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
         self._cache.close()
 
     def ask_many(self, questions: Sequence[Question]) -> list[Answer | Failure]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import resource
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -17,6 +20,7 @@ import pytest
 from fusion.config import ServedVlm
 from fusion.page import Failure, Reading
 from fusion.vlm import Writes, open_reader
+from tests.batches import ROOT, WORD
 from tests.vlm_readers import completion, query, serving
 
 Talk = Callable[[socket.socket], None]
@@ -165,3 +169,22 @@ def test_an_endpoint_that_refuses_the_key_leaves_the_lines_to_another() -> None:
             outcomes = reader.read([query("hello", seed=seed) for seed in range(4)])
             reader.close()
         assert all(isinstance(item, Reading) for (item,) in outcomes)
+
+
+@pytest.mark.live
+def test_ctrl_c_does_not_wait_for_an_endpoint_that_hangs() -> None:
+    asked = threading.Event()
+
+    def hang(connection: socket.socket) -> None:
+        asked.set()
+        time.sleep(3600)
+
+    with talking(hang) as url:
+        sets = ["vlm.engine=served", f"vlm.endpoints=[{url}]", "vlm.timeout=3600"]
+        call = [sys.executable, "-m", "fusion.cli", "transcribe", "--crop", str(WORD)]
+        call += [part for one in sets for part in ("--set", one)]
+        with subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)  # far less than the endpoint is waited for
+    assert process.returncode == 130

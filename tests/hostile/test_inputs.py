@@ -51,6 +51,13 @@ def pdf(pages: int) -> bytes:
     )
 
 
+def thousand_scans() -> bytes:
+    """A progressive JPEG whose last scan, a few bytes long, comes again and again: each is as slow as the whole."""
+    content = saved(Image.new("L", (400, 300), 255), "JPEG", progressive=True)
+    last, end = content.rindex(b"\xff\xda"), content.rindex(b"\xff\xd9")
+    return content[:end] + content[last:end] * 1000 + content[end:]
+
+
 LOCKED = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\n"
     b"3 0 obj<</Filter/Standard/V 1/R 2/P -4/O<" + b"41" * 32 + b">/U<" + b"42" * 32 + b">>>endobj\n"
@@ -64,6 +71,7 @@ BAD: dict[bytes, tuple[Callable[[], bytes], str]] = {
     b"04_locked.pdf": (lambda: LOCKED, "encrypted with a password"),
     b"05_thousand.pdf": (lambda: pdf(1000), "1000 pages, over the limit"),
     b"06_broken.pdf": (lambda: b"%PDF-1.7 and nothing else", "broken PDF"),
+    b"07_thousand_scans.jpg": (thousand_scans, "JPEG of more than 100 scans"),
 }
 GOOD: dict[bytes, Callable[[], bytes]] = {
     b"10_wide.png": lambda: saved(Image.new("L", (30_000, 20), 255), "PNG"),
