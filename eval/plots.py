@@ -73,6 +73,7 @@ def _panels(pyplot: Any, count: int, width: float = 2.7, height: float = 2.1) ->
     figure, axes = pyplot.subplots(
         rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
     )
+    figure.get_layout_engine().set(h_pad=0.1)
     flat = list(axes.flat)
     for spare in flat[count:]:
         spare.set_visible(False)
