@@ -166,7 +166,7 @@ def systems(config: RunConfig, items: Sequence[Item], reads: Mapping[str, Sequen
         found.append(system(label, "vlm", said, _mean([r.vlm_seconds for r in first], first)))
     for name, own in reads.items():
         found.append(system(name, "fused", [r.fused for r in own], _mean([r.seconds for r in own], own)))
-    if names := _names(config.variants):
+    if (names := _names(config.variants)) and not is_pages(config.data, items):
         snapped = [_nearest_name(read.ocr, names) for read in first]
         found.append(system("OCR snapped to the nearest name, no threshold", "baseline", snapped))
     if any(read.nbest for read in first):
