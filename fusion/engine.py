@@ -413,8 +413,12 @@ class Engine:
         """How sure the OCR alone is of what it reads: the confidence of the least sure stretch."""
         if line.reading is None or line.ink is None:
             return 0.0
-        decided = self._stage("fuse", lambda: self._fuser.fuse(self._evidence(Seen(line))), failures)
-        return lowest(span.confidence for span in decided[0]) or 0.0 if decided is not None else 0.0
+
+        def alone() -> tuple[Span, ...]:
+            evidence = self._evidence(Seen(line))
+            return self._fuser.fuse(evidence, self._weighed(evidence))[0]
+
+        return lowest(span.confidence for span in self._stage("fuse", alone, failures) or ()) or 0.0
 
     def _line(self, seen: Seen, order: int, around: tuple[str, str], transform: NDArray[np.float64]) -> Line:
         line = seen.line
