@@ -25,7 +25,8 @@ PUBLIC = (0.82, 0.848)
 """Looked at, caught: the public mark for disputes of vision-language models on handwriting, words and wrong characters."""
 WISHED = (0.2, 0.7)
 """What its authors wished for: at most so many words, at least so many wrong characters."""
-COLUMNS = 4
+COLUMNS, ABREAST = 4, 5
+"""Panels in a row: curves, and columns of ablations."""
 
 
 @contextmanager
@@ -69,11 +70,13 @@ def _svg(figure: Any) -> str:
     return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text[text.index("<svg") :])
 
 
-def _panels(pyplot: Any, count: int, width: float = 2.7, height: float = 2.1) -> tuple[Any, list[Any]]:
-    columns = min(COLUMNS, count)
+def _panels(
+    pyplot: Any, count: int, width: float = 2.7, height: float = 2.1, most: int = COLUMNS, sharey: bool = False
+) -> tuple[Any, list[Any]]:
+    columns = min(most, count)
     rows = math.ceil(count / columns)
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, sharey=sharey, layout="constrained"
     )
     figure.get_layout_engine().set(h_pad=0.1)
     flat = list(axes.flat)
@@ -239,29 +242,31 @@ def ablations(columns: Mapping[str, Mapping[str, Interval | None]]) -> str:
     """What it costs to leave something out: set → name → change of the CER; None: nothing is read otherwise without it."""
     names = list(next(iter(columns.values())))
     with _drawn() as pyplot:
-        width, height = 1.15 * len(columns) + 2.6, 0.24 * len(names) + 0.7
-        figure, axes = pyplot.subplots(
-            1, len(columns), figsize=(width, height), sharey=True, squeeze=False, layout="constrained"
-        )
-        for axis, (title, found) in zip(axes[0], columns.items(), strict=True):
-            shown = [one for one in found.values() if one is not None]
-            reach = max((max(abs(one.low), abs(one.high)) for one in shown), default=0.0) or 0.01
-            axis.axvline(0, color=FAINT, linewidth=0.8)
-            for place, one in enumerate(found.values()):
-                if one is None:
-                    axis.plot(0, place, marker="_", color=FAINT, markersize=4)
-                    continue
-                colour = FUSED if one.low > 0 else HARM if one.high < 0 else FAINT
-                axis.plot([one.low, one.high], [place, place], color=colour, linewidth=1.6, solid_capstyle="round")
-                axis.plot(one.value, place, marker="o", color=colour, markersize=4)
-            axis.set_title(title.replace(", ", ",\n"), fontsize=7)
-            axis.set(xlim=(-reach * 1.1, reach * 1.1), ylim=(len(names) - 0.4, -0.6))
-            axis.set_xticks([-reach, 0, reach], [f"{-100 * reach:.1f}", "0", f"+{100 * reach:.1f}"], fontsize=6.5)
+        size = (2.1, 0.21 * len(names) + 0.6)
+        figure, axes = _panels(pyplot, len(columns), *size, most=ABREAST, sharey=True)
+        for axis, (title, found) in zip(axes, columns.items(), strict=True):
+            _left_out(axis, list(found.values()))
+            axis.set_title(title, fontsize=7.5)
+            axis.set(ylim=(len(names) - 0.4, -0.6))
             axis.set_yticks(range(len(names)), names)
             axis.tick_params(axis="y", length=0, labelcolor=INK)
             axis.spines["left"].set_visible(False)
             axis.grid(axis="y", color=GRID_LINE, linewidth=0.5)
-        figure.supxlabel(
-            "CER without it minus CER with it, percentage points: to the right, it helps", fontsize=7, color=MUTED
-        )
+        words = "CER without it minus CER with it, percentage points: to the right, it helps"
+        figure.supxlabel(words, fontsize=7.5, color=MUTED)
         return _svg(figure)
+
+
+def _left_out(axis: Any, gaps: Sequence[Interval | None]) -> None:
+    """One column of `ablations`, on a scale of its own, zero in the middle."""
+    reach = max((max(abs(one.low), abs(one.high)) for one in gaps if one is not None), default=0.0) or 0.01
+    axis.axvline(0, color=FAINT, linewidth=0.8)
+    for place, one in enumerate(gaps):
+        if one is None:
+            axis.plot(0, place, marker="_", color=FAINT, markersize=4)
+            continue
+        colour = FUSED if one.low > 0 else HARM if one.high < 0 else FAINT
+        axis.plot([one.low, one.high], [place, place], color=colour, linewidth=1.6, solid_capstyle="round")
+        axis.plot(one.value, place, marker="o", color=colour, markersize=4)
+    axis.set_xlim(-reach * 1.1, reach * 1.1)
+    axis.set_xticks([-reach, 0, reach], [f"{-100 * reach:.1f}", "0", f"+{100 * reach:.1f}"], fontsize=6.5)
