@@ -101,15 +101,38 @@ def rendered_zh(
 
 
 @app.command()
-def overcorrection(
-    fonts: Annotated[Path, typer.Option(help="Folder with the font families; see eval/samples/make.py.")],
-    out: Annotated[Path, typer.Option(help="Folder to draw into.")] = Path("build/overcorrection"),
+def labels(
+    split: Annotated[Path, typer.Argument(help="Split of words or lines, a TSV, rows in the order of labelling.")],
+    out: Annotated[Path, typer.Option(help="TSV to write.")] = Path("build/suspects.tsv"),
+    normalise: Annotated[str, typer.Option(help="What counts: plain, letters, han or arithmetic.")] = "plain",
+    config: Annotated[Path | None, typer.Option(help="Engine configuration.")] = None,
+    set_: Sets = None,
 ) -> None:
-    """Draw lines with mistakes made on purpose and count how often they are read as they stand (synthetic)."""
-    from eval.overcorrection import draw, measure
+    """Find labels that are probably wrong: readers agree with each other and not with the label."""
+    from eval.labels import search
 
-    draw(fonts, out)
-    print(measure(out, _say))
+    print(search(split, out, normalise, config, set_ or []))
+
+
+@app.command()
+def probe(
+    fonts: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the font families, see eval/samples/make.py: also probe over-correction."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to draw into.")] = Path("build/probes"),
+    each: Annotated[int, typer.Option(min=1, help="Crops of each kind of paper.")] = 25,
+    rounds: Annotated[int, typer.Option(min=1, help="Wrong hints per line.")] = 4,
+) -> None:
+    """Try the engine where a reader is wrong or there is nothing to read (synthetic)."""
+    from eval import overcorrection, probes
+    from eval.systems import engine_for
+
+    with engine_for(None, probes.SETTINGS) as engine:
+        print(probes.table(list(probes.all_probes(engine, probes.PAGES, each, rounds, _say))), flush=True)
+    if fonts is not None:
+        overcorrection.draw(fonts, out)
+        print("\n" + overcorrection.measure(out, _say))
 
 
 @app.command()

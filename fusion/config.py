@@ -231,6 +231,12 @@ class FuseConfig(Section):
         ("en", "zh"),
         description="Languages of prose: likely words become a little likelier where the ink leaves others open. `[]`: no language.",
     )
+    language_weight: float = Field(
+        1.0,
+        ge=0,
+        le=10,
+        description="Weight of the languages, times the fitted one: the more, the more of a writer's own mistakes are mended (the curve is in docs/evaluation.md).",
+    )
 
 
 class ReviewConfig(Section):

@@ -130,7 +130,7 @@ class Fuser:
     def __init__(self, config: FuseConfig, languages: Sequence[Language] = ()) -> None:
         """Load the weights; a bad weights file is a ConfigError. `languages`: that lines may be in."""
         self._config, self._languages = config, languages
-        self._weights = load_weights(config.weights)
+        self._weights = load_weights(config.weights).speaking(config.language_weight)
         self.identity = weights_identity(config.weights)
 
     def doubtful(self, ink: Ink) -> bool:

@@ -15,7 +15,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -93,6 +93,10 @@ class Weights:
         characters = [character for character in text if not character.isspace()]
         words = 2 * sum(character.isalpha() for character in characters) >= len(characters)
         return float(quality) * (1.0 if words else self.signs)
+
+    def speaking(self, factor: float) -> Weights:
+        """The same with the weight of the language times a factor."""
+        return replace(self, experts={**self.experts, "language": factor * self.experts["language"]})
 
     @property
     def vector(self) -> NDArray[np.float64]:
