@@ -1,4 +1,4 @@
-"""Command line of the evaluation: `python -m eval run | predict | fit | bench | …`."""
+"""Command line of the evaluation: `python -m eval run | fit | calibrate | probe | labels | …`."""
 
 from __future__ import annotations
 
@@ -50,11 +50,22 @@ def predict(
 
 @app.command()
 def fit(config: Annotated[Path, typer.Argument(help="What to fit on.")] = Path("configs/eval/fit.yaml")) -> None:
-    """Fit weights and calibration on training data only."""
+    """Fit weights on training data only."""
     from eval.fit import fit as fit_weights
     from eval.fit import load_fit
 
     print(fit_weights(load_fit(config), f"python -m eval fit {config}", _say))
+
+
+@app.command()
+def calibrate(
+    config: Annotated[Path, typer.Argument(help="What to calibrate on.")] = Path("configs/eval/calibrate.yaml"),
+) -> None:
+    """Fit confidences, and the limits that keep what is left alone right, on lines that nothing else was fitted on."""
+    from eval.fit import calibrate as calibrate_weights
+    from eval.fit import load_fit
+
+    print(calibrate_weights(load_fit(config), f"python -m eval calibrate {config}", _say))
 
 
 @app.command()

@@ -35,7 +35,7 @@ class Read:
         confidence: the lowest of its lines, or None.
         pages: the result.
         review: whether somebody should look at it.
-        bound: `review.max_error` of the run.
+        bound: the limit of its pages' review, see `Page.max_error`; 0 without pages.
         seconds: wall time of everything.
         ocr_seconds: of intake and OCR.
         vlm_seconds: of the second reader.
@@ -66,8 +66,7 @@ def read_split(engine: Engine, items: Sequence[Item], *, crop: bool) -> Iterator
             pages = list(engine.read(item.path, crop=crop))
         except InputError as error:
             seconds = time.perf_counter() - start
-            bound = engine.config.review.max_error
-            yield Read(item, "", (), "", (), None, (), True, bound, seconds, seconds, 0.0, (f"intake:{error.problem}",))
+            yield Read(item, "", (), "", (), None, (), True, 0.0, seconds, seconds, 0.0, (f"intake:{error.problem}",))
             continue
         yield _read(item, pages, time.perf_counter() - start, engine, crop)
 
@@ -88,8 +87,8 @@ def _read(item: Item, pages: list[Page], seconds: float, engine: Engine, crop: b
         nbest=tuple(h.text for line in lines for r in line.readings for h in r.nbest) if crop else (),
         confidence=confidence,
         pages=tuple(pages),
-        review=not lines or any(review(page, engine.config.review.max_error).lines for page in pages),
-        bound=engine.config.review.max_error,
+        review=not lines or any(review(page, page.max_error).lines for page in pages),
+        bound=pages[0].max_error if pages else 0.0,
         seconds=seconds,
         ocr_seconds=clock.get("intake", 0.0) + clock.get("ocr", 0.0),
         vlm_seconds=clock.get("vlm", 0.0),

@@ -42,6 +42,7 @@ def made_weights(experts: dict[str, float] | None = None, **more: object) -> dic
         "quantity": 1.0,
         "tolerance": 3.0,
         "confidence": maps,
+        "limits": {"0.05": 0.1},
     } | more
 
 
@@ -580,6 +581,12 @@ def test_more_evidence_never_makes_less_sure() -> None:
         assert min(weights.confidence[name][1:]) >= 0
 
 
+def test_a_share_of_mistakes_that_nobody_has_shown_to_hold_leaves_nothing_alone() -> None:
+    weights = model.parse_weights(made_weights(limits={"0.05": 0.12, "0.1": 0.3}))
+    assert [weights.limit(share) for share in (0.05, 0.09, 0.1, 0.9)] == [0.12, 0.12, 0.3, 0.3]
+    assert weights.limit(0.049) == model.UNPROVEN
+
+
 # --- the weights file ----------------------------------------------------------------------------------------------
 
 
@@ -609,6 +616,9 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
         good | {"confidence": maps | {"Han": {"model": 1}}},
         good | {"confidence": maps | {"Han": [1]}},
         good | {"confidence": maps | {"Han": maps["Han"] | {"model": nan}}},
+        good | {"limits": {"0.05": nan}},
+        good | {"limits": {"0.05": 0.0}},
+        good | {"limits": {"5": 0.1}},
         good | {"signs": nan},
         good | {"change": 0.5},
         good | {"ask_below": "very"},

@@ -137,6 +137,10 @@ class Fuser:
         """Whether the second reader should read a line too, given the OCR's posterior; see `Weights.ask_below`."""
         return ink.quality < self._weights.ask_below
 
+    def limit(self, share: float) -> float:
+        """Greatest chance of a mistake at which a stretch is left alone, if `share` of them may be wrong; see `Weights`."""
+        return self._weights.limit(share)
+
     def fuse(
         self,
         ocr: Reading,

@@ -31,8 +31,10 @@ from fusion.ink import Ink, Language, Prior
 from fusion.page import is_ideograph, stretches
 from fusion.quantities import alike, quantities
 
-VERSION = 8
+VERSION = 9
 """Of the weights file."""
+UNPROVEN = 1e-6
+"""A chance of a mistake that no confidence reaches."""
 MOST = 1000.0
 """Greatest number in it."""
 EXPERTS = ("ocr", "hand", "reader", "decoder", "answer", "list", "sums", "language", "length")
@@ -78,6 +80,8 @@ class Weights:
         tolerance: nats by which the OCR's posterior may prefer its own text and still leave another open: required for
             another quantity; also separates `vlm_supported_by_ink` from `vlm_preferred`.
         confidence: script → calibration, in the order of `CONFIDENCE`.
+        limits: largest share of what is left alone that may be wrong → greatest chance of a mistake at which a stretch is
+            left alone, so that the share holds for writers that nobody has seen; see `eval.calibrate.limits`.
     """
 
     experts: Mapping[str, float]
@@ -87,6 +91,14 @@ class Weights:
     quantity: float
     tolerance: float
     confidence: Mapping[str, tuple[float, ...]]
+    limits: Mapping[float, float]
+
+    def limit(self, share: float) -> float:
+        """Greatest chance of a mistake at which a stretch is left alone so that at most `share` of them is wrong.
+
+        That of the nearest share below for which there is one; `UNPROVEN`, so that nothing is left alone, where there is none.
+        """
+        return max((limit for proven, limit in self.limits.items() if proven <= share), default=UNPROVEN)
 
     def trust(self, quality: float, text: str) -> float:
         """Factor on the second reader's evidence: its own quality in [0, 1], less where the OCR reads digits and signs."""
@@ -380,11 +392,20 @@ def parse_weights(content: Mapping[str, Any]) -> Weights:
     experts = {str(name): float(value) for name, value in content["experts"].items()}
     maps = {str(name): tuple(float(own[part]) for part in CONFIDENCE) for name, own in content["confidence"].items()}
     single = {name: float(content[name]) for name in ("signs", "ask_below", "change", "quantity", "tolerance")}
-    numbers = [*experts.values(), *single.values(), *itertools.chain.from_iterable(maps.values())]
+    limits = {float(share): float(limit) for share, limit in content["limits"].items()}
+    numbers = [
+        *limits,
+        *limits.values(),
+        *experts.values(),
+        *single.values(),
+        *itertools.chain.from_iterable(maps.values()),
+    ]
     if set(experts) != set(EXPERTS) or set(maps) != set(SCRIPTS):
         raise ValueError(f"experts {sorted(experts)} and scripts {sorted(maps)}")
     if not np.isfinite(numbers).all() or max(map(abs, numbers)) > MOST or min(*experts.values(), *single.values()) < 0:
         raise ValueError("a number is not finite, too large or negative")
     if experts["ocr"] == 0 or min(single["change"], single["quantity"]) < 1:
         raise ValueError("the OCR has no weight, or a wrong change costs less than a missed one")
-    return Weights(experts=experts, confidence=maps, **single)
+    if not all(0 < number < 1 for pair in limits.items() for number in pair):
+        raise ValueError("a share or a limit is not in (0, 1)")
+    return Weights(experts=experts, confidence=maps, limits=limits, **single)
