@@ -49,7 +49,7 @@ class Stretch:
 
     Attributes:
         script: of the stretch.
-        inputs: float64 (n, 6), see `model.CONFIDENCE`.
+        inputs: float64 (n, 8), see `model.CONFIDENCE`.
         right: all its characters are the reference's, and nothing is missing beside them.
         cluster: of its line.
         source: of its line.
@@ -137,7 +137,7 @@ def _counted(text: str, normalise: Normalisation) -> tuple[list[str], list[int]]
 def judged(case: Case, weights: Weights) -> list[Stretch]:
     """The stretches of what the weights decide about a case."""
     decision = case.decided(weights)
-    inputs, _, _ = confidence_inputs(decision, case.quality[0], case.prior, weights)
+    inputs, _, _ = confidence_inputs(decision, case.looks, case.prior, weights)
     begins = starts(decision.text)[:-1]
     found = []
     rights = right_stretches(decision.text, case.reference, case.normalise)
@@ -191,17 +191,26 @@ def limits(found: Sequence[Stretch], weights: Weights) -> dict[float, float]:
     Conformal risk control (Angelopoulos, Bates, Fisch, Lei and Schuster 2022) over writers: a writer's loss is the mean over
     their stretches of (wrong − share), 0 for those that are not left alone, at most 1 − share. A new writer exchangeable with the n
     at hand loses at most 0 on average, so that the share holds, if the n losses and one of 1 − share sum to at most 0.
-    The loss is not monotone: limits are taken from the strictest on, as long as the sum stays so.
+    The loss is not monotone: limits are taken from the strictest on, as long as the sum stays so. A source with as many writers
+    as could show the share by itself must lose at most 0 as well: no kind of writing pays for another.
     """
     own = Counter(one.cluster for one in found)
     chance = np.array([1 - one.confidence(weights) for one in found])
     order = np.argsort(chance, kind="stable")
     parts = np.array([1 / own[one.cluster] for one in found])[order]
     wrong = np.array([not one.right for one in found], dtype=np.float64)[order]
+    names = sorted({one.source for one in found})
+    sources = np.array([one.source for one in found])[order]
     last = np.append(np.diff(chance[order]) > 0, True)  # stretches that are equally sure are left alone together
     proven: dict[float, float] = {}
     for share in SHARES:
-        holds = (np.cumsum((wrong - share) * parts) + 1 - share <= 0)[last]
+        losses = (wrong - share) * parts
+        holds = np.cumsum(losses) + 1 - share <= 0
+        for source in names:
+            writers = len({one.cluster for one in found if one.source == source})
+            if writers * share >= 1 - share:
+                holds &= np.cumsum(losses * (sources == source)) <= 0
+        holds = holds[last]
         if holds.any():
             first = int(np.argmax(holds))
             length = int(np.argmin(np.append(holds[first:], False)))

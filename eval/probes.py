@@ -51,15 +51,15 @@ SETTINGS = ("domain.profile=prescription", "vlm.ask=all")
 PAPERS = ("blank", "noise", "ruled", "see-through")
 CONTEXT = ("1. Amoxicillin 500 mg", "Paracetamol 500 mg", "1 tab tid x 7 days")
 """The line before, what a reader that follows the context would write, and the line after."""
-FAULTS: dict[str, Callable[[str], str]] = {
-    "repetition": lambda text: (text.split(" ")[0] + " ") * 40,
-    "refusal": lambda text: "I'm sorry, but I can't read the handwriting in this image.",
-    "description": lambda text: f"The image shows a handwritten text that says {text}",
-    "next line": lambda text: CONTEXT[2],
-    "nothing": lambda text: "",
-    "thoughts": lambda text: f"<think>It may be {text[::-1]}.",
+FAULTS: dict[str, Callable[[Query], str]] = {
+    "repetition": lambda query: (query.ocr_text.split(" ")[0] + " ") * 40,
+    "refusal": lambda query: "I'm sorry, but I can't read the handwriting in this image.",
+    "description": lambda query: f"The image shows a handwritten text that says {query.ocr_text}",
+    "neighbouring line": lambda query: query.after or query.before,
+    "nothing": lambda query: "",
+    "thoughts": lambda query: f"<think>It may be {query.ocr_text[::-1]}.",
 }
-"""What a broken reader writes, given what it should."""
+"""What a broken reader writes."""
 WRONG = {"words": ("Ibuprofen", "garden", "daily", "friend"), "characters": "天地人山水火"}
 ALIKE = 0.9
 """Least likeness of a turned page's text to the upright one's."""
@@ -217,7 +217,7 @@ def wrong_hints(engine: Engine, seen: Sequence[Evidence], rounds: int) -> Iterat
                 n += 1
                 if turn == 0 and isinstance(reader, Looks):
                     small += _changes(reader, one, hint)
-                if _nearer(line, own, hint):
+                if _follows(line, own, hint):
                     followed += 1
                     silent += line.id not in unsure
     yield Finding("wrong hint", "the small reader, told it, reads otherwise", small, n // rounds)
@@ -254,8 +254,8 @@ def elsewhere(engine: Engine, seen: Sequence[Evidence]) -> Iterator[Finding]:
                 continue
             n += 1
             blind += own.diplomatic != a.diplomatic
-            shuffled += _nearer(b, own, others[own.id])
-            written += _nearer(c, own, others[own.id])
+            shuffled += _follows(b, own, others[own.id])
+            written += _follows(c, own, others[own.id])
     yield Finding("blind", "the small reader, shown blank paper, changes the text", blind, n)
     yield Finding("shuffled", "the small reader's look at another line is believed", shuffled, n)
     yield Finding("shuffled", "a writing reader's reading of another line is believed", written, n)
@@ -267,7 +267,7 @@ def faults(engine: Engine, seen: Sequence[Evidence]) -> Iterator[Finding]:
         changed = n = 0
         for evidence in seen:
             before = engine.decide(alone(evidence))
-            after = engine.decide(told(evidence, lambda query, fault=fault: fault(query.ocr_text)))  # type: ignore[misc]
+            after = engine.decide(told(evidence, fault))
             n += len(before.lines)
             changed += sum(a.diplomatic != b.diplomatic for a, b in zip(before.lines, after.lines, strict=True))
         yield Finding("fault", f"{name}: the text changes", changed, n)
@@ -312,9 +312,9 @@ def _changes(reader: Looks, one: Seen, hint: str) -> bool:
     return len({reading.text for reading in texts if reading is not None}) > 1
 
 
-def _nearer(line: Line, own: Line, hint: str) -> bool:
-    """Whether a decided line is nearer to a hint than the line would have been by itself."""
-    a, b = (Levenshtein.distance(fold(one.diplomatic), fold(hint)) for one in (line, own))
+def _follows(line: Line, own: Line, hint: str) -> bool:
+    """Whether a decided line is more like a hint than like what the line would have been by itself."""
+    a, b = (Levenshtein.distance(fold(line.diplomatic), fold(text)) for text in (hint, own.diplomatic))
     return a < b
 
 

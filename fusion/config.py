@@ -246,7 +246,7 @@ class ReviewConfig(Section):
         0.05,
         gt=0,
         lt=1,
-        description="Share of mistakes allowed among the words that nobody is asked to look at, on average over writers; numbers and drugs, whose mistakes cost more, must be surer. Shares that no data show to hold (see docs/trust.md) leave nothing alone.",
+        description="Share of mistakes allowed among the words that nobody is asked to look at, on average over writers; numbers and drugs, whose mistakes cost more, must be surer. Shares that no data show to hold (see docs/evaluation.md) leave nothing alone.",
     )
 
 

@@ -151,7 +151,7 @@ def test_a_split_reads_line_breaks_and_refuses_other_files(tmp_path: Path) -> No
 
 
 def weights(**experts: float) -> Weights:
-    maps = dict.fromkeys(SCRIPTS, (0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    maps = dict.fromkeys(SCRIPTS, (0.0, 1.0, *[0.0] * (len(CONFIDENCE) - 2)))
     return Weights(dict.fromkeys(EXPERTS, 0.0) | (experts or {"ocr": 1.0}), 1.0, 1.0, 1.0, 1.0, 3.0, maps, {0.05: 0.1})
 
 
@@ -181,6 +181,7 @@ def case(
         None,
         errors,
         len(reference),
+        (quality[0], quality[0], quality[1]),
     )
 
 
@@ -251,7 +252,7 @@ def test_calibration_recovers_the_map() -> None:
         second = float(rng.choice([-2.0, 0.0, 2.0]))
         odds = np.log(p / (1 - p))
         right = bool(rng.random() < 1 / (1 + np.exp(-(0.5 * odds + 0.2 + 0.8 * second))))
-        found.append(Stretch("Latin", np.array([[1.0, odds, 0.0, second, 0.0, 0.0]]), right, "w", "made", ("a", "b")))
+        found.append(Stretch("Latin", np.array([[1.0, odds, 0.0, second, 0.0, 0.0, 0.0, 0.0]]), right, "w", "made", ("a", "b")))
     numbers = calibration(found, l2=1e-5)
     assert numbers["model"] == pytest.approx(0.5, abs=0.15)
     assert numbers["second"] == pytest.approx(0.8, abs=0.15)
@@ -271,7 +272,7 @@ def writers(rng: np.random.Generator, count: int, each: int = 8) -> list[Stretch
         harder = rng.normal(0, 1)
         for odds in rng.normal(2.5, 2, each):
             right = bool(rng.random() < 1 / (1 + np.exp(harder - odds)))
-            inputs = np.array([[1.0, odds, 0.0, 0.0, 0.0, 0.0]])
+            inputs = np.array([[1.0, odds, *[0.0] * 6]])
             found.append(Stretch("Latin", inputs, right, f"writer {number}", "made", ("small", "none")))
     return found
 

@@ -118,7 +118,7 @@ def test_an_agreed_letter_that_the_ink_doubts_becomes_surer() -> None:
 
 def test_the_ocr_speaks_where_there_is_nothing_to_choose_from() -> None:
     single = Decision(("Napa",), np.zeros((1, len(model.EXPERTS))))
-    inputs, *_ = confidence_inputs(single, 0.99, None, FUSER._weights)
+    inputs, *_ = confidence_inputs(single, (0.99, 0.99, 0.5), None, FUSER._weights)
     assert inputs[:, model.CONFIDENCE.index("ocr")].tolist() == [model.LIMIT] * 4
     assert inputs[:, model.CONFIDENCE.index("second")].tolist() == [0.0] * 4  # nobody else looked
 
@@ -636,7 +636,7 @@ def test_a_list_makes_surer_of_the_words_that_it_holds_and_of_no_other() -> None
     def listed(prior: Lexicon | None) -> list[float]:
         texts = gathered(views, [], prior, 50)
         decision = Decision(tuple(texts), model.evidence(texts, views, prior=prior))
-        return confidence_inputs(decision, views.quality, prior, weights)[0][:, -1].tolist()
+        return confidence_inputs(decision, [views.quality] * 3, prior, weights)[0][:, -1].tolist()
 
     assert listed(None) == [0.0] * 8
     assert listed(Lexicon(["Napa"])) == [0.98] * 5 + [0.0] * 3

@@ -36,7 +36,7 @@ CENTRAL = 0.25
 """Least distance of the centre of unread ink from top and bottom, in heights of the crop; excludes other lines' ink."""
 BELIEVED = 0.5
 """From this probability on, an illegible mark does not overrule an OCR character."""
-LEGIBLE = 0.05
+LEGIBLE = 0.1
 """Confidence under which a stretch is as good as unread: a line that has no surer one was not read by anybody."""
 OTHER = 0.6
 """Share of a word's width from which a stretch in another script makes a gap of it."""

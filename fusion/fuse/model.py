@@ -326,9 +326,10 @@ def _keeps(text: str, own: list[str], agreed: list[bool], prior: Prior | None) -
 
 # --- confidence -------------------------------------------------------------------------------------------------------
 
-CONFIDENCE = ("constant", "model", "ocr", "second", "look", "listed")
+CONFIDENCE = ("constant", "model", "ocr", "second", "look", "hand_look", "reader_look", "listed")
 """Inputs of the calibration: 1; log-odds of the character's marginal probability under the model, under the OCR alone and
-under the other readers of the ink alone (0 without any); log-odds of the quality of the OCR's posterior; and the prior
+under the other readers of the ink alone (0 without any); log-odds of the quality of the posteriors of the OCR, of
+its recogniser of Latin hands (where it did not run, the OCR's) and of the second reader (0 without one); and the prior
 probability that a word is on the list that holds it (0 where none does)."""
 SCRIPTS = ("Latin", "Han", "Common")
 """Scripts with a calibration of their own (Unicode's names; Common: digits and signs)."""
@@ -357,7 +358,7 @@ def alone(table: NDArray[np.float64], experts: Sequence[str], weights: Weights) 
 
 
 def calibrated(inputs: NDArray[np.float64], scripts: Sequence[Script], weights: Weights) -> list[float]:
-    """Confidence in [0, 1] of each character, from its inputs, float64 (n, 6), and the script of its stretch."""
+    """Confidence in [0, 1] of each character, from its inputs, float64 (n, 8), and the script of its stretch."""
     maps = np.array([weights.confidence[name] for name in scripts]).reshape(-1, len(CONFIDENCE))
     return [float(value) for value in 1 / (1 + np.exp(-(inputs * maps).sum(axis=1)))]
 
