@@ -191,30 +191,26 @@ def limits(found: Sequence[Stretch], weights: Weights) -> dict[float, float]:
     Conformal risk control (Angelopoulos, Bates, Fisch, Lei and Schuster 2022) over writers: a writer's loss is the mean over
     their stretches of (wrong − share), 0 for those that are not left alone, at most 1 − share. A new writer exchangeable with the n
     at hand loses at most 0 on average, so that the share holds, if the n losses and one of 1 − share sum to at most 0.
-    The loss is not monotone: limits are taken from the strictest on, as long as the sum stays so. A source with as many writers
-    as could show the share by itself must lose at most 0 as well: no kind of writing pays for another.
+    Lines of one source and condition with as many writers as could show the share by themselves must lose at most 0 as
+    well: no kind of writing pays for another. The loss is not monotone in the limit, as the theorem wants it: what the largest
+    limit is worth is seen in `crossed`.
     """
     own = Counter(one.cluster for one in found)
+    kinds = [(one.source, one.condition) for one in found]
+    writers = {kind: {one.cluster for one, its in zip(found, kinds, strict=True) if its == kind} for kind in set(kinds)}
     chance = np.array([1 - one.confidence(weights) for one in found])
     order = np.argsort(chance, kind="stable")
-    parts = np.array([1 / own[one.cluster] for one in found])[order]
-    wrong = np.array([not one.right for one in found], dtype=np.float64)[order]
-    names = sorted({one.source for one in found})
-    sources = np.array([one.source for one in found])[order]
+    parts = np.array([1 / own[one.cluster] for one in found])
+    wrong = np.array([not one.right for one in found], dtype=np.float64)
     last = np.append(np.diff(chance[order]) > 0, True)  # stretches that are equally sure are left alone together
     proven: dict[float, float] = {}
     for share in SHARES:
         losses = (wrong - share) * parts
-        holds = np.cumsum(losses) + 1 - share <= 0
-        for source in names:
-            writers = len({one.cluster for one in found if one.source == source})
-            if writers * share >= 1 - share:
-                holds &= np.cumsum(losses * (sources == source)) <= 0
-        holds = holds[last]
+        holds = last & (np.cumsum(losses[order]) + 1 - share <= 0)
+        for kind in (kind for kind, names in writers.items() if len(names) * share >= 1 - share):
+            holds &= np.cumsum((losses * [its == kind for its in kinds])[order]) <= 0
         if holds.any():
-            first = int(np.argmax(holds))
-            length = int(np.argmin(np.append(holds[first:], False)))
-            proven[share] = math.floor(1e6 * float(chance[order][last][first + length - 1])) / 1e6
+            proven[share] = math.floor(1e6 * float(chance[order][holds][-1])) / 1e6
     return {share: limit for share, limit in proven.items() if 0 < limit < 1}
 
 
@@ -254,7 +250,7 @@ def table(judged_: Sequence[Judged], weights: Weights) -> str:
     ]
     sources = sorted({one.stretch.source for one in judged_})
     for share in (share for share in SHARES if share <= 0.1):
-        for source in ("all", *sources):
+        for source in ("all", *sources) if share in weights.limits else ("all",):
             own = [one for one in judged_ if source in ("all", one.stretch.source)]
             left = np.array([one.alone(share) for one in own])
             wrong = np.array([not one.stretch.right for one in own]) & left

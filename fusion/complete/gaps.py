@@ -70,7 +70,7 @@ class _Piece:
 
 def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading]) -> tuple[Span, ...]:
     """The spans of a line with gap spans added where ink is unread, or where the second reader's `readings` have `□`."""
-    if all(span.confidence is not None and span.confidence < LEGIBLE for span in spans):
+    if all(span.confidence is not None and span.confidence < LEGIBLE for span in spans if span.text.strip()):
         spans = ()
     text = "".join(span.text for span in spans)
     found = {gap.at: gap for gap in _unread_ink(line, text)}
