@@ -252,7 +252,9 @@ def test_calibration_recovers_the_map() -> None:
         second = float(rng.choice([-2.0, 0.0, 2.0]))
         odds = np.log(p / (1 - p))
         right = bool(rng.random() < 1 / (1 + np.exp(-(0.5 * odds + 0.2 + 0.8 * second))))
-        found.append(Stretch("Latin", np.array([[1.0, odds, 0.0, second, 0.0, 0.0, 0.0, 0.0]]), right, "w", "made", ("a", "b")))
+        found.append(
+            Stretch("Latin", np.array([[1.0, odds, 0.0, second, 0.0, 0.0, 0.0, 0.0]]), right, "w", "made", ("a", "b"))
+        )
     numbers = calibration(found, l2=1e-5)
     assert numbers["model"] == pytest.approx(0.5, abs=0.15)
     assert numbers["second"] == pytest.approx(0.8, abs=0.15)
