@@ -132,8 +132,8 @@ def probe(
         typer.Option(help="Folder with the font families, see eval/samples/make.py: also probe over-correction."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to draw into.")] = Path("build/probes"),
-    each: Annotated[int, typer.Option(min=1, help="Crops of each kind of paper.")] = 25,
-    rounds: Annotated[int, typer.Option(min=1, help="Wrong hints per line.")] = 4,
+    each: Annotated[int, typer.Option(min=1, help="Crops of each kind of paper.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Wrong hints per line.")] = 12,
 ) -> None:
     """Try the engine where a reader is wrong or there is nothing to read (synthetic)."""
     from eval import overcorrection, probes
