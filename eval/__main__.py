@@ -1,4 +1,4 @@
-"""Command line of the evaluation: `python -m eval run | report | predict | fit | …`."""
+"""Command line of the evaluation: `python -m eval run | report | calibrate | probe | labels | …`."""
 
 from __future__ import annotations
 
@@ -75,11 +75,22 @@ def predict(
 
 @app.command()
 def fit(config: Annotated[Path, typer.Argument(help="What to fit on.")] = Path("configs/eval/fit.yaml")) -> None:
-    """Fit weights and calibration on training data only."""
+    """Fit weights on training data only."""
     from eval.fit import fit as fit_weights
     from eval.fit import load_fit
 
     print(fit_weights(load_fit(config), f"python -m eval fit {config}", _say))
+
+
+@app.command()
+def calibrate(
+    config: Annotated[Path, typer.Argument(help="What to calibrate on.")] = Path("configs/eval/calibrate.yaml"),
+) -> None:
+    """Fit confidences, and the limits that keep what is left alone right, on lines that nothing else was fitted on."""
+    from eval.fit import calibrate as calibrate_weights
+    from eval.fit import load_fit
+
+    print(calibrate_weights(load_fit(config), f"python -m eval calibrate {config}", _say))
 
 
 @app.command()
@@ -126,15 +137,38 @@ def rendered_zh(
 
 
 @app.command()
-def overcorrection(
-    fonts: Annotated[Path, typer.Option(help="Folder with the font families; see eval/samples/make.py.")],
-    out: Annotated[Path, typer.Option(help="Folder to draw into.")] = Path("build/overcorrection"),
+def labels(
+    split: Annotated[Path, typer.Argument(help="Split of words or lines, a TSV, rows in the order of labelling.")],
+    out: Annotated[Path, typer.Option(help="TSV to write.")] = Path("build/suspects.tsv"),
+    normalise: Annotated[str, typer.Option(help="What counts: plain, letters, han or arithmetic.")] = "plain",
+    config: Annotated[Path | None, typer.Option(help="Engine configuration.")] = None,
+    set_: Sets = None,
 ) -> None:
-    """Draw lines with mistakes made on purpose and count how often they are read as they stand (synthetic)."""
-    from eval.overcorrection import draw, measure
+    """Find labels that are probably wrong: readers agree with each other and not with the label."""
+    from eval.labels import search
 
-    draw(fonts, out)
-    print(measure(out, _say))
+    print(search(split, out, normalise, config, set_ or []))
+
+
+@app.command()
+def probe(
+    fonts: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the font families, see eval/samples/make.py: also probe over-correction."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to draw into.")] = Path("build/probes"),
+    each: Annotated[int, typer.Option(min=1, help="Crops of each kind of paper.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Wrong hints per line.")] = 12,
+) -> None:
+    """Try the engine where a reader is wrong or there is nothing to read (synthetic)."""
+    from eval import overcorrection, probes
+    from eval.systems import engine_for
+
+    with engine_for(None, probes.SETTINGS) as engine:
+        print(probes.table(list(probes.all_probes(engine, probes.PAGES, each, rounds, _say))), flush=True)
+    if fonts is not None:
+        overcorrection.draw(fonts, out)
+        print("\n" + overcorrection.measure(out, _say))
 
 
 @app.command()

@@ -1,15 +1,19 @@
 """Confidences that are as often right as they say: which stretches are right, and one map per script from that.
 
-Knows cases, decisions and references; fits no weight. The map is a logistic one (Platt, "Probabilistic outputs for support
-vector machines", 1999) of a few log-odds. The unit is a stretch, since that is what a person accepts; it is as sure as the
-least sure of its characters.
+Knows cases, decisions and references; fits no weight of an expert. The map is a logistic one (Platt, "Probabilistic outputs
+for support vector machines", 1999) of a few log-odds. The unit is a stretch, since that is what a person accepts; it is as
+sure as the least sure of its characters. From the map follow limits, under which the share of mistakes among what is left
+alone holds for other writers too (conformal risk control). `crossed` shows both on writers that they have not seen.
 """
 
 from __future__ import annotations
 
+import math
 import unicodedata
+import zlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
+from eval import metrics
 from eval.cases import Case
 from eval.datasets import NORMALISATIONS, Normalisation
 from fusion.ctc import fold
@@ -29,6 +34,11 @@ SOFT = 4.0
 """How sharply the least sure character stands for its stretch while the map is fitted."""
 MATCH = 0.5
 """Edits per character of a line beyond which no part of a page is its counterpart."""
+SHARES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3)
+"""Shares of mistakes among what is left alone for which a limit is sought."""
+FOLDS = 5
+"""Parts, by writer or word, each of which is judged by what was fitted on the others."""
+SEED, ROUNDS = 20261126, 2000
 LEAST = 200
 """Stretches of a script under which it keeps the map that it has."""
 
@@ -39,7 +49,7 @@ class Stretch:
 
     Attributes:
         script: of the stretch.
-        inputs: float64 (n, 6), see `model.CONFIDENCE`.
+        inputs: float64 (n, 8), see `model.CONFIDENCE`.
         right: all its characters are the reference's, and nothing is missing beside them.
         cluster: of its line.
         source: of its line.
@@ -135,7 +145,7 @@ def _counted(text: str, normalise: Normalisation) -> tuple[list[str], list[int]]
 def judged(case: Case, weights: Weights) -> list[Stretch]:
     """The stretches of what the weights decide about a case."""
     decision = case.decided(weights)
-    inputs, _, _ = confidence_inputs(decision, case.weighed.quality[0], case.prior, weights)
+    inputs, _, _ = confidence_inputs(decision, case.looks, case.prior, weights)
     begins = starts(decision.text)[:-1]
     found = []
     rights = right_stretches(decision.text, case.reference, case.normalise)
@@ -181,6 +191,89 @@ def maps(found: Sequence[Stretch], old: dict[str, dict[str, float]]) -> dict[str
     """One map per script; a script with too few stretches keeps the old one."""
     split = {name: [one for one in found if one.script == name] for name in SCRIPTS}
     return {name: calibration(own) if len(own) >= LEAST else old[name] for name, own in split.items()}
+
+
+def limits(found: Sequence[Stretch], weights: Weights) -> dict[float, float]:
+    """Share of mistakes → greatest chance of a mistake at which stretches may be left alone, where one can be shown.
+
+    Conformal risk control (Angelopoulos, Bates, Fisch, Lei and Schuster 2022) over writers: a writer's loss is the mean over
+    their stretches of (wrong − share), 0 for those that are not left alone, at most 1 − share. A new writer exchangeable with the n
+    at hand loses at most 0 on average, so that the share holds, if the n losses and one of 1 − share sum to at most 0.
+    Lines of one source and condition with as many writers as could show the share by themselves must lose at most 0 as
+    well: no kind of writing pays for another. The loss is not monotone in the limit, as the theorem wants it: what the largest
+    limit is worth is seen in `crossed`.
+    """
+    own = Counter(one.cluster for one in found)
+    kinds = [(one.source, one.condition) for one in found]
+    writers = {kind: {one.cluster for one, its in zip(found, kinds, strict=True) if its == kind} for kind in set(kinds)}
+    chance = np.array([1 - one.confidence(weights) for one in found])
+    order = np.argsort(chance, kind="stable")
+    parts = np.array([1 / own[one.cluster] for one in found])
+    wrong = np.array([not one.right for one in found], dtype=np.float64)
+    last = np.append(np.diff(chance[order]) > 0, True)  # stretches that are equally sure are left alone together
+    proven: dict[float, float] = {}
+    for share in SHARES:
+        losses = (wrong - share) * parts
+        holds = last & (np.cumsum(losses[order]) + 1 - share <= 0)
+        for kind in (kind for kind, names in writers.items() if len(names) * share >= 1 - share):
+            holds &= np.cumsum((losses * [its == kind for its in kinds])[order]) <= 0
+        if holds.any():
+            proven[share] = math.floor(1e6 * float(chance[order][holds][-1])) / 1e6
+    return {share: limit for share, limit in proven.items() if 0 < limit < 1}
+
+
+def crossed(found: Sequence[Stretch], weights: Weights) -> list[Judged]:
+    """Each stretch judged by maps and limits that have not seen its writer."""
+    judged_: list[Judged] = []
+    old = {name: dict(zip(CONFIDENCE, own, strict=True)) for name, own in weights.confidence.items()}
+    for part in range(FOLDS):
+        parts: tuple[list[Stretch], list[Stretch]] = ([], [])
+        for one in found:
+            parts[zlib.crc32(f"fold {one.cluster}".encode()) % FOLDS == part].append(one)
+        fitted = maps(parts[0], old)
+        made = replace(weights, confidence={name: tuple(own.values()) for name, own in fitted.items()})
+        made = replace(made, limits=limits(parts[0], made))
+        judged_ += [Judged(one, one.confidence(made), made) for one in parts[1]]
+    return judged_
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stretch, its confidence, and the weights that gave it without having seen its writer."""
+
+    stretch: Stretch
+    confidence: float
+    weights: Weights
+
+    def alone(self, share: float) -> bool:
+        """Whether it is left alone where a share of mistakes may be."""
+        return 1 - self.confidence <= self.weights.limit(share)
+
+
+def table(judged_: Sequence[Judged], weights: Weights) -> str:
+    """What limits are worth on writers that they have not seen: a Markdown table, and calibration errors."""
+    lines = [
+        "| at most wrong | greatest chance of a mistake | source | wrong among those left alone | left alone |",
+        "|---|---|---|---|---|",
+    ]
+    sources = sorted({one.stretch.source for one in judged_})
+    for share in (share for share in SHARES if share <= 0.1):
+        for source in ("all", *sources) if share in weights.limits else ("all",):
+            own = [one for one in judged_ if source in ("all", one.stretch.source)]
+            left = np.array([one.alone(share) for one in own])
+            wrong = np.array([not one.stretch.right for one in own]) & left
+            clusters = [one.stretch.cluster for one in own]
+            rate = metrics.ratio_interval(wrong, left, clusters, ROUNDS, SEED) if left.any() else "–"
+            limit = f"{weights.limits[share]:.4f}" if share in weights.limits else "none"
+            lines.append(
+                f"| {share:.1%} | {limit} | {source} | {rate} | {left.mean():.3f} ({left.sum()} of {len(own)}) |"
+            )
+    for source in ("all", *sources):
+        own = [one for one in judged_ if source in ("all", one.stretch.source)]
+        values, right = [one.confidence for one in own], [one.stretch.right for one in own]
+        error, area = metrics.calibration_error(values, right), metrics.auroc(values, right)
+        lines.append(f"{source}: calibration error {error:.3f}, AUROC {area:.3f} (n = {len(own)})")
+    return "\n".join(lines)
 
 
 def sure_from(cases: Sequence[Case], weights: Weights, idle: float) -> float:

@@ -44,6 +44,9 @@ class Source(BaseModel):
     data: Path = Field(description="Training split, a TSV.")
     normalise: Normalisation = Field(description="Name of the normalisation under which errors are counted.")
     limit: int = Field(ge=1, description="Lines drawn.")
+    skip: int = Field(
+        0, ge=0, description="Of these, the first so many are left out: something else was fitted on them."
+    )
     priors: tuple[Literal["none", "formulary", "names", "sums"], ...] = Field(
         ("none",),
         description="What is expected: nothing; the texts of the file's other folds as formulary; packaged names; sums.",
@@ -101,6 +104,7 @@ class Case:
         prior: what is expected, or None.
         errors: float64 (N,), edits of each hypothesis.
         length: of the reference.
+        looks: see `LineEvidence.qualities`.
     """
 
     source: str
@@ -113,6 +117,7 @@ class Case:
     prior: Prior | None
     errors: NDArray[np.float64]
     length: int
+    looks: tuple[float, float, float]
 
     @property
     def by_word(self) -> bool:
@@ -160,7 +165,7 @@ def read_cases(source: Source, config: FitConfig, bench: Bench, rng: random.Rand
     expected = _priors(source, config, rows)
     texts = sorted({row.reference for row in rows})
     cases = []
-    for item in items[: source.limit]:
+    for item in items[source.skip : source.limit]:
         page = next(iter(open_pages(item.path, bench.config.intake, crop=True)))
         (line,) = bench.ocr.read(page, crop=True)
         if line.reading is None or line.ink is None:
@@ -252,4 +257,5 @@ def _case(
         prior,
         np.array([edits(reference, normal(text))[0] for text in weighed.texts], dtype=np.float64),
         max(1, edits(reference, "")[1]),
+        read.qualities,
     )

@@ -1,6 +1,17 @@
 """Splits: a TSV with header `image text writer note`, image paths relative to its folder.
 
 Knows files and normalisations; knows no engine. Every normalisation has a name and is named in every report.
+
+Which rows count, and why:
+
+    RxHandBD test   the publisher's labels are shifted from P0021 to P0081 and wrong in many other places. Only rows whose label
+                    was confirmed on the picture count: the 146 of `dev`. A figure over the whole test part measures its labels
+    RxHandBD train  labels as published, noisy (case, spelling, "tab" as "Tablet"): readers learn from it, no figure does
+    BD words        notes name copies (`has-exact-duplicate`), pictures with two labels (`conflicting-duplicate-label`) and
+                    pictures of dev ink (`near-duplicate-of-a-dev-image`): `fit` and `calibrate` leave all three out (`skip_notes`)
+    pages           labels by one reader, order of lines unsure: words are counted in any order (`metrics.bags`)
+
+`python -m eval labels SPLIT` finds rows of any split that deserve such a look; see `labels`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""`eval fit`: the weights of the log-linear model and their calibration, from training data only.
+"""`eval fit` and `eval calibrate`: the weights of the log-linear model, and their calibration, from training data only.
 
 Knows cases; opens the OCR and the readers through them. The loss is the expected error rate of a line under the model's
 own distribution (minimum risk: Och 2003; Smith and Eisner 2006) with an L2 penalty, one vector for all conditions. What
-scales the second reader is chosen by two-fold cross-validation over writers. Confidences are fitted on the other part of
-the lines, decided by the finished weights.
+scales the second reader is chosen by two-fold cross-validation over writers. Calibration has the other part of the lines,
+decided by the finished weights; a change of the weights asks for it anew.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from eval.calibrate import Stretch, judged, maps, sure_from
+from eval.calibrate import Stretch, crossed, judged, limits, maps, sure_from, table
 from eval.cases import Bench, Case, FitConfig, read_cases
 from fusion.errors import ConfigError
 from fusion.fuse.model import EXPERTS, VERSION, Weights, parse_weights
 
 FLOOR = -40.0
 """Evidence is cut here while fitting: beyond it a hypothesis is simply impossible."""
+CALIBRATION = ("confidence", "limits", "calibration_command", "calibrated_on")
+"""What `calibrate` writes into a weights file."""
 WIDEST = 150
 """Most hypotheses of a case that take part in the fit, the most probable first."""
 
@@ -47,9 +49,33 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
     torch.set_num_threads(1)
     drawn, trusted = gathered(config, progress)
     content, held_out = fitted(drawn, trusted, config, progress)
-    content |= {"command": command, "fitted_on": _counts(drawn, config), "calibrated_on": _counts(trusted, config)}
+    content |= {"command": command, "fitted_on": _counts(drawn, config)}
+    _write(content, config)
+    return "\n".join([*held_out, "Now calibrate them: python -m eval calibrate configs/eval/calibrate.yaml"])
+
+
+def calibrate(config: FitConfig, command: str, progress: Callable[[str], None]) -> str:
+    """Calibrate the weights file `config.output` anew, write it, and return what that is worth on unseen writers."""
+    torch.set_num_threads(1)
+    _, trusted = gathered(config, progress)
+    content = json.loads(config.output.read_text(encoding="utf-8"))
+    found = [stretch for case in trusted for stretch in judged(case, parse_weights(content))]
+    content |= calibrated(content, found)
+    content |= {"calibration_command": command, "calibrated_on": _counts(trusted, config)}
+    _write(content, config)
+    weights = parse_weights(content)
+    return table(crossed(found, weights), weights)
+
+
+def calibrated(content: dict[str, Any], found: Sequence[Stretch]) -> dict[str, Any]:
+    """Maps and limits for the content of a weights file."""
+    confidence = maps(found, content["confidence"])
+    proven = limits(found, parse_weights(content | {"confidence": confidence}))
+    return {"confidence": confidence, "limits": {str(share): limit for share, limit in proven.items()}}
+
+
+def _write(content: dict[str, Any], config: FitConfig) -> None:
     config.output.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return "\n".join(held_out)
 
 
 def gathered(config: FitConfig, progress: Callable[[str], None]) -> tuple[list[Case], list[Case]]:
@@ -80,7 +106,7 @@ def fitted(
     ]
     old = json.loads((files("fusion.fuse") / "weights.json").read_text(encoding="utf-8"))
     shape = {"version": VERSION, "change": config.change, "quantity": config.quantity, "tolerance": config.tolerance}
-    shape |= {"ask_below": 1.0, "confidence": old["confidence"]}
+    shape |= {"ask_below": 1.0} | {name: old[name] for name in CALIBRATION}
 
     def weights_of(vector: NDArray[np.float64], signs: float) -> dict[str, Any]:
         experts = {name: round(float(value), 4) for name, value in zip(EXPERTS, vector, strict=True)}
@@ -100,9 +126,7 @@ def fitted(
     weights = parse_weights(content)
     asked = [case for case in drawn if case.condition == ("small", "none")]
     content["ask_below"] = round(sure_from(asked, weights, config.idle), 4) if asked else old["ask_below"]
-    found = [stretch for case in trusted for stretch in judged(case, weights)]
-    content["confidence"] = maps(found, old["confidence"])
-    return content, [*_decisions(trusted, weights), *_confidences(found, parse_weights(content))]
+    return content, _decisions(trusted, weights)
 
 
 def minimum_risk(cases: Sequence[Case], signs: float, l2: float) -> NDArray[np.float64]:
@@ -141,7 +165,7 @@ def minimum_risk(cases: Sequence[Case], signs: float, l2: float) -> NDArray[np.f
 
 def _neutral(signs: float) -> Weights:
     """Weights that say nothing but how far the second reader is to be trusted."""
-    return Weights(dict.fromkeys(EXPERTS, 1.0), signs, 1.0, 1.0, 1.0, math.inf, {})
+    return Weights(dict.fromkeys(EXPERTS, 1.0), signs, 1.0, 1.0, 1.0, math.inf, {}, {})
 
 
 def _rate(cases: Sequence[Case], weights: Weights) -> float:
@@ -179,15 +203,4 @@ def _decisions(cases: Sequence[Case], weights: Weights) -> list[str]:
         rows.append(
             f"{name[0]} {' '.join(name[1])}: OCR {before:.4f}, fused {after:.4f}, {mended} mended, {broken} broken ({len(own)})"
         )
-    return rows
-
-
-def _confidences(found: Sequence[Stretch], weights: Weights) -> list[str]:
-    """Per source: stretches, how many are right, and the mean confidence (the lines that the maps were fitted on)."""
-    rows = []
-    for name in sorted({one.source for one in found}):
-        own = [one for one in found if one.source == name]
-        right = float(np.mean([one.right for one in own]))
-        mean = float(np.mean([one.confidence(weights) for one in own]))
-        rows.append(f"{name}: {len(own)} stretches, {right:.3f} right, mean confidence {mean:.3f}")
     return rows

@@ -26,11 +26,11 @@ HANDS: dict[str, tuple[Hand, ...]] = {
 }
 NORMAL: dict[str, Normalisation] = {"wrong character": "han", "misspelling": "plain", "wrong sum": "arithmetic"}
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "fused": (),
-    "fused, no language": ("fuse.languages=[]",),
+    **{f"language × {weight:g}": (f"fuse.language_weight={weight}",) for weight in (0, 0.5, 1, 2, 4, 8)},
     "homework profile": ("domain.profile=homework",),
     "prescription profile": ("domain.profile=prescription",),
 }
+"""What is compared: the weight of the languages from none to far too much, and the profiles at the fitted weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ def measure(folder: Path, progress: Callable[[str], None]) -> str:
     reads: dict[str, list[Read]] = {}
     for name, sets in VARIANTS.items():
         progress(name)
-        with engine_for(None, sets) as engine:
+        with engine_for(None, (*sets, f"store.folder={folder / 'store'}")) as engine:  # each line is looked at once
             reads[name] = list(read_split(engine, items, crop=True))
-    texts = {"OCR only": [read.ocr for read in reads["fused"]]}
+    texts = {"OCR only": [read.ocr for read in next(iter(reads.values()))]}
     texts |= {name: [read.fused for read in own] for name, own in reads.items()}
     return table(texts, expected)
 

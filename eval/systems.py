@@ -37,7 +37,7 @@ class Read:
         confidence: the lowest of its lines, or None.
         pages: the result.
         review: whether somebody should look at it.
-        bound: `review.max_error` of the run.
+        bound: the limit of its pages' review, see `Page.max_error`; 0 without pages.
         seconds: wall time of everything.
         ocr_seconds: of intake and OCR.
         vlm_seconds: of the second reader.
@@ -70,9 +70,8 @@ def read_split(engine: Engine, items: Sequence[Item], *, crop: bool) -> Iterator
             pages = list(engine.read(item.path, crop=crop))
         except InputError as error:
             seconds = time.perf_counter() - start
-            bound = engine.config.review.max_error
             failures = (f"intake:{error.problem}",)
-            yield Read(item, "", (), "", (), None, (), True, bound, seconds, seconds, 0.0, True, failures)
+            yield Read(item, "", (), "", (), None, (), True, 0.0, seconds, seconds, 0.0, True, failures)
             continue
         seconds = time.perf_counter() - start
         yield read_of(item, pages, seconds, engine, crop=crop, fresh=engine.recalled == recalled)
@@ -95,8 +94,8 @@ def read_of(item: Item, pages: list[Page], seconds: float, engine: Engine, *, cr
         nbest=tuple(h.text for line in lines for r in line.readings for h in r.nbest) if crop else (),
         confidence=confidence,
         pages=tuple(pages),
-        review=not lines or any(review(page, engine.config.review.max_error).lines for page in pages),
-        bound=engine.config.review.max_error,
+        review=not lines or any(review(page, page.max_error).lines for page in pages),
+        bound=pages[0].max_error if pages else 0.0,
         seconds=seconds,
         ocr_seconds=clock.get("intake", 0.0) + clock.get("ocr", 0.0),
         vlm_seconds=clock.get("vlm", 0.0),

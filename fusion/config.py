@@ -238,6 +238,12 @@ class FuseConfig(Section):
         ("en", "zh"),
         description="Languages of prose: likely words become a little likelier where the ink leaves others open. `[]`: no language.",
     )
+    language_weight: float = Field(
+        1.0,
+        ge=0,
+        le=10,
+        description="Weight of the languages, times the fitted one: the more, the more of a writer's own mistakes are mended (the curve is in docs/evaluation.md).",
+    )
 
 
 class ReviewConfig(Section):
@@ -247,7 +253,7 @@ class ReviewConfig(Section):
         0.05,
         gt=0,
         lt=1,
-        description="Risk at which a stretch is left alone: the greatest probability of a wrong word; numbers and drugs, whose mistakes cost more, must be surer.",
+        description="Share of mistakes allowed among the words that nobody is asked to look at, on average over writers; numbers and drugs, whose mistakes cost more, must be surer. Shares that no data show to hold (see docs/evaluation.md) leave nothing alone.",
     )
 
 

@@ -186,7 +186,7 @@ class Engine:
             findings=evidence.findings,
             failures=tuple(failures),
             checks=evidence.checks,
-            max_error=self.config.review.max_error,
+            max_error=self._fuser.limit(self.config.review.max_error),
             identities={**self.identities, **evidence.identities},
         )
         understood = self._stage("domain", lambda: self.profile.understand(page), failures)

@@ -1,8 +1,9 @@
 """Which stretches somebody must look at, how urgently, and why: one rule for command line, batch, list and evaluation.
 
 A stretch is a word; of Chinese, a character. The expected cost of leaving it alone is the probability that it is wrong
-times what a mistake there costs. A stretch whose expected cost exceeds `review.max_error` is flagged: if confidences hold,
-at most that share of the words left alone is wrong. A dose must be surer than a word, punctuation need not be.
+times what a mistake there costs. A stretch whose expected cost exceeds the page's `max_error` is flagged. The engine takes
+that limit from `review.max_error`, the share of mistakes that an operator allows among what is left alone: see
+`fuse.model.Weights.limits`. A dose must be surer than a word, punctuation need not be.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def remark(page: Page) -> None:
     if found.items:
         worst = found.items[0]
         text = f" “{worst.text}”" if worst.units else ""
-        remarks.append(f"at {page.max_error:.0%} risk {found}; first {worst.line}{text}: {worst.reasons[0]}")
+        remarks.append(f"{found}; first {worst.line}{text}: {worst.reasons[0]}")
     for one in remarks:
         say(f"{page.id}: {one}")
 

@@ -18,7 +18,8 @@ from eval import datasets, metrics
 from eval.ask import table as asking_table
 from eval.bench import OWN, Round, compared, shares
 from eval.blind import BlindReader, Sight
-from eval.calibrate import Stretch, calibration, judged, right_stretches, sure_from
+from eval.calibrate import SHARES, Stretch, calibration, crossed, judged, limits, right_stretches, sure_from
+from eval.calibrate import table as calibration_table
 from eval.cases import Case
 from eval.fit import load_fit, minimum_risk
 from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
@@ -155,8 +156,8 @@ def test_a_split_reads_line_breaks_and_refuses_other_files(tmp_path: Path) -> No
 
 
 def weights(**experts: float) -> Weights:
-    maps = dict.fromkeys(SCRIPTS, (0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
-    return Weights(dict.fromkeys(EXPERTS, 0.0) | (experts or {"ocr": 1.0}), 1.0, 1.0, 1.0, 1.0, 3.0, maps)
+    maps = dict.fromkeys(SCRIPTS, (0.0, 1.0, *[0.0] * (len(CONFIDENCE) - 2)))
+    return Weights(dict.fromkeys(EXPERTS, 0.0) | (experts or {"ocr": 1.0}), 1.0, 1.0, 1.0, 1.0, 3.0, maps, {0.05: 0.1})
 
 
 def case(
@@ -182,6 +183,7 @@ def case(
         None,
         errors,
         len(reference),
+        (quality[0], quality[0], quality[1]),
     )
 
 
@@ -252,7 +254,9 @@ def test_calibration_recovers_the_map() -> None:
         second = float(rng.choice([-2.0, 0.0, 2.0]))
         odds = np.log(p / (1 - p))
         right = bool(rng.random() < 1 / (1 + np.exp(-(0.5 * odds + 0.2 + 0.8 * second))))
-        found.append(Stretch("Latin", np.array([[1.0, odds, 0.0, second, 0.0, 0.0]]), right, "w", "made", ("a", "b")))
+        found.append(
+            Stretch("Latin", np.array([[1.0, odds, 0.0, second, 0.0, 0.0, 0.0, 0.0]]), right, "w", "made", ("a", "b"))
+        )
     numbers = calibration(found, l2=1e-5)
     assert numbers["model"] == pytest.approx(0.5, abs=0.15)
     assert numbers["second"] == pytest.approx(0.8, abs=0.15)
@@ -263,6 +267,46 @@ def test_calibration_recovers_the_map() -> None:
     )
     harmful = [replace(one, right=one.inputs[0, 3] < 0) for one in found]
     assert calibration(harmful)["second"] == pytest.approx(0.0, abs=1e-2)  # more evidence never makes less sure
+
+
+def writers(rng: np.random.Generator, count: int, each: int = 8) -> list[Stretch]:
+    """Stretches of writers who are harder to read, or easier, than their confidences say."""
+    found = []
+    for number in range(count):
+        harder = rng.normal(0, 1)
+        for odds in rng.normal(2.5, 2, each):
+            right = bool(rng.random() < 1 / (1 + np.exp(harder - odds)))
+            inputs = np.array([[1.0, odds, *[0.0] * 6]])
+            found.append(Stretch("Latin", inputs, right, f"writer {number}", "made", ("small", "none")))
+    return found
+
+
+def test_the_share_of_mistakes_holds_for_other_writers() -> None:
+    rng = np.random.default_rng(7)
+    others = writers(rng, 4000)
+    chance = np.array([1 - one.confidence(weights()) for one in others])
+    wrong = np.array([not one.right for one in others])
+    for share in (0.05, 0.1, 0.2):
+        made = [limits(writers(rng, 150), weights()).get(share, 0.0) for _ in range(20)]
+        shares = [wrong[chance <= limit].mean() for limit in made if limit]
+        assert len(shares) > 10
+        assert share / 4 < np.mean(shares) < share
+
+
+def test_few_writers_show_no_small_share() -> None:
+    found = [replace(one, right=True) for one in writers(np.random.default_rng(1), 30)]
+    assert set(limits(found, weights())) == {share for share in SHARES if 30 * share >= 1 - share}
+    assert limits([replace(one, right=False) for one in found], weights()) == {}
+
+
+def test_writers_are_judged_by_others() -> None:
+    found = writers(np.random.default_rng(3), 60)
+    judged_ = crossed(found, weights())
+    assert sorted(id(one.stretch) for one in judged_) == sorted(map(id, found))
+    assert len({one.weights.confidence["Latin"] for one in judged_}) == 5
+    shown = calibration_table(judged_, weights())
+    assert "| 5.0% | 0.1000 | all |" in shown
+    assert "made: calibration error" in shown
 
 
 @pytest.mark.parametrize(
@@ -300,7 +344,7 @@ def test_a_simulated_reader_errs_where_the_ink_is_hard() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "eval").glob("*.yaml")), ids=lambda p: p.stem)
 def test_evaluations_in_the_repository_load(path: Path) -> None:
-    if path.stem.startswith("fit"):
+    if path.stem.startswith(("fit", "calibrate")):
         fit = load_fit(path)
         assert not any("dev" in source.data.name for source in fit.sources if "rendered" not in str(source.data))
     elif path.stem != "all":  # see test_eval_report

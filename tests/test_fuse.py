@@ -42,6 +42,7 @@ def made_weights(experts: dict[str, float] | None = None, **more: object) -> dic
         "quantity": 1.0,
         "tolerance": 3.0,
         "confidence": maps,
+        "limits": {"0.05": 0.1},
     } | more
 
 
@@ -118,7 +119,7 @@ def test_an_agreed_letter_that_the_ink_doubts_becomes_surer() -> None:
 
 def test_the_ocr_speaks_where_there_is_nothing_to_choose_from() -> None:
     single = Decision(("Napa",), np.zeros((1, len(model.EXPERTS))))
-    inputs, *_ = confidence_inputs(single, 0.99, None, FUSER._weights)
+    inputs, *_ = confidence_inputs(single, (0.99, 0.99, 0.5), None, FUSER._weights)
     assert inputs[:, model.CONFIDENCE.index("ocr")].tolist() == [model.LIMIT] * 4
     assert inputs[:, model.CONFIDENCE.index("second")].tolist() == [0.0] * 4  # nobody else looked
 
@@ -588,6 +589,12 @@ def test_more_evidence_never_makes_less_sure() -> None:
         assert min(weights.confidence[name][1:]) >= 0
 
 
+def test_a_share_of_mistakes_that_nobody_has_shown_to_hold_leaves_nothing_alone() -> None:
+    weights = model.parse_weights(made_weights(limits={"0.05": 0.12, "0.1": 0.3}))
+    assert [weights.limit(share) for share in (0.05, 0.09, 0.1, 0.9)] == [0.12, 0.12, 0.3, 0.3]
+    assert weights.limit(0.049) == model.UNPROVEN
+
+
 # --- the weights file ----------------------------------------------------------------------------------------------
 
 
@@ -617,6 +624,9 @@ def test_a_bad_weights_file_is_a_clear_error(tmp_path) -> None:
         good | {"confidence": maps | {"Han": {"model": 1}}},
         good | {"confidence": maps | {"Han": [1]}},
         good | {"confidence": maps | {"Han": maps["Han"] | {"model": nan}}},
+        good | {"limits": {"0.05": nan}},
+        good | {"limits": {"0.05": 0.0}},
+        good | {"limits": {"5": 0.1}},
         good | {"signs": nan},
         good | {"change": 0.5},
         good | {"ask_below": "very"},
@@ -634,7 +644,7 @@ def test_a_list_makes_surer_of_the_words_that_it_holds_and_of_no_other() -> None
     def listed(prior: Lexicon | None) -> list[float]:
         texts = gathered(views, [], prior, 50)
         decision = Decision(tuple(texts), model.evidence(texts, views, prior=prior))
-        return confidence_inputs(decision, views.quality, prior, weights)[0][:, -1].tolist()
+        return confidence_inputs(decision, [views.quality] * 3, prior, weights)[0][:, -1].tolist()
 
     assert listed(None) == [0.0] * 8
     assert listed(Lexicon(["Napa"])) == [0.98] * 5 + [0.0] * 3

@@ -36,6 +36,8 @@ CENTRAL = 0.25
 """Least distance of the centre of unread ink from top and bottom, in heights of the crop; excludes other lines' ink."""
 BELIEVED = 0.5
 """From this probability on, an illegible mark does not overrule an OCR character."""
+LEGIBLE = 0.1
+"""Confidence under which a stretch is as good as unread: a line that has no surer one was not read by anybody."""
 OTHER = 0.6
 """Share of a word's width from which a stretch in another script makes a gap of it."""
 MOSTLY, FEW = 2 / 3, 5
@@ -68,6 +70,8 @@ class _Piece:
 
 def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading]) -> tuple[Span, ...]:
     """The spans of a line with gap spans added where ink is unread, or where the second reader's `readings` have `□`."""
+    if all(span.confidence is not None and span.confidence < LEGIBLE for span in spans if span.text.strip()):
+        spans = ()
     text = "".join(span.text for span in spans)
     found = {gap.at: gap for gap in _unread_ink(line, text)}
     # Of two gaps at one place the reader's is kept: it counts the characters.

@@ -113,6 +113,12 @@ class LineEvidence:
             looks.append(Look(SEARCH["reader"] * self.posterior.quality, self.posterior, self.others[0].text))
         return looks
 
+    @property
+    def qualities(self) -> tuple[float, float, float]:
+        """How sure of the line the OCR is, its Latin recogniser (or the OCR again), and the second reader (or ½)."""
+        hand = self.hand_ink if self.hand_ink is not None else self.ink
+        return self.ink.quality, hand.quality, self.posterior.quality if self.posterior is not None else 0.5
+
     def texts(self, limit: int) -> list[str]:
         """At most `limit` hypotheses, the OCR's own reading first; see `hypotheses.gather`."""
         return gather(self.ocr, self.looked, self.looks, self.answers, self.prior, self.language, limit)
@@ -145,12 +151,16 @@ class Fuser:
     def __init__(self, config: FuseConfig, languages: Sequence[Language] = ()) -> None:
         """Load the weights; a bad weights file is a ConfigError. `languages`: that lines may be in."""
         self._config, self._languages = config, languages
-        self._weights = load_weights(config.weights)
+        self._weights = load_weights(config.weights).speaking(config.language_weight)
         self.identity = weights_identity(config.weights)
 
     def doubtful(self, ink: Ink) -> bool:
         """Whether the second reader should read a line too, given the OCR's posterior; see `Weights.ask_below`."""
         return ink.quality < self._weights.ask_below
+
+    def limit(self, share: float) -> float:
+        """Greatest chance of a mistake at which a stretch is left alone, if `share` of them may be wrong; see `Weights`."""
+        return self._weights.limit(share)
 
     def shortlist(self, line: LineEvidence) -> list[str]:
         """The texts of a line for the second reader's decoder to score; independent of the fitted weights."""
@@ -191,7 +201,7 @@ class Fuser:
             disputes=line.posterior is None or decision.refused,
             supported=bool(decision.table[n, EXPERTS.index("ocr")] >= -self._weights.tolerance),
         )
-        inputs, marginals, versions = confidence_inputs(decision, line.ink.quality, prior, self._weights)
+        inputs, marginals, versions = confidence_inputs(decision, line.qualities, prior, self._weights)
         confidences = model.calibrated(inputs, scripts_of(text), self._weights)
         decided = spans.spans(verdict, confidences, marginals, versions, self._config.alternatives)
         if prior is not None and prior.kind != "sums":
@@ -277,12 +287,12 @@ def decide(weighed: Decision, said: Sequence[str], prior: Prior | None, weights:
 
 
 def confidence_inputs(
-    decision: Decision, quality: float, prior: Prior | None, weights: Weights
+    decision: Decision, qualities: Sequence[float], prior: Prior | None, weights: Weights
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[tuple[float, tuple[str, ...]]]]:
-    """What the confidence of each character of a decision rests on; `quality` is that of the OCR's posterior.
+    """What the confidence of each character of a decision rests on; see `LineEvidence.qualities`.
 
     Returns:
-        float64 (n, 6), in the order of `model.CONFIDENCE`; float64 (n,), the marginals under the model; and the probable
+        float64 (n, 8), in the order of `model.CONFIDENCE`; float64 (n,), the marginals under the model; and the probable
         hypotheses with their probabilities, each as what it has for every character.
     """
     under = model.distribution(decision.table @ weights.vector)
@@ -299,9 +309,9 @@ def confidence_inputs(
     inputs = np.zeros((same.shape[1], len(model.CONFIDENCE)))
     inputs[:, 0] = 1.0
     inputs[:, 1:4] = np.stack([model.log_odds(marginal(p)) for p in (under, ocr, second)], axis=1)
-    inputs[:, 4] = model.log_odds(quality)
+    inputs[:, 4:7] = model.log_odds(np.array(qualities))
     if prior is not None:
-        inputs[:, 5] = prior.coverage * np.array(listed(decision.text, prior))
+        inputs[:, 7] = prior.coverage * np.array(listed(decision.text, prior))
     return inputs, marginal(under), [(float(under[n]), v) for n, v in zip(probable, versions, strict=True)]
 
 

@@ -15,7 +15,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +31,10 @@ from fusion.ink import Ink, Language, Prior
 from fusion.page import is_ideograph, stretches
 from fusion.quantities import alike, quantities
 
-VERSION = 8
+VERSION = 9
 """Of the weights file."""
+UNPROVEN = 1e-6
+"""A chance of a mistake that no confidence reaches."""
 MOST = 1000.0
 """Greatest number in it."""
 EXPERTS = ("ocr", "hand", "reader", "decoder", "answer", "list", "sums", "language", "length")
@@ -78,6 +80,8 @@ class Weights:
         tolerance: nats by which the OCR's posterior may prefer its own text and still leave another open: required for
             another quantity; also separates `vlm_supported_by_ink` from `vlm_preferred`.
         confidence: script → calibration, in the order of `CONFIDENCE`.
+        limits: largest share of what is left alone that may be wrong → greatest chance of a mistake at which a stretch is
+            left alone, so that the share holds for writers that nobody has seen; see `eval.calibrate.limits`.
     """
 
     experts: Mapping[str, float]
@@ -87,12 +91,24 @@ class Weights:
     quantity: float
     tolerance: float
     confidence: Mapping[str, tuple[float, ...]]
+    limits: Mapping[float, float]
+
+    def limit(self, share: float) -> float:
+        """Greatest chance of a mistake at which a stretch is left alone so that at most `share` of them is wrong.
+
+        That of the nearest share below for which there is one; `UNPROVEN`, so that nothing is left alone, where there is none.
+        """
+        return max((limit for proven, limit in self.limits.items() if proven <= share), default=UNPROVEN)
 
     def trust(self, quality: float, text: str) -> float:
         """Factor on the second reader's evidence: its own quality in [0, 1], less where the OCR reads digits and signs."""
         characters = [character for character in text if not character.isspace()]
         words = 2 * sum(character.isalpha() for character in characters) >= len(characters)
         return float(quality) * (1.0 if words else self.signs)
+
+    def speaking(self, factor: float) -> Weights:
+        """The same with the weight of the language times a factor."""
+        return replace(self, experts={**self.experts, "language": factor * self.experts["language"]})
 
     @property
     def vector(self) -> NDArray[np.float64]:
@@ -313,9 +329,10 @@ def _keeps(text: str, own: list[str], agreed: list[bool], prior: Prior | None) -
 
 # --- confidence -------------------------------------------------------------------------------------------------------
 
-CONFIDENCE = ("constant", "model", "ocr", "second", "look", "listed")
+CONFIDENCE = ("constant", "model", "ocr", "second", "look", "hand_look", "reader_look", "listed")
 """Inputs of the calibration: 1; log-odds of the character's marginal probability under the model, under the OCR alone and
-under the other readers of the ink alone (0 without any); log-odds of the quality of the OCR's posterior; and the prior
+under the other readers of the ink alone (0 without any); log-odds of the quality of the posteriors of the OCR, of
+its recogniser of Latin hands (where it did not run, the OCR's) and of the second reader (0 without one); and the prior
 probability that a word is on the list that holds it (0 where none does)."""
 SCRIPTS = ("Latin", "Han", "Common")
 """Scripts with a calibration of their own (Unicode's names; Common: digits and signs)."""
@@ -344,7 +361,7 @@ def alone(table: NDArray[np.float64], experts: Sequence[str], weights: Weights) 
 
 
 def calibrated(inputs: NDArray[np.float64], scripts: Sequence[Script], weights: Weights) -> list[float]:
-    """Confidence in [0, 1] of each character, from its inputs, float64 (n, 6), and the script of its stretch."""
+    """Confidence in [0, 1] of each character, from its inputs, float64 (n, 8), and the script of its stretch."""
     maps = np.array([weights.confidence[name] for name in scripts]).reshape(-1, len(CONFIDENCE))
     return [float(value) for value in 1 / (1 + np.exp(-(inputs * maps).sum(axis=1)))]
 
@@ -379,11 +396,20 @@ def parse_weights(content: Mapping[str, Any]) -> Weights:
     experts = {str(name): float(value) for name, value in content["experts"].items()}
     maps = {str(name): tuple(float(own[part]) for part in CONFIDENCE) for name, own in content["confidence"].items()}
     single = {name: float(content[name]) for name in ("signs", "ask_below", "change", "quantity", "tolerance")}
-    numbers = [*experts.values(), *single.values(), *itertools.chain.from_iterable(maps.values())]
+    limits = {float(share): float(limit) for share, limit in content["limits"].items()}
+    numbers = [
+        *limits,
+        *limits.values(),
+        *experts.values(),
+        *single.values(),
+        *itertools.chain.from_iterable(maps.values()),
+    ]
     if set(experts) != set(EXPERTS) or set(maps) != set(SCRIPTS):
         raise ValueError(f"experts {sorted(experts)} and scripts {sorted(maps)}")
     if not np.isfinite(numbers).all() or max(map(abs, numbers)) > MOST or min(*experts.values(), *single.values()) < 0:
         raise ValueError("a number is not finite, too large or negative")
     if experts["ocr"] == 0 or min(single["change"], single["quantity"]) < 1:
         raise ValueError("the OCR has no weight, or a wrong change costs less than a missed one")
-    return Weights(experts=experts, confidence=maps, **single)
+    if not all(0 < number < 1 for pair in limits.items() for number in pair):
+        raise ValueError("a share or a limit is not in (0, 1)")
+    return Weights(experts=experts, confidence=maps, limits=limits, **single)

@@ -144,7 +144,10 @@ class OcrReader:
         height, width = page.pixels.shape[:2]
         if crop:
             whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)
-            return (self._line("l000", _Place(whole, self._view(page.pixels), "line"), "r000"),)
+            view = self._view(page.pixels)
+            if self._is_no_writing(view):
+                return (_unread("x000", _Place(whole, view, "not_writing"), ""),)
+            return (self._line("l000", _Place(whole, view, "line"), "r000"),)
         small, to_page = shrink(page.pixels)
         seen, scale = look(small), float(to_page[0, 0])
         regions = list(self._found(page.pixels, seen, scale))
@@ -167,8 +170,7 @@ class OcrReader:
         for parts, (_, sure) in zip(parted, regions, strict=True):
             for quad in parts:
                 view = self._view(layout.cut_out(pixels, quad))
-                faint = view.quality < UPRIGHT and search.is_faint(view.crop)
-                if search.is_no_writing(view.crop, view.text) or (faint and self._is_mirrored(view)):
+                if self._is_no_writing(view):
                     yield _Place(quad, view, "not_writing")
                 else:
                     readable = sure >= SURE or view.quality >= self._config.poor
@@ -242,11 +244,16 @@ class OcrReader:
                 same += self._plain(np.ascontiguousarray(cell)).greedy == character
         return 2 * same > total > 0
 
+    def _is_no_writing(self, view: _View) -> bool:
+        """Whether a place holds a dotted rule, a dot, or what shows through from the other side."""
+        faint = view.quality < UPRIGHT and search.is_faint(view.crop)
+        return search.is_no_writing(view.crop, view.text) or (faint and self._is_mirrored(view))
+
     def _is_mirrored(self, view: _View) -> bool:
         """Whether a line reads better in the mirror: it shows through from the other side of the sheet."""
         mirrored = self._plain(np.ascontiguousarray(view.crop[:, ::-1]))
         one_way = sum(character not in TWO_WAY for character in mirrored.greedy)
-        return one_way >= ENOUGH and mirrored.quality > max(view.quality, UPRIGHT)
+        return one_way >= ENOUGH and mirrored.quality > view.quality + BETTER
 
     def _plain(self, crop: NDArray[np.uint8]) -> Posterior:
         """One look at a crop as it is."""
