@@ -242,7 +242,7 @@ def ablations(columns: Mapping[str, Mapping[str, Interval | None]]) -> str:
     """What it costs to leave something out: set → name → change of the CER; None: nothing is read otherwise without it."""
     names = list(next(iter(columns.values())))
     with _drawn() as pyplot:
-        size = (2.1, 0.21 * len(names) + 0.6)
+        size = (2.1, max(1.4, 0.21 * len(names) + 0.6))  # room for the labels of few, too
         figure, axes = _panels(pyplot, len(columns), *size, most=ABREAST, sharey=True)
         for axis, (title, found) in zip(axes, columns.items(), strict=True):
             _left_out(axis, list(found.values()))
