@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import resource
@@ -183,8 +184,14 @@ def test_ctrl_c_does_not_wait_for_an_endpoint_that_hangs() -> None:
         sets = ["vlm.engine=served", f"vlm.endpoints=[{url}]", "vlm.timeout=3600"]
         call = [sys.executable, "-m", "fusion.cli", "transcribe", "--crop", str(WORD)]
         call += [part for one in sets for part in ("--set", one)]
-        with subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert asked.wait(60)
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)  # far less than the endpoint is waited for
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        # What a shell starts in the background, as this test may be, ignores Ctrl-C.
+        heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(call, cwd=ROOT, preexec_fn=heeding, **pipes) as process:
+            try:
+                assert asked.wait(60)
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=30)  # far less than the endpoint is waited for
+            finally:
+                process.kill()
     assert process.returncode == 130
