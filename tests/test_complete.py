@@ -135,6 +135,14 @@ def test_ink_that_nobody_reads_at_all_is_one_gap() -> None:
     assert mark_gaps(empty, (), []) == ()
 
 
+def test_what_nobody_could_read_is_a_gap_only_where_its_ink_is_seen() -> None:
+    hopeless = (Span("abc", "ocr", 0.05, "only_reader"),)
+    full = line("abc")
+    assert {span.source for span in mark_gaps(full, hopeless, [])} == {"gap"}
+    faint = InkLine("l000", POLYGON, np.full((40, 200, 3), 235, np.uint8), full.reading, full.ink)
+    assert mark_gaps(faint, hopeless, []) == hopeless
+
+
 @pytest.mark.parametrize("answer", ["\u0301", "5\u202e", "\u1161"])
 def test_a_proposal_that_would_change_its_neighbours_is_not_taken(answer: str) -> None:
     spans, _ = complete(gapped("e\u1100", "c"), Scripted(answer))

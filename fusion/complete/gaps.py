@@ -70,7 +70,8 @@ class _Piece:
 
 def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading]) -> tuple[Span, ...]:
     """The spans of a line with gap spans added where ink is unread, or where the second reader's `readings` have `□`."""
-    if all(span.confidence is not None and span.confidence < LEGIBLE for span in spans if span.text.strip()):
+    illegible = all(span.confidence is not None and span.confidence < LEGIBLE for span in spans if span.text.strip())
+    if illegible and _unread_ink(line, ""):
         spans = ()
     text = "".join(span.text for span in spans)
     found = {gap.at: gap for gap in _unread_ink(line, text)}
