@@ -145,8 +145,8 @@ class OcrReader:
         if crop:
             whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)
             view = self._view(page.pixels)
-            if self._is_no_writing(view):
-                return (_unread("x000", _Place(whole, view, "not_writing"), ""),)
+            if view.text and self._is_no_writing(view):  # a crop is a line, also where nobody can read it
+                return (_unread("l000", _Place(whole, view, "unread"), "r000"),)
             return (self._line("l000", _Place(whole, view, "line"), "r000"),)
         small, to_page = shrink(page.pixels)
         seen, scale = look(small), float(to_page[0, 0])
