@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from eval import metrics
-from eval.datasets import NORMALISATIONS, Item, clusters_of, load_split
-from eval.runs import RunConfig
+from eval.datasets import NORMALISATIONS, Item, clusters_of
+from eval.runs import RunConfig, items_of
 from eval.systems import engine_for, is_pages
 from fusion.config import load_config
 from fusion.engine import Engine
@@ -27,12 +27,9 @@ SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 def curve(config: RunConfig, progress: Callable[[str], None]) -> str:
     """CER against the share of lines asked, under the first variant of a comparison of crops, as a Markdown table."""
-    items = load_split(config.data)
+    items = items_of(config)
     if is_pages(config.data, items):
         raise ConfigError(config.data, "holds pages", "Name a split of lines or words.")
-    if config.only is not None:
-        kept = {row.split("\t")[0] for row in config.only.read_text(encoding="utf-8").splitlines()[1:]}
-        items = [item for item in items if item.image in kept]
     variant = config.variants[0]
     asking = hasattr(load_config(config.engine, variant.set).vlm, "ask")
     progress(f"{config.title}, {variant.name}")
@@ -45,7 +42,7 @@ def _twice(engine: Engine, item: Item) -> tuple[str, str, float]:
     """A line as the OCR alone decides it, as it is with the reader, and how sure the OCR alone is."""
     (image,) = open_pages(item.path, engine.config.intake, crop=True)
     seen = engine.look(image, name=str(item.path), crop=True)
-    sure = min((engine._confidence(one.line, []) for one in seen.lines), default=0.0)
+    sure = min((engine._confidence(one.line) for one in seen.lines), default=0.0)
     return engine.decide(_alone(seen)).text, engine.decide(seen).text, sure
 
 

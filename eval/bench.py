@@ -18,10 +18,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from eval import metrics
-from eval.datasets import NORMALISATIONS, Item, load_split
-from eval.outside import Task
+from eval.datasets import NORMALISATIONS, Item
+from eval.outside import ONE_THREAD, Task
 from eval.rivals import Page, require, serve
-from eval.runs import RunConfig
+from eval.runs import RunConfig, items_of
 from fusion.errors import ReaderError
 
 OWN = {"fusion, OCR alone": ["vlm.engine=none"], "fusion, small reader": []}
@@ -50,7 +50,7 @@ def bench(
     """Read the pages of a comparison with every system `rounds` times, after once to warm up, and return tables."""
     for name in against:
         require(name)
-    items = load_split(config.data)[:limit]
+    items = items_of(config)[:limit]
     systems = [*OWN, *against]
     done: dict[str, list[Round]] = {name: [] for name in systems}
     with _opened(config, systems, overrides) as pipes:
@@ -67,7 +67,7 @@ def _opened(
     config: RunConfig, systems: Sequence[str], overrides: Sequence[str]
 ) -> Iterator[dict[str, list[Connection]]]:
     """The processes of every system, ready to read."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ |= ONE_THREAD
     context = multiprocessing.get_context("spawn")
     task = Task(crop=False, chinese=config.normalise in ("han", "arithmetic"))
     processes: list[BaseProcess] = []

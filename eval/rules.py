@@ -79,7 +79,9 @@ def kept_splits(
         folder.mkdir(parents=True, exist_ok=True)
         found = _decided(engine, deciders, rules, items, crop)
         for path, reads in zip(paths, found, strict=True):
-            path.write_bytes(gzip.compress(_READS.dump_json([_lighter(read) for read in reads]), 3))
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(gzip.compress(_READS.dump_json([_lighter(read) for read in reads]), 3))
+            partial.replace(path)
     return [_READS.validate_json(gzip.decompress(path.read_bytes())) for path in paths]
 
 
@@ -126,6 +128,7 @@ def _key(engine: Remembers, fuser: Fuser, rule: Rules, items: Sequence[Item], si
 
 @cache
 def _code() -> str:
-    """SHA-256 over the package's source."""
-    root = Path(fusion.__file__).parent
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(root.rglob("*.py")))).hexdigest()
+    """SHA-256 over the source of the package and of the evaluation."""
+    roots = (Path(fusion.__file__).parent, Path(__file__).parent)
+    sources = [path for root in roots for path in sorted(root.rglob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

@@ -24,13 +24,13 @@ from fusion.complete import Completer, mark_gaps
 from fusion.config import Config, LocalVlm, ServedVlm, load_config
 from fusion.domain import languages, open_profile
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
-from fusion.fuse import Fuser, LineEvidence, method_sha256
+from fusion.fuse import Fuser, LineEvidence
 from fusion.ink import Evidence, InkLine, PageImage, Seen, Weighed, image_sha256
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
 from fusion.ocr import OcrReader
 from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage, lowest
 from fusion.placement import place_spans, to_photo
-from fusion.store import Store, dump_lines, dump_weighed, ink_sha256, key_of, load_lines, load_weighed
+from fusion.store import Store, code_sha256, dump_lines, dump_weighed, ink_sha256, key_of, load_lines, load_weighed
 from fusion.vlm import Answers, Look, Looks, Query, Reader, Writes, open_reader
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ NO_LINE: tuple[FindingKind, ...] = ("not_writing", "uncovered")
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+WEIGHING = ("fuse", "domain", "ctc.py", "quantities.py")
+"""Code that makes hypotheses and says what experts make of them."""
 ASK = (
     "Answer the question about this page from the picture and its transcript. Cite the lines you rely on by their ids "
     "in square brackets. If the page does not say, answer that it does not say.\n"
@@ -213,10 +215,8 @@ class Engine:
         require_answers(self.config, self._reader)
         assert isinstance(self._reader, Answers)
         called = name_of(source)
-        images = open_pages(source, self.config.intake, name=called)
-        image = None
-        for _ in range(number):
-            image = _next(images, called)
+        only = range(number, number + 1)
+        image = _next(open_pages(source, self.config.intake, name=called, pages=only), called)
         if image is None:
             raise InputError(called, f"has no page {number}", "Ask about one of its pages.")
         page = page or self.read_page(image, name=called)
@@ -295,7 +295,8 @@ class Engine:
     def _ocr_made_by(self) -> dict[str, object]:
         """What the OCR's readings depend on; threads and device change none."""
         settings = self.config.ocr.model_dump(mode="json", exclude={"threads", "device"})
-        return {"ocr": self._ocr.identity, "ocr_settings": settings}
+        code = code_sha256("ocr", "ctc.py", "view.py", "onnx.py")
+        return {"ocr": self._ocr.identity, "ocr_settings": settings, "ocr_code": code}
 
     def _read_again(self, found: Sequence[Seen], name: str, failures: list[Failure]) -> list[Seen]:
         """The lines with what the second reader says of those that it is asked about."""
@@ -306,7 +307,7 @@ class Engine:
             Query(name, seen.line, texts[n], texts[n + 2], self.profile.instructions(texts[n + 1]))
             for n, seen in enumerate(found)
         ]
-        spared = self._spared(found, failures)
+        spared = self._spared(found)
         asked = [n for n in range(len(found)) if n not in spared]
         written: Mapping[int, tuple[Reading | Failure, ...]] = {}
         if isinstance(self._reader, Writes):
@@ -351,6 +352,7 @@ class Engine:
             lists=self.profile.identity,
             hypotheses=self.config.fuse.hypotheses,
             languages=self._languages,
+            code=code_sha256(*WEIGHING, "vlm"),
             **self._ocr_made_by(),
         )
         (seen,) = self._store.recall(key, load_lines, lambda: (make(),), _dump_look, lambda made: _lasts(made[0]))
@@ -391,11 +393,11 @@ class Engine:
             lists=self.profile.identity,
             hypotheses=self.config.fuse.hypotheses,
             languages=self._languages,
-            method=method_sha256(),
+            code=code_sha256(*WEIGHING),
         )
         return self._store.recall(key, load_weighed, lambda: self._fuser.weigh(line), dump_weighed)
 
-    def _spared(self, found: Sequence[Seen], failures: list[Failure]) -> dict[int, Failure]:
+    def _spared(self, found: Sequence[Seen]) -> dict[int, Failure]:
         """The lines that are not read again, as `vlm.ask` says, by their numbers, and why."""
         ask = getattr(self.config.vlm, "ask", "all")
         if ask == "none":
@@ -404,12 +406,12 @@ class Engine:
         sure = [n for n, ink in inks.items() if ink is not None and not self._fuser.doubtful(ink)]
         spared = dict.fromkeys(sure, Failure("vlm", "not_needed", "the OCR is sure of this line"))
         if isinstance(self.config.vlm, ServedVlm | LocalVlm) and ask == "budget":
-            doubts = {n: self._confidence(seen.line, failures) for n, seen in enumerate(found) if n not in spared}
+            doubts = {n: self._confidence(seen.line) for n, seen in enumerate(found) if n not in spared}
             beyond = over_budget(doubts, self.config.vlm.budget * len(found))
             spared |= dict.fromkeys(beyond, Failure("vlm", "not_asked", "other lines need it more (vlm.budget)"))
         return spared
 
-    def _confidence(self, line: InkLine, failures: list[Failure]) -> float:
+    def _confidence(self, line: InkLine) -> float:
         """How sure the OCR alone is of what it reads: the confidence of the least sure stretch."""
         if line.reading is None or line.ink is None:
             return 0.0
@@ -418,7 +420,7 @@ class Engine:
             evidence = self._evidence(Seen(line))
             return self._fuser.fuse(evidence, self._weighed(evidence))[0]
 
-        return lowest(span.confidence for span in self._stage("fuse", alone, failures) or ()) or 0.0
+        return lowest(span.confidence for span in self._stage("fuse", alone, []) or ()) or 0.0
 
     def _line(self, seen: Seen, order: int, around: tuple[str, str], transform: NDArray[np.float64]) -> Line:
         line = seen.line

@@ -3,6 +3,11 @@
 A failure of one reader on one line is not an error but data (`page.Failure`).
 """
 
+import errno
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""Errors of writing that the next file meets too."""
+
 
 class FusionError(Exception):
     """Base of all errors with a message for people.

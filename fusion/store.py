@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -106,6 +107,16 @@ def key_of(**parts: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+@cache
+def code_sha256(*names: str) -> str:
+    """SHA-256 over modules and folders of this package: what a stage makes may change with its code."""
+    package = files("fusion")
+    found = [package / name for name in names]
+    for folder in [one for one in found if one.is_dir()]:
+        found += sorted((one for one in folder.iterdir() if one.name.endswith(".py")), key=lambda one: one.name)
+    return hashlib.sha256(b"".join(one.read_bytes() for one in found if one.is_file())).hexdigest()
+
+
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all; a store that can't be written costs time, never a result."""
     name = ""
@@ -180,7 +191,7 @@ def load_weighed(content: bytes) -> Weighed:
 
 def ink_sha256(ink: Ink | None) -> str:
     """SHA-256 over all that a look says; ValueError for what is not a CTC posterior."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(ink.agree if ink is not None else None).encode())
     for posterior in _views(ink).posteriors if ink is not None else ():
         spells = "" if posterior.spells is None else f"+{''.join(sorted(posterior.spells))}"
         digest.update(repr((posterior.alphabet, posterior.column_px, spells, sorted(posterior.mute))).encode())

@@ -42,5 +42,7 @@ def with_photographs(pages: Sequence[Page], images: Path | None, config: Config)
     for image in open_pages(file, as_displayed, name=name):
         if (page := wanted.pop(image.id, None)) is not None:
             yield Sheet(page, image.photo, file)
+        if not wanted:  # pages behind these may be broken
+            return
     if wanted:
         raise InputError(next(iter(wanted)), f"is no page of {file}", "Say where its photograph is: --images.")

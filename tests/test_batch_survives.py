@@ -18,7 +18,7 @@ import pytest
 from fusion.batch import local, make_plan, worker
 from fusion.batch.plan import Input
 from fusion.batch.progress import Tally
-from fusion.batch.record import Record, Row
+from fusion.batch.record import PageRow, Record, Row
 from fusion.config import Config, load_config
 from fusion.errors import ConfigError, FusionError, ReaderError
 from tests.batches import ROOT, WORD, configured, document, results, rows, run, words
@@ -225,3 +225,39 @@ def test_a_cluster_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.Monke
     run(config, lambda tally, row: tallies.append(tally))
     assert results(tmp_path / "there") == results(tmp_path / "here")
     assert tallies[-1].deaths == 0
+
+
+def test_a_row_of_one_page_leaves_the_files_of_others(tmp_path: Path) -> None:
+    plan = make_plan(configured(tmp_path / "out", words(tmp_path / "in", 1)))
+    (tmp_path / "out" / "pages").mkdir(parents=True)
+
+    def row(status: str, first: int, count: int, *numbers: int) -> Row:
+        pages = tuple(PageRow(f"a.pdf#{n}", 1, 0, 1, 1, True, (f"a.p{n}.json",)) for n in numbers)
+        for page in pages:
+            (tmp_path / "out" / "pages" / page.files[0]).touch()
+        return Row(0, "a.pdf", status, (), pages, first, count, 4)
+
+    record = Record(tmp_path / "out", plan)
+    try:
+        record.add(row("partial", 1, 4, 1, 2, 3))
+        again = row("ok", 2, 1, 2)
+        record.add(again)  # its worker has died on all four; they are tried one by one, here the second first
+        assert sorted(path.name for path in (tmp_path / "out" / "pages").iterdir()) == [
+            f"a.p{n}.json" for n in (1, 2, 3)
+        ]
+        record.add(row("failed", 1, 1))
+        assert record.is_whole(again)
+    finally:
+        record.close()
+
+
+def test_a_record_of_another_version_is_refused_and_restart_replaces_it(tmp_path: Path) -> None:
+    folder, out = words(tmp_path / "in", 1), tmp_path / "out"
+    (out / "pages").mkdir(parents=True)
+    (out / "pages" / "old.json").touch()
+    (out / "record.jsonl").write_text('{"started": "x"}\n{"number": 0, "input": "a"}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="another version"):
+        run(configured(out, folder))
+    run(configured(out, folder), restart=True)
+    assert not (out / "pages" / "old.json").exists()
+    assert [row["status"] for row in rows(out)] == ["ok"]

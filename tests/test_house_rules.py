@@ -37,7 +37,7 @@ ALSO = {
 }
 HEAVY = ("torch", "paddle", "paddleocr", "paddlex", "transformers", "openai", "onnxruntime", "cv2", "fastapi")
 LIGHT_MODULES = ("fusion", "fusion.config", "fusion.page", "fusion.errors", "fusion.terminal", "fusion.cli")
-BROAD = {"engine.py": 2, "cli.py": 1, "onnx.py": 2, "batch/worker.py": 1, "service/workers.py": 1}
+BROAD = {"engine.py": 2, "cli.py": 1, "onnx.py": 2, "batch/worker.py": 1, "batch/remote.py": 1, "service/workers.py": 1}
 
 
 def name_of(path: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -150,3 +152,19 @@ def test_chinese_words_are_likelier_than_their_look_alikes() -> None:
 )
 def test_it_concerns_lines_with_chinese_words(text: str, concerned: bool) -> None:
     assert CHINESE.concerns(text) is concerned
+
+
+def test_several_threads_may_ask_while_others_make_it_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(english, "MOST", 20)
+    model, plain = English(), English()
+    lines = [f"take {word} tablets after every meal with a little water" for word in ("one", "two", "three", "four")]
+    asked = [line[:n] for line in lines for n in range(len(line))]
+    expected = plain.begins(asked)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: [model.begins([text])[0] for text in asked], range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert all(own == pytest.approx(expected) for own in found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -46,6 +47,12 @@ class PageRow:
     review: int
     understood: bool
     files: tuple[str, ...]
+
+    @property
+    def number(self) -> int:
+        """Of the page in its input, from 1."""
+        _, _, number = self.page.rpartition("#")
+        return int(number) if number.isdecimal() else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,11 @@ class Row:
         return self.number, self.first
 
     @property
+    def numbers(self) -> range:
+        """Of the pages that this is about."""
+        return range(self.first, self.first + self.count)
+
+    @property
     def stage(self) -> str | None:
         """Where most failed, lost pages before what else failed; None when all is well."""
         return self._worst[0]
@@ -162,7 +174,7 @@ class Record:
         with ExitStack() as opened:
             opened.callback(self.close)
             _lock(self._file.fileno(), folder)
-            self._read()
+            self._read(restart)
             if restart:
                 self._clear()
             self._agree(plan)
@@ -210,8 +222,10 @@ class Record:
     def add(self, row: Row) -> None:
         """Append a row; those of the same pages are replaced, and their files with them."""
         content = asdict(row)
-        replaced = self._note(content, self._append(content))
-        self._remove({path for place in replaced for path in self._files(self._at(place))} - self._files(row))
+        replaced = [self._at(place) for place in self._note(content, self._append(content))]
+        # Other pages of a replaced row may have rows, and files, of their own by now.
+        stale = {path for old in replaced for path in self._files(old, row)}
+        self._remove(stale - self._files(row))
 
     def forget(self, row: Row) -> None:
         """Take a row for undone, until another is added."""
@@ -225,7 +239,7 @@ class Record:
         """Give the folder free for other runs."""
         self._file.close()
 
-    def _read(self) -> None:
+    def _read(self, restart: bool) -> None:
         """Find the rows; what a kill has left of a last one is cut off."""
         end = 0
         self._file.seek(0)
@@ -234,6 +248,13 @@ class Record:
                 try:
                     stored = json.loads(line if line.endswith(b"\n") else b"")
                 except ValueError:
+                    break
+                if "number" in stored and "first" not in stored:
+                    if not restart:
+                        way = "--restart replaces them, or choose another batch.output."
+                        raise ConfigError(self._folder, "holds results of another version of fusion", way)
+                    shutil.rmtree(self._folder / PAGES, ignore_errors=True)
+                    end = 0
                     break
                 if "number" in stored:
                     self._note(stored, end)
@@ -263,8 +284,11 @@ class Record:
         self._remove({self._folder / name for name in WRITTEN})
         self._places.clear()
 
-    def _files(self, row: Row) -> set[Path]:
-        return {self._folder / PAGES / name for page in row.pages for name in page.files}
+    def _files(self, row: Row, about: Row | None = None) -> set[Path]:
+        """Files of the pages of a row; of those alone that another row is about too, if the input has as many pages still."""
+        whole = about is None or about.of != row.of or row.of == 1
+        pages = [page for page in row.pages if whole or (about is not None and page.number in about.numbers)]
+        return {self._folder / PAGES / name for page in pages for name in page.files}
 
     @staticmethod
     def _remove(paths: set[Path]) -> None:

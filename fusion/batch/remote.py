@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fusion.config import IntakeConfig
-from fusion.errors import DependencyError, InputError
+from fusion.errors import FULL, DependencyError, FusionError, InputError
 from fusion.intake import SUFFIXES
 
 
@@ -49,9 +49,10 @@ def fetched(name: str | Path, config: IntakeConfig) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         file = Path(folder) / (PurePosixPath(str(name)).name or "input")
         with _store(str(name)) as (store, path):
-            size = (store.size(path) or 0) / 1e6
-            if size > config.max_file_mb:
-                problem = f"is {size:.3g} MB, over the limit of {config.max_file_mb:g} MB"
+            size = store.size(path)
+            if size is None or size / 1e6 > config.max_file_mb:
+                much = f"{size / 1e6:.3g} MB" if size is not None else "of unknown size"
+                problem = f"is {much}, over the limit of {config.max_file_mb:g} MB"
                 raise InputError(name, problem, "Make the file smaller or raise intake.max_file_mb.")
             store.get_file(path, str(file))
         yield file
@@ -66,6 +67,10 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
         raise DependencyError(url, "needs fsspec, which is not installed", "pip install 'fusion[remote]'") from error
     try:
         yield url_to_fs(url)
-    except (OSError, ValueError, ImportError) as error:
+    except FusionError:
+        raise
+    except Exception as error:  # the errors of the stores share no base
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         way = "Check the address, and that what fsspec needs for it is installed and may read it."
         raise InputError(url, f"can't be fetched ({type(error).__name__})", way) from error

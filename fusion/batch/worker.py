@@ -6,7 +6,6 @@ thinks, the processor works on another page.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import platform
@@ -27,7 +26,7 @@ from fusion.batch.record import PAGES, PageRow, Row, Status, settle
 from fusion.batch.remote import fetched
 from fusion.config import Config
 from fusion.engine import Engine, photographs
-from fusion.errors import FusionError, InputError
+from fusion.errors import FULL, FusionError, InputError
 from fusion.formats import Format
 from fusion.output.formats import Sheet, write_page
 from fusion.page import UNASKED, Failure, Line, Page
@@ -37,8 +36,6 @@ PARTIAL = ".partial"
 """Folder of files that are being written, below the output folder."""
 Reason = tuple[str, str]
 """A stage and why it failed."""
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-"""Errors of writing that the next file meets too."""
 AWAY = {
     *("timeout", "unreachable", "untrusted", "busy", "server_error", "bad_answer", "crash"),
     *("unauthorized", "not_found", "refused", "redirected"),

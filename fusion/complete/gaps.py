@@ -69,11 +69,14 @@ class _Piece:
 
 
 def mark_gaps(line: InkLine, spans: Sequence[Span], readings: Sequence[Reading]) -> tuple[Span, ...]:
-    """The spans of a line with gap spans added where ink is unread, or where the second reader's `readings` have `□`."""
-    illegible = all(span.confidence is not None and span.confidence < LEGIBLE for span in spans if span.text.strip())
-    if illegible and _unread_ink(line, ""):
-        spans = ()
+    """The spans of a line with gap spans added where ink is unread, or where the second reader's `readings` have `□`.
+
+    Where no stretch may be right (`LEGIBLE`), the line is one gap: nobody has read it.
+    """
     text = "".join(span.text for span in spans)
+    read = [span for span in spans if span.text.strip()]
+    if read and all(span.confidence is not None and span.confidence < LEGIBLE for span in read):
+        spans, text = ((), "") if _unread_ink(line, "") else (spans, text)
     found = {gap.at: gap for gap in _unread_ink(line, text)}
     # Of two gaps at one place the reader's is kept: it counts the characters.
     found |= {gap.at: gap for gap in _marked_illegible(line, text, readings)}

@@ -109,14 +109,15 @@ class Chinese:
 
     def _last_words(self, tail: str) -> tuple[_Costs, _Costs]:
         """The words that a text with these last characters may end with, and the beginnings of longer ones."""
-        if tail not in self._tails:
+        found = self._tails.get(tail)
+        if found is None:
             if len(self._tails) > MOST:
                 self._tails = {}
             chinese = next((n for n in range(len(tail)) if not _is_han(tail[-1 - n])), len(tail))
             sizes = range(1, chinese + 1)
             words, begun = ([(n, table[tail[-n:]]) for n in sizes if tail[-n:] in table] for table in self._costs)
-            self._tails[tail] = (words, begun)
-        return self._tails[tail]
+            found = self._tails[tail] = (words, begun)
+        return found
 
 
 def _log_sum(values: Sequence[float]) -> float:

@@ -164,12 +164,13 @@ class English:
         """The same of each text as the beginning of a line."""
         if len(self._words) + len(self._heads) > MOST:
             self._words, self._heads = {}, {}
+        known = self._heads  # another thread may forget them meanwhile
         parted = [(text[:cut], text[cut:]) for text in texts for cut in [text.rfind(" ", 0, -1) + 1]]
-        heads = {head: _words(head) for head, _ in parted if head not in self._heads}
+        heads = {head: _words(head) for head, _ in parted if head not in known}
         words = self._read([key for own in heads.values() for key in own])
         for head, own in heads.items():
-            self._heads[head] = sum(words[key].value for key in own), _recent(head[-SEEN:])
-        dones = [self._heads[head] for head, _ in parted]
+            known[head] = sum(words[key].value for key in own), _recent(head[-SEEN:])
+        dones = [known[head] for head, _ in parted]
         keys = [(recent, word) for (_, recent), (_, word) in zip(dones, parted, strict=True)]
         words = self._read(keys)
         return [done + words[key].value for (done, _), key in zip(dones, keys, strict=True)]

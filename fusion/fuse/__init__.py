@@ -15,11 +15,8 @@ the text is the OCR's own.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +32,7 @@ from fusion.fuse.names import listed, mark_names
 from fusion.ink import Ink, Language, Prior, Weighed
 from fusion.page import GAP, Failure, Reading, Span, stretches
 
-__all__ = ["Decision", "Fuser", "LineEvidence", "confidence_inputs", "decide", "method_sha256", "spoken", "trusted"]
+__all__ = ["Decision", "Fuser", "LineEvidence", "confidence_inputs", "decide", "spoken", "trusted"]
 
 SCORED = 16
 """Most hypotheses that the second reader's decoder scores: it is slower than the OCR."""
@@ -251,17 +248,6 @@ def spoken(languages: Sequence[Language], text: str, prior: Prior | None) -> Lan
     """The language that a line of this text, as the OCR reads it, may be in; None where it is a sum."""
     maths = prior is not None and prior.kind == "sums"
     return next((one for one in languages if not maths and one.concerns(text)), None)
-
-
-@cache
-def method_sha256() -> str:
-    """SHA-256 over the code that weighs hypotheses: what it makes of a line may change with it."""
-    package = files("fusion")
-    folders = [package / "fuse", package / "domain"]
-    sources = sorted(one.name for folder in folders for one in folder.iterdir() if one.name.endswith(".py"))
-    found = [package / "ctc.py", package / "quantities.py"]
-    found += [folder / name for folder in folders for name in sources if (folder / name).is_file()]
-    return hashlib.sha256(b"".join(one.read_bytes() for one in found)).hexdigest()
 
 
 def trusted(weighed: Weighed, weights: Weights) -> Decision:
