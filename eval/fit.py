@@ -23,10 +23,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from eval.calibrate import Stretch, crossed, judged, limits, maps, sure_from, table
+from eval.calibrate import FOLDS, Stretch, crossed, judged, limits, maps, sure_from, table
 from eval.cases import Bench, Case, FitConfig, read_cases
 from fusion.errors import ConfigError
-from fusion.fuse.model import EXPERTS, VERSION, Weights, parse_weights
+from fusion.fuse.model import EXPERTS, VERSION, Weights, load_weights, parse_weights
 
 FLOOR = -40.0
 """Evidence is cut here while fitting: beyond it a hypothesis is simply impossible."""
@@ -55,16 +55,25 @@ def fit(config: FitConfig, command: str, progress: Callable[[str], None]) -> str
 
 
 def calibrate(config: FitConfig, command: str, progress: Callable[[str], None]) -> str:
-    """Calibrate the weights file `config.output` anew, write it, and return what that is worth on unseen writers."""
+    """Calibrate the weights file `config.output` anew, write it, and return what that is worth on unseen writers.
+
+    Raises:
+        ConfigError: there is no such file, or there are too few lines.
+    """
     torch.set_num_threads(1)
-    _, trusted = gathered(config, progress)
+    load_weights(config.output)
     content = json.loads(config.output.read_text(encoding="utf-8"))
+    _, trusted = gathered(config, progress)
+    if len({case.cluster for case in trusted}) < FOLDS:
+        problem = "can't be calibrated: the sources have lines of fewer than five writers or words for that"
+        raise ConfigError(config.output, problem, "Name more lines, or raise calibration_share.")
     found = [stretch for case in trusted for stretch in judged(case, parse_weights(content))]
     content |= calibrated(content, found)
     content |= {"calibration_command": command, "calibrated_on": _counts(trusted, config)}
-    _write(content, config)
     weights = parse_weights(content)
-    return table(crossed(found, weights), weights)
+    worth = table(crossed(found, weights), weights)
+    _write(content, config)
+    return worth
 
 
 def calibrated(content: dict[str, Any], found: Sequence[Stretch]) -> dict[str, Any]:
@@ -75,7 +84,9 @@ def calibrated(content: dict[str, Any], found: Sequence[Stretch]) -> dict[str, A
 
 
 def _write(content: dict[str, Any], config: FitConfig) -> None:
-    config.output.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial = config.output.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(config.output)
 
 
 def gathered(config: FitConfig, progress: Callable[[str], None]) -> tuple[list[Case], list[Case]]:

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -229,15 +230,21 @@ def _said(row: dict[str, Any]) -> Said:
 def _load(kept: Path | None) -> dict[str, Said]:
     if kept is None or not kept.exists():
         return {}
-    rows = [json.loads(row) for row in kept.read_text(encoding="utf-8").splitlines()]
-    return {row["key"]: _said(row) for row in rows}
+    known = {}
+    for text in kept.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):  # what a kill has cut off is asked again
+            row = json.loads(text)
+            known[row["key"]] = _said(row)
+    return known
 
 
 def _add(kept: Path | None, said: dict[str, Said]) -> None:
     if kept is None:
         return
     kept.parent.mkdir(parents=True, exist_ok=True)
+    cut_off = kept.exists() and not kept.read_bytes().endswith(b"\n")
     with kept.open("a", encoding="utf-8") as file:
+        file.write("\n" * cut_off)
         for key, one in said.items():
             row = {"key": key, "lines": one.lines, "seconds": one.seconds}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

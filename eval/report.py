@@ -10,6 +10,7 @@ import csv
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -57,7 +58,9 @@ class ReportConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     sets: tuple[SetConfig, ...] = Field(min_length=1, description="In the order of the report.")
-    outside: tuple[str, ...] = Field((), description="Systems of others; see `outside.SYSTEMS`.")
+    outside: tuple[Literal["PaddleOCR", "RapidOCR", "Tesseract"], ...] = Field(
+        (), description="Systems of others; see `outside.SYSTEMS`."
+    )
     ablations: tuple[Variant, ...] = Field((), description="What is left out of each set's base.")
 
 
@@ -65,7 +68,7 @@ def load_report(path: Path) -> ReportConfig:
     """Load what is to be compared; ConfigError names what is wrong."""
     try:
         return ReportConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise ConfigError(path, f"is no report ({error})", "See configs/eval/all.yaml.") from error
 
 

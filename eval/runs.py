@@ -58,7 +58,7 @@ def load_run(path: Path) -> RunConfig:
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return RunConfig.model_validate(content)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise ConfigError(path, f"is no evaluation ({error})", "See configs/eval/ for examples.") from error
 
 
@@ -71,6 +71,8 @@ def items_of(config: RunConfig) -> list[Item]:
     if config.limit is not None and config.limit < len(items):
         drawn = set(random.Random(config.seed).sample(range(len(items)), config.limit))
         items = [item for number, item in enumerate(items) if number in drawn]
+    if not items:
+        raise ConfigError(config.data, "holds no rows to compare", "Name another split, or mend `only`.")
     return items
 
 

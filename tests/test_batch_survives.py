@@ -251,13 +251,36 @@ def test_a_row_of_one_page_leaves_the_files_of_others(tmp_path: Path) -> None:
         record.close()
 
 
-def test_a_record_of_another_version_is_refused_and_restart_replaces_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"number": 0, "input": "a"}',
+        '{"number": 0, "input": "a", "status": "ok", "failures": [], "pages": [{"page": "a"}], "first": 1, "count": 1, "of": 1}',
+        '{"number": 0, "input": "a", "status": "ok", "failures": [], "pages": [], "first": "x", "count": 1, "of": 1}',
+    ],
+)
+def test_a_record_of_another_version_is_refused_and_restart_replaces_it(tmp_path: Path, row: str) -> None:
     folder, out = words(tmp_path / "in", 1), tmp_path / "out"
     (out / "pages").mkdir(parents=True)
     (out / "pages" / "old.json").touch()
-    (out / "record.jsonl").write_text('{"started": "x"}\n{"number": 0, "input": "a"}\n', encoding="utf-8")
+    (out / "record.jsonl").write_text('{"started": "x"}\n' + row + "\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="another version"):
         run(configured(out, folder))
     run(configured(out, folder), restart=True)
     assert not (out / "pages" / "old.json").exists()
+    assert [row["status"] for row in rows(out)] == ["ok"]
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_results_without_their_plan_are_kept_until_restart(tmp_path: Path, content: bytes | None) -> None:
+    folder, out = words(tmp_path / "in", 1), tmp_path / "out"
+    run(configured(out, folder))
+    before = (out / "record.jsonl").read_bytes()
+    (out / "plan.jsonl").unlink()
+    if content is not None:
+        (out / "plan.jsonl").write_bytes(content)
+    with pytest.raises(ConfigError, match="is missing or empty"):
+        run(configured(out, folder))
+    assert (out / "record.jsonl").read_bytes() == before
+    run(configured(out, folder), restart=True)
     assert [row["status"] for row in rows(out)] == ["ok"]

@@ -70,6 +70,8 @@ class Plan:
 
     def difference(self, stored: str) -> str:
         """What is different in a plan that `dump` wrote, in words; "" where nothing is."""
+        if not stored.strip():
+            return "its plan.jsonl is missing or empty"
         settings, *paths = map(json.loads, stored.splitlines())
         if [str(one.path) for one in self.inputs] == paths and settings == self.settings:
             return ""

@@ -249,7 +249,9 @@ class Record:
                     stored = json.loads(line if line.endswith(b"\n") else b"")
                 except ValueError:
                     break
-                if "number" in stored and "first" not in stored:
+                if not isinstance(stored, dict):
+                    break
+                if "number" in stored and not _is_ours(line):
                     if not restart:
                         way = "--restart replaces them, or choose another batch.output."
                         raise ConfigError(self._folder, "holds results of another version of fusion", way)
@@ -269,8 +271,8 @@ class Record:
     def _agree(self, plan: Plan) -> None:
         """Make sure that what is there is of this plan; where nothing is there, begin."""
         path = self._folder / "plan.jsonl"
-        if path.exists() and self._places:
-            if difference := plan.difference(path.read_text(encoding="utf-8")):
+        if self._places:
+            if difference := plan.difference(path.read_text(encoding="utf-8") if path.exists() else ""):
                 raise _other(self._folder, difference)
         else:
             self._file.truncate(0)
@@ -349,6 +351,15 @@ def settle(partial: Path, path: Path) -> None:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def _is_ours(line: bytes) -> bool:
+    """Whether a row has the form that this version writes."""
+    try:
+        row = Row.load(line)
+        return min(row.number, row.first, row.count, row.of) >= 0
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _other(folder: Path, difference: str) -> ConfigError:
