@@ -365,6 +365,7 @@ def test_a_piece_of_a_span_keeps_its_place() -> None:
 def test_words_are_the_text_on_the_paper(one: Page) -> None:
     for each in one.lines:
         assert "".join(glyph.text for glyph in glyphs(each)) == each.diplomatic
+        assume(not any(glyph.text[0].isspace() and len(glyph.text) > 1 for glyph in glyphs(each)))  # a mark on a space
         assert [word.text for word in words(each)] == re.split(r"\s+", each.diplomatic.strip()) or not words(each)
 
 
