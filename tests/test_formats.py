@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pypdfium2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lxml import etree, html
 from markdown_it import MarkdownIt
