@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from eval import metrics
 from eval.datasets import NORMALISATIONS, Item
 from eval.outside import ONE_THREAD, Task
-from eval.rivals import Page, require, serve
+from eval.rivals import Outcome, require, serve
 from eval.runs import RunConfig, items_of
 from fusion.errors import ReaderError
 
@@ -36,7 +36,7 @@ class Round:
     """One system over all pages once: seconds from the first to the last, and what came out of each page."""
 
     seconds: float
-    pages: tuple[Page, ...]
+    pages: tuple[Outcome, ...]
 
 
 def bench(
@@ -96,7 +96,7 @@ def _opened(
 
 def _round(pipes: Sequence[Connection], items: Sequence[Item]) -> Round:
     """All pages, each given to the process that is free."""
-    pages: dict[int, Page] = {}
+    pages: dict[int, Outcome] = {}
     left = iter(enumerate(items))
     at: dict[Connection, int] = {}
     start = time.perf_counter()
@@ -118,9 +118,9 @@ def _round(pipes: Sequence[Connection], items: Sequence[Item]) -> Round:
     return Round(time.perf_counter() - start, tuple(pages[number] for number in sorted(pages)))
 
 
-def _hear(subject: str, pipe: Connection) -> Page:
+def _hear(subject: str, pipe: Connection) -> Outcome:
     try:
-        page: Page = pipe.recv()
+        page: Outcome = pipe.recv()
     except EOFError as error:
         raise ReaderError(subject, "its process died", "Its own message stands above.") from error
     return page
@@ -149,7 +149,7 @@ def _ratio(theirs: Sequence[Round], ours: Sequence[Round]) -> str:
     return f"{statistics.median(ratios):.2f}× [{min(ratios):.2f}, {max(ratios):.2f}]"
 
 
-def _errors(config: RunConfig, items: Sequence[Item], pages: Sequence[Page]) -> str:
+def _errors(config: RunConfig, items: Sequence[Item], pages: Sequence[Outcome]) -> str:
     """CER in order, and words (Chinese: pairs) found and right whatever the order."""
     normal = NORMALISATIONS[config.normalise]
     texts = [page.text for page in pages]

@@ -91,6 +91,16 @@ def _percent(axis: Any, most: float = 1.0) -> None:
     axis.set_major_formatter(PercentFormatter(1.0, decimals=0 if most > 0.04 else 1))
 
 
+def _scales(axis: Any, place: int, count: int, across: str, up: str, most: float = 1.0) -> None:
+    """Percent on both axes, upwards to `most`; their names stand on the outer panels of `count` alone."""
+    _percent(axis.xaxis)
+    _percent(axis.yaxis, most)
+    if place % COLUMNS == 0:
+        axis.set_ylabel(up)
+    if place >= count - COLUMNS:
+        axis.set_xlabel(across)
+
+
 # --- how far to trust ---------------------------------------------------------------------------------------------
 
 
@@ -111,12 +121,7 @@ def risks(panels: Mapping[str, Mapping[str, Risk]]) -> str:
             _labels(axis, ends, most)
             axis.set(title=title, xlim=(0, 1), ylim=(0, most * 1.08 + 1e-3))
             axis.grid(axis="y", color=GRID_LINE, linewidth=0.6)
-            _percent(axis.xaxis)
-            _percent(axis.yaxis, most)
-            if place % COLUMNS == 0:
-                axis.set_ylabel("wrong among them")
-            if place >= len(panels) - COLUMNS:
-                axis.set_xlabel("accepted, surest first")
+            _scales(axis, place, len(panels), "accepted, surest first", "wrong among them", most)
         return _svg(figure)
 
 
@@ -146,12 +151,7 @@ def captures(panels: Mapping[str, Capture]) -> str:
                 )
                 axis.text(wide / 2, 0.98, "wished", color="#3c8d4f", fontsize=6.5, ha="center", va="top")
             axis.set(title=title, xlim=(0, 1), ylim=(0, 1.02))
-            _percent(axis.xaxis)
-            _percent(axis.yaxis)
-            if place % COLUMNS == 0:
-                axis.set_ylabel("wrong characters caught")
-            if place >= len(panels) - COLUMNS:
-                axis.set_xlabel("looked at, dearest first")
+            _scales(axis, place, len(panels), "looked at, dearest first", "wrong characters caught")
         return _svg(figure)
 
 
@@ -167,12 +167,7 @@ def reliabilities(panels: Mapping[str, tuple[NDArray[np.float64], NDArray[np.flo
             if place == 0:
                 axis.text(0.06, 0.93, "calibrated", color=FUSED, fontsize=6.5)
                 axis.text(0.06, 0.84, "before", color=MUTED, fontsize=6.5)
-            _percent(axis.xaxis)
-            _percent(axis.yaxis)
-            if place % COLUMNS == 0:
-                axis.set_ylabel("right")
-            if place >= len(panels) - COLUMNS:
-                axis.set_xlabel("confidence")
+            _scales(axis, place, len(panels), "confidence", "right")
         return _svg(figure)
 
 

@@ -18,7 +18,7 @@ from fusion.errors import ConfigError, DependencyError
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Outcome:
     """What came out of one page: its text; of fusion also the seconds in all, by stage, and inside networks."""
 
     text: str
@@ -27,7 +27,7 @@ class Page:
     networks: float = 0.0
 
 
-Read = Callable[[Path], Page]
+Read = Callable[[Path], Outcome]
 
 
 def serve(pipe: Connection, system: str, task: Task, config: Path | None, overrides: Sequence[str]) -> None:
@@ -35,14 +35,14 @@ def serve(pipe: Connection, system: str, task: Task, config: Path | None, overri
     cv2.setNumThreads(1)
     if system in SYSTEMS:
         logging.disable(logging.CRITICAL)
-    read = other(system, task) if system in SYSTEMS else fusion(config, overrides)
+    read = other(system, task) if system in SYSTEMS else own(config, overrides)
     pipe.send(None)
     with suppress(EOFError):
         while (path := pipe.recv()) is not None:
             pipe.send(read(path))
 
 
-def fusion(config: Path | None, overrides: Sequence[str]) -> Read:
+def own(config: Path | None, overrides: Sequence[str]) -> Read:
     """This package, with clocks around its stages and around the networks."""
     from onnxruntime.capi.onnxruntime_inference_collection import Session
 
@@ -60,12 +60,12 @@ def fusion(config: Path | None, overrides: Sequence[str]) -> Read:
     Session.run = run
     engine = Engine(load_config(config, overrides))
 
-    def read(path: Path) -> Page:
+    def read(path: Path) -> Outcome:
         engine.clock.clear()
         spent[0] = 0.0
         start = time.perf_counter()
         text = "\n".join(page.text for page in engine.read(path))
-        return Page(text, time.perf_counter() - start, dict(engine.clock), spent[0])
+        return Outcome(text, time.perf_counter() - start, dict(engine.clock), spent[0])
 
     return read
 
@@ -73,7 +73,7 @@ def fusion(config: Path | None, overrides: Sequence[str]) -> Read:
 def other(name: str, task: Task) -> Read:
     """A system of others, as it comes but for the number of threads."""
     program = SYSTEMS[name](task)
-    return lambda path: Page("\n".join(text for text, _ in program.read(path)))
+    return lambda path: Outcome("\n".join(text for text, _ in program.read(path)))
 
 
 def require(name: str) -> None:

@@ -37,15 +37,21 @@ def wait_for_rows(folder: Path, count: int) -> None:
         time.sleep(0.01)
 
 
+def begun(config: Config, folder: Path, rows: int) -> subprocess.Popen[bytes]:
+    """A run in a process of its own, when its record holds so many rows."""
+    (folder / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    process = started(folder / "c.yaml")
+    wait_for_rows(config.batch.output, rows)
+    return process
+
+
 @pytest.mark.live
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     folder = words(tmp_path / "in", 10)
     run(configured(tmp_path / "whole", folder))
     config = configured(tmp_path / "out", folder, workers=2)
-    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
     for count in (2, 6):
-        process = started(tmp_path / "c.yaml")
-        wait_for_rows(tmp_path / "out", count)
+        process = begun(config, tmp_path, count)
         process.kill()
         process.communicate()
         with (tmp_path / "out" / "record.jsonl").open("ab") as file:
@@ -59,9 +65,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path: Path) -
 def test_ctrl_c_finishes_what_is_in_hand_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder, out = words(tmp_path / "in", 12), tmp_path / "out"
     config = configured(out, folder)
-    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    process = started(tmp_path / "c.yaml")
-    wait_for_rows(out, 2)
+    process = begun(config, tmp_path, 2)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -139,9 +143,7 @@ def test_a_page_that_kills_its_worker_costs_no_other_page(tmp_path: Path, monkey
 def test_a_long_document_goes_on_where_it_was(tmp_path: Path) -> None:
     source, out = document(tmp_path / "notes.pdf", 10), tmp_path / "out"
     config = configured(out, source)
-    (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    process = started(tmp_path / "c.yaml")
-    wait_for_rows(out, 1)
+    process = begun(config, tmp_path, 1)
     process.kill()
     process.communicate()
     before = (out / "record.jsonl").read_bytes()

@@ -24,8 +24,7 @@ from eval.cases import Case
 from eval.fit import load_fit, minimum_risk
 from eval.overcorrection import HANDS, NORMAL, Mistake, mistakes, outcomes
 from eval.overcorrection import table as overcorrection_table
-from eval.rivals import Page as Outcome
-from eval.rivals import require
+from eval.rivals import Outcome, require
 from eval.runs import RunConfig, Variant, load_run, run
 from eval.simulate import SimulatedReader
 from fusion.domain import arithmetic

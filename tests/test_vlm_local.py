@@ -305,20 +305,23 @@ def test_a_broken_checkpoint_is_an_error_with_a_way_out(
         open_local(broken)
 
 
+def altered(checkpoint: Path, copy: Path, **text: int) -> Path:
+    """A copy of a checkpoint with other settings of its language model."""
+    shutil.copytree(checkpoint, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    settings["text_config"] |= text
+    (copy / "config.json").write_text(json.dumps(settings))
+    return copy
+
+
 def test_weights_of_another_shape_are_refused(ocr_checkpoint: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(ocr_checkpoint, tmp_path / "broken")
-    settings = json.loads((broken / "config.json").read_text())
-    settings["text_config"]["intermediate_size"] = 48
-    (broken / "config.json").write_text(json.dumps(settings))
+    broken = altered(ocr_checkpoint, tmp_path / "broken", intermediate_size=48)
     with pytest.raises(ReaderError, match="does not load as a GLM"):
         open_local(broken)
 
 
 def test_a_checkpoint_that_would_keep_the_machine_busy_is_refused(ocr_checkpoint: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(ocr_checkpoint, tmp_path / "deep")
-    settings = json.loads((broken / "config.json").read_text())
-    settings["text_config"]["num_hidden_layers"] = 5000
-    (broken / "config.json").write_text(json.dumps(settings))
+    broken = altered(ocr_checkpoint, tmp_path / "deep", num_hidden_layers=5000)
     with pytest.raises(ReaderError, match="5000 layers"):
         open_local(broken)
     broken = shutil.copytree(ocr_checkpoint, tmp_path / "looping")

@@ -258,18 +258,18 @@ def trusted(weighed: Weighed, weights: Weights) -> Decision:
     return Decision(weighed.texts, table, weighed.silent)
 
 
-def decide(weighed: Decision, said: Sequence[str], prior: Prior | None, weights: Weights) -> Decision:
+def decide(decision: Decision, said: Sequence[str], prior: Prior | None, weights: Weights) -> Decision:
     """Choose a hypothesis, given what the other readers of the line `said`.
 
     Without a prior it is the OCR's reading if all readers agree, or if it reads alone and no language is asked.
     """
-    own = keys(weighed.texts[0])
-    asked = not said and weighed.table[:, EXPERTS.index("language")].any()
+    own = keys(decision.texts[0])
+    asked = not said and decision.table[:, EXPERTS.index("language")].any()
     if prior is None and not asked and all(keys(text) == own for text in said):
-        return weighed
-    silent = np.array(weighed.silent or [False] * len(weighed.texts))
-    chosen, refused = model.choose(weighed.texts, weighed.table, silent, said, prior, weights)
-    return replace(weighed, chosen=chosen, refused=refused)
+        return decision
+    silent = np.array(decision.silent or [False] * len(decision.texts))
+    chosen, refused = model.choose(decision.texts, decision.table, silent, said, prior, weights)
+    return replace(decision, chosen=chosen, refused=refused)
 
 
 def confidence_inputs(
