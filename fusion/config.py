@@ -101,7 +101,7 @@ class OcrConfig(Section):
         description="So is one with fewer CTC columns (8 px at height 48) of ink per character read: it was squashed.",
     )
     stretches: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
-        (1.5, 2.0, 2.25, 2.5, 3.0), description="Horizontal factors tried for a poor crop; the most probable path wins."
+        (1.5, 2.25, 3.0), description="Horizontal factors tried for a poor crop; its three most probable looks count."
     )
 
 

@@ -174,7 +174,10 @@ class Posterior:
         The search is over folded letters; each then gets its more probable case. Scores are log-probabilities of the
         letters within the beam.
         """
-        found = self.letters._beam(count)
+        return self._in_case(self.letters._beam(count))
+
+    def _in_case(self, found: Sequence[Hypothesis]) -> tuple[Hypothesis, ...]:
+        """Hypotheses over folded letters, each in its more probable case."""
         own = fold(self.greedy)
         cased = self.cased([h.text for h in found])
         texts = [self.greedy if h.text == own else text for h, text in zip(found, cased, strict=True)]
@@ -505,13 +508,10 @@ class Views:
         """Union of the n-best lists, scored by the mixture, best first; no two differ only in case."""
         if len(self.posteriors) == 1:
             return self.best.nbest(count)
-        texts: dict[str, str] = {}
-        for posterior in self.posteriors:
-            for hypothesis in posterior.nbest(count):
-                texts.setdefault(fold(hypothesis.text), hypothesis.text)
-        scored = zip(texts.values(), self.score(list(texts.values())), strict=True)
-        ranked = sorted(scored, key=lambda item: (-item[1], item[0]))
-        return tuple(Hypothesis(text, score) for text, score in ranked[:count])
+        found = [posterior.letters._beam(count) for posterior in self.posteriors]
+        texts = list(dict.fromkeys(hypothesis.text for one in found for hypothesis in one))
+        ranked = sorted(zip(texts, self.score(texts), strict=True), key=lambda item: (-item[1], item[0]))
+        return self.best._in_case([Hypothesis(text, score) for text, score in ranked[:count]])
 
     @property
     def candidates(self) -> frozenset[str]:

@@ -26,6 +26,9 @@ CHOICES = 4
 BEHIND = 16.0
 """Nats by which a prefix may be behind the best one of its length, and behind the best whole text: a heuristic, since
 expectations bound nothing."""
+HOPELESS = 10.0
+"""Nats per unit of the looks' weights by which the ink may put a grown prefix behind the best one: what the ink so speaks
+against is not weighed by the expectations."""
 NEGLIGIBLE = 26.0
 """Nats below a prefix's most probable end from which another place to end is left out."""
 AHEAD = 24
@@ -65,6 +68,7 @@ def search(
     letters = sorted(frozenset(also).union(*(look.ink.candidates for look in looks)))
     prefixes = _Prefixes(looks, letters)
     inked = np.array([not letter.isspace() for letter in letters]) * length
+    hopeless = HOPELESS * sum(look.weight for look in looks)
     beam, rewards = [""], np.zeros(1)
     done: dict[str, float] = {}
     while True:
@@ -76,6 +80,7 @@ def search(
             break
         flat = (prefixes.grown() + rewards[:, None] + inked).ravel()
         kept = np.argpartition(-flat, min(CHOICES * WIDTH, len(flat)) - 1)[: CHOICES * WIDTH]
+        kept = kept[flat[kept] > flat[kept].max() - hopeless]
         owners, chosen = np.divmod(kept, len(letters))
         texts = [beam[owner] + letters[letter] for owner, letter in zip(owners, chosen, strict=True)]
         scores = flat[kept]

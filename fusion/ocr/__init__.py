@@ -51,6 +51,8 @@ LEAD = 6
 """Lines by whose reading the way up is judged."""
 BETTER = 0.15
 """How much better they must read the other way."""
+FEW, CLEARLY = 2, 2
+"""So many lines are enough where they read better by so many times `BETTER`."""
 ENOUGH = 4
 """Characters that must be read then."""
 LOOSE_LETTERS = 2
@@ -59,10 +61,18 @@ LOOSE_LETTERS = 2
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A crop the way it is best read, and what the OCR sees then; `turns`: quarters counter-clockwise."""
+    """A crop the way it is best read, and what the OCR sees then.
+
+    Attributes:
+        crop: uint8 (h, w, 3), RGB.
+        looks: at it, the best first.
+        stretches: horizontal factor of each look.
+        turns: quarters that the crop was turned, counter-clockwise.
+    """
 
     crop: NDArray[np.uint8]
     looks: Views
+    stretches: tuple[float, ...]
     turns: int = 0
 
     @property
@@ -219,18 +229,22 @@ class OcrReader:
         inks = [lines[n].ink for n in lead]
         if not lead or (not sideways and _mean([(ink.quality, 1) for ink in inks if ink is not None]) >= UPRIGHT):
             return 0
-        crops = [layout.cut_out(page.pixels, quads[n]) for n in lead]
-        read = {way: [self._plain(_turned(crop, way)) for crop in crops] for way in ((1, 3) if sideways else (0, 2))}
-        first, second = (_mean([(one.quality, len(one.greedy)) for one in looks]) for looks in read.values())
-
-        def enough(looks: Sequence[Posterior]) -> bool:
-            return sum(len(one.greedy) for one in looks) >= ENOUGH
-
-        if sideways:
-            way = 1 if first >= second else 3
-            doubtful = abs(first - second) < BETTER or not enough(read[way])
-            return 0 if doubtful or self._is_vertical(crops, read[way], way) else way
-        return 2 if second > first + BETTER and enough(read[2]) else 0
+        ways = (1, 3) if sideways else (0, 2)
+        read: dict[int, list[Posterior]] = {way: [] for way in ways}
+        crops: list[NDArray[np.uint8]] = []
+        for n in lead:
+            crops.append(layout.cut_out(page.pixels, quads[n]))
+            for way in ways:
+                read[way].append(self._plain(_turned(crops[-1], way)))
+            reads = {way: _mean([(one.quality, len(one.greedy)) for one in read[way]]) for way in ways}
+            best, other = sorted(ways, key=lambda way: -reads[way])
+            better = reads[best] - reads[other]
+            enough = sum(len(one.greedy) for one in read[best]) >= ENOUGH
+            if len(crops) >= FEW and enough and better > CLEARLY * BETTER:
+                break
+        if not enough or better <= BETTER or (sideways and self._is_vertical(crops, read[best], best)):
+            return 0
+        return best
 
     def _is_vertical(self, crops: Sequence[NDArray[np.uint8]], looks: Sequence[Posterior], way: int) -> bool:
         """Whether Chinese characters stand upright in tall lines: half of them are read one by one as they are in the line."""
@@ -272,58 +286,49 @@ class OcrReader:
         self._latin = self._marker = None  # type: ignore[assignment]
 
     def _view(self, crop: NDArray[np.uint8]) -> _View:
-        """The crop as it is; where that is poor or cramped also stretched; where it is tall also turned both ways."""
-        view = _View(crop, self._looks(crop))
+        """The crop as it is; where it is tall also turned both ways."""
+        view = self._upright_view(crop)
         if crop.shape[0] <= layout.TALL * crop.shape[1]:
             return view
         for turns in (1, 3):
-            other = _View(_turned(crop, turns), self._looks(_turned(crop, turns)), turns)
+            other = self._upright_view(_turned(crop, turns), turns)
             if len(other.text) > 1 and other.quality > view.quality:
                 view = other
         return view
 
-    def _looks(self, crop: NDArray[np.uint8]) -> Views:
+    def _upright_view(self, crop: NDArray[np.uint8], turns: int = 0) -> _View:
+        """Looks at a crop: as it is; where that is poor or cramped also stretched."""
+
         def read(view: NDArray[np.uint8], column: float) -> Posterior:
             return Posterior.compact(self._engine.posteriors([view])[0], self._engine.characters, column, mute=MUTE)
 
-        return self._at_widths(crop, read)
+        seen = {1.0: _look(crop, 1.0, read)}
+        on_ink = crop.shape[1] / column_px(*crop.shape[1::-1])
+        cramped = on_ink < self._config.cramped * max(1, len(seen[1.0].greedy))
+        if cramped or seen[1.0].quality < self._config.poor:
+            seen |= {factor: _look(crop, factor, read) for factor in self._config.stretches}
+        best = sorted(seen, key=lambda factor: -seen[factor].quality)[:LOOKS]
+        return _View(crop, Views(tuple(seen[factor] for factor in best)), tuple(best), turns)
 
-    def _hand(self, crop: NDArray[np.uint8], text: str) -> tuple[Reading, Views] | tuple[None, None]:
-        """The look of the recogniser of Latin hands; none at a line with a character that it can't spell."""
-        if not self._spells.issuperset(text.replace("μ", "µ")):  # PP-OCR writes the Greek letter for the sign
+    def _hand(self, view: _View) -> tuple[Reading, Views] | tuple[None, None]:
+        """The looks of the recogniser of Latin hands, at the widths that suit PP-OCR; none at a character that it can't spell."""
+        if not self._spells.issuperset(view.text.replace("μ", "µ")):  # PP-OCR writes the Greek letter for the sign
             return None, None
 
         def read(view: NDArray[np.uint8], column: float) -> Posterior:
             return Posterior.compact(self._latin.posterior(view), self._latin.characters, column, self._spells)
 
-        looks = self._at_widths(crop, read)
-        recipe = Recipe("pp-ocr/latin hands", runtime_version(), self._latin.model, image_sha256(crop))
-        return self._reading("hand", looks, recipe, float(crop.shape[1])), looks
-
-    def _at_widths(self, crop: NDArray[np.uint8], read: Callable[[NDArray[np.uint8], float], Posterior]) -> Views:
-        """Looks at a crop: as it is; where that is poor or cramped also stretched.
-
-        `read` gets a picture and the width of its columns, which are measured on the crop.
-        """
-
-        def look(view: NDArray[np.uint8]) -> Posterior:
-            return read(view, column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1])
-
-        plain = look(crop)
-        on_ink = crop.shape[1] / column_px(*crop.shape[1::-1])
-        cramped = on_ink < self._config.cramped * max(1, len(plain.greedy))
-        if not cramped and plain.quality >= self._config.poor:
-            return Views((plain,))
-        stretched = [look(_stretched(crop, factor)) for factor in self._config.stretches]
-        ranked = sorted([plain, *stretched], key=lambda posterior: -posterior.quality)
-        return Views(tuple(ranked[:LOOKS]))
+        seen = [_look(view.crop, factor, read) for factor in view.stretches]
+        looks = Views(tuple(sorted(seen, key=lambda posterior: -posterior.quality)))
+        recipe = Recipe("pp-ocr/latin hands", runtime_version(), self._latin.model, image_sha256(view.crop))
+        return self._reading("hand", looks, recipe, float(view.crop.shape[1])), looks
 
     def _line(self, name: str, place: _Place, region: str) -> InkLine:
         crop, ink, engine = place.view.crop, place.view.looks, self._engine
         recipe = Recipe(f"pp-ocr/{engine.engine}", engine.version, engine.model, image_sha256(crop))
         reading = self._reading("ocr", ink, recipe, float(crop.shape[1]))
         failures = () if ink.best.greedy else (Failure("ocr", "empty", "the OCR reads nothing on this line"),)
-        hand, hand_ink = self._hand(crop, ink.best.greedy)
+        hand, hand_ink = self._hand(place.view)
         seen = self._marker.look(crop)
         return InkLine(
             name,
@@ -406,6 +411,12 @@ def _mean(values: Sequence[tuple[float, int]]) -> float:
 def _within(positions: Sequence[Position], width: float) -> tuple[Position, ...]:
     """Positions cut at the crop's edge: a last letter may be written on the padding behind it."""
     return tuple(replace(p, left=min(p.left, width), right=min(p.right, width)) for p in positions)
+
+
+def _look(crop: NDArray[np.uint8], factor: float, read: Callable[[NDArray[np.uint8], float], Posterior]) -> Posterior:
+    """A look at a crop made `factor` times wider; `read` gets the picture and the width of its columns, px on the crop."""
+    view = crop if factor == 1.0 else _stretched(crop, factor)
+    return read(view, column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1])
 
 
 def _stretched(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
