@@ -115,13 +115,14 @@ def corrections(
 @app.command()
 def rendered(
     recipe: Annotated[Path, typer.Argument(help="Training recipe.")] = Path("configs/train/small_reader.yaml"),
+    print_fonts: Annotated[Path, typer.Option(help="Listing of fonts.")] = Path("configs/train/print_fonts.yaml"),
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("build/rendered"),
-    count: Annotated[int, typer.Option(min=1, help="Lines.")] = 400,
+    count: Annotated[int, typer.Option(min=1, help="Lines.")] = 660,
 ) -> None:
-    """Write a split of rendered lines in fonts and texts that the training keeps out."""
+    """Write a split of lines, handwriting and print, in fonts and texts that the training keeps out (synthetic)."""
     from eval.rendered import write_split
 
-    print(write_split(recipe, out, count))
+    print(write_split(recipe, print_fonts, out, count))
 
 
 @app.command()

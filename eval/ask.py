@@ -42,7 +42,7 @@ def _twice(engine: Engine, item: Item) -> tuple[str, str, float]:
     """A line as the OCR alone decides it, as it is with the reader, and how sure the OCR alone is."""
     (image,) = open_pages(item.path, engine.config.intake, crop=True)
     seen = engine.look(image, name=str(item.path), crop=True)
-    sure = min((engine._confidence(one.line) for one in seen.lines), default=0.0)
+    sure = min((engine.sureness(one.line) for one in seen.lines), default=0.0)
     return engine.decide(_alone(seen)).text, engine.decide(seen).text, sure
 
 

@@ -343,6 +343,13 @@ class BatchConfig(Section):
         None, ge=1, description="Stop when a reader failed as a whole on this many inputs in a row; None: never."
     )
 
+    @field_validator("output", mode="before")
+    @classmethod
+    def _is_here(cls, value: object) -> object:
+        if "://" in str(value):
+            raise ValueError("is an address; results are written to a folder of this machine: copy them from there")
+        return value
+
 
 class ExecutionConfig(Section):
     """Where the workers of a batch are."""

@@ -406,13 +406,13 @@ class Engine:
         sure = [n for n, ink in inks.items() if ink is not None and not self._fuser.doubtful(ink)]
         spared = dict.fromkeys(sure, Failure("vlm", "not_needed", "the OCR is sure of this line"))
         if isinstance(self.config.vlm, ServedVlm | LocalVlm) and ask == "budget":
-            doubts = {n: self._confidence(seen.line) for n, seen in enumerate(found) if n not in spared}
+            doubts = {n: self.sureness(seen.line) for n, seen in enumerate(found) if n not in spared}
             beyond = over_budget(doubts, self.config.vlm.budget * len(found))
             spared |= dict.fromkeys(beyond, Failure("vlm", "not_asked", "other lines need it more (vlm.budget)"))
         return spared
 
-    def _confidence(self, line: InkLine) -> float:
-        """How sure the OCR alone is of what it reads: the confidence of the least sure stretch."""
+    def sureness(self, line: InkLine) -> float:
+        """How sure the OCR alone is of what it reads, in [0, 1]: the confidence of the least sure stretch."""
         if line.reading is None or line.ink is None:
             return 0.0
 

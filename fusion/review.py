@@ -19,6 +19,8 @@ SACRED = ("drug", "strength", "dose", "frequency", "duration", "quantity")
 COSTS = {"sacred": 3.0, "quantity": 2.0, "word": 1.0, "sign": 0.5}
 """What a mistake costs: in a field of `SACRED`, in any other number with its unit, in a word, in punctuation. A policy, not
 a fitted value."""
+UNPROVEN = 1e-6
+"""A bound under every chance of a mistake: where no share so small has been shown to hold, so that nothing is left alone."""
 ALWAYS = {
     "quantity_changed": "another number or unit than the OCR reads",
     "quantity_disputed": "the readers disagree on a number or unit",

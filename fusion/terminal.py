@@ -86,7 +86,7 @@ def bar(*columns: ProgressColumn) -> Progress:
 def remark(page: Page) -> None:
     """What a reader of the transcript should know: quality, missing readers, what needs a look."""
     from fusion.page import UNASKED
-    from fusion.review import review
+    from fusion.review import UNPROVEN, review
 
     remarks = _counted(f"warning: {finding.message}" for finding in page.findings)
     remarks += [f"{failure.stage} failed: {failure.message}" for failure in page.failures]
@@ -98,6 +98,10 @@ def remark(page: Page) -> None:
     if not page.understood:
         remarks.append(f"holds nothing that the profile {page.identities['profile']} knows; records are of kind `line`")
     found = review(page, page.max_error)
+    if page.max_error <= UNPROVEN:
+        remarks.append(
+            "no data show that so few mistakes as review.max_error asks for can be left: everything needs a look"
+        )
     if found.items:
         worst = found.items[0]
         text = f" “{worst.text}”" if worst.units else ""

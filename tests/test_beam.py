@@ -14,8 +14,6 @@ from fusion.fuse.beam import Look, search
 from fusion.fuse.hypotheses import Answers
 from tests.inks import ink, inks
 
-LENGTH = 0.5
-
 
 def every(letters: str, most: int) -> list[str]:
     return ["".join(own) for size in range(most + 1) for own in itertools.product(letters, repeat=size)]
@@ -23,7 +21,7 @@ def every(letters: str, most: int) -> list[str]:
 
 def weighed(looks: list[Look], texts: list[str], answers: Answers | None = None) -> dict[str, float]:
     """What the search maximises, worked out from the posteriors' own scores."""
-    total = np.array([LENGTH * len("".join(text.split())) for text in texts])
+    total = np.zeros(len(texts))
     for look in looks:
         total += look.weight * np.asarray(look.ink.score(texts))
     if answers is not None:
@@ -36,7 +34,7 @@ def weighed(looks: list[Look], texts: list[str], answers: Answers | None = None)
 def test_the_best_text_under_two_looks_is_found(first: Views, second: Views, weight: float) -> None:
     looks = [Look(1.0, first, first.best.greedy), Look(weight, second, second.best.greedy)]
     scores = weighed(looks, every("ab ", 5))
-    found = search(looks, [], LENGTH, 8)
+    found = search(looks, [], 8)
     assert scores[found[0]] == pytest.approx(max(scores.values()), abs=1e-6)
     ranked = [scores[text] for text in found if text in scores]
     assert ranked == pytest.approx(sorted(ranked, reverse=True), abs=1e-9)
@@ -45,7 +43,7 @@ def test_the_best_text_under_two_looks_is_found(first: Views, second: Views, wei
 @settings(deadline=None)
 @given(inks("abc", max_size=6))
 def test_no_two_texts_are_the_same_and_no_more_come_than_asked_for(views: Views) -> None:
-    found = search([Look(1.0, views, views.best.greedy)], [], LENGTH, 5)
+    found = search([Look(1.0, views, views.best.greedy)], [], 5)
     assert len(found) == len(set(found)) <= 5
 
 
@@ -54,7 +52,7 @@ def test_no_two_texts_are_the_same_and_no_more_come_than_asked_for(views: Views)
 def test_a_written_answer_counts_like_any_expert(views: Views, answer: str) -> None:
     looks, said = [Look(1.0, views, views.best.greedy)], Answers([answer])
     scores = weighed(looks, every("ab", 5), said)
-    found = search(looks, [(1.0, said)], LENGTH, 8, answer)
+    found = search(looks, [(1.0, said)], 8, answer)
     assert scores[found[0]] == pytest.approx(max(scores.values()), abs=1e-6)
 
 
@@ -71,11 +69,11 @@ def test_a_long_gap_between_two_words_is_crossed() -> None:
     table[:, 0] = 1.0
     table[3], table[196] = [0.02, 0.98, 0.0], [0.02, 0.0, 0.98]
     views = Views((Posterior(table, ("", "a", "b"), 8.0),))
-    assert search([Look(1.0, views, "ab")], [], LENGTH, 3)[0] == "ab"
+    assert search([Look(1.0, views, "ab")], [], 3)[0] == "ab"
 
 
 def test_equal_letters_need_a_blank_between_them() -> None:
-    assert search([Look(1.0, ink("aa"), "aa")], [], LENGTH, 3)[0] == "aa"
+    assert search([Look(1.0, ink("aa"), "aa")], [], 3)[0] == "aa"
 
 
 def test_a_letter_that_a_look_does_not_know_gains_nothing_from_it() -> None:
@@ -83,19 +81,19 @@ def test_a_letter_that_a_look_does_not_know_gains_nothing_from_it() -> None:
     knowing = ink("a", {"b": 0.6, "计": 0.4})
     known = Views(tuple(Posterior(p.probabilities, p.alphabet, 10.0, frozenset("ab")) for p in strange.posteriors))
     looks = [Look(1.0, knowing, "ab"), Look(1.0, known, "ab")]
-    assert search(looks, [], LENGTH, 5)[0] == "ab"
+    assert search(looks, [], 5)[0] == "ab"
 
 
 def test_a_letter_that_nobody_knows_is_not_put_everywhere() -> None:
     made = ink("每次", {"½": 0.9, "1": 0.1}, "片")
     views = Views(tuple(Posterior(p.probabilities, p.alphabet, 10.0, None, frozenset("½")) for p in made.posteriors))
-    assert all("½" not in text for text in search([Look(0.5, views, "每次½片")], [], 1.0, 8))
+    assert all("½" not in text for text in search([Look(0.5, views, "每次½片")], [], 8))
     knowing = [Look(0.5, views, "每次½片"), Look(0.7, made, "每次½片")]
-    found = search(knowing, [], 1.0, 8)
+    found = search(knowing, [], 8)
     assert found[0] == "每次½片"
     assert all(text.count("½") <= 1 for text in found[:4])
 
 
 def test_a_line_on_which_nothing_is_likely_is_empty() -> None:
     views = Views((Posterior(np.ones((5, 1)), ("",), 8.0),))
-    assert search([Look(1.0, views, "")], [], LENGTH, 5) == [""]
+    assert search([Look(1.0, views, "")], [], 5) == [""]

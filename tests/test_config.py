@@ -306,6 +306,12 @@ def test_lines_are_asked_about_all_or_doubtful_and_nothing_else(engine: type[Ser
     assert (ServedVlm().ask, LocalVlm().ask) == ("all", "doubtful")
 
 
+@pytest.mark.parametrize("address", ["memory://out", "s3://bucket/out", "file:///tmp/out"])
+def test_results_are_written_to_a_folder_not_to_an_address(address: str) -> None:
+    with pytest.raises(ConfigError, match="copy them from there"):
+        load_config(overrides=[f"batch.output={address}"])
+
+
 @pytest.mark.parametrize(
     ("override", "limit"),
     [

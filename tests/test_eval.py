@@ -194,12 +194,15 @@ def test_minimum_risk_learns_which_expert_tells_the_truth() -> None:
         says = tuple(0.0 if n == truth else -1.0 for n in range(3))
         cases.append(
             case(
-                ("abcd", "efgh", "ijkl"), ("abcd", "efgh", "ijkl")[truth], answer=says, length=tuple(rng.normal(size=3))
+                ("abcd", "efgh", "ijkl"),
+                ("abcd", "efgh", "ijkl")[truth],
+                answer=says,
+                decoder=tuple(rng.normal(size=3)),
             )
         )
     found = dict(zip(EXPERTS, minimum_risk(cases, 1.0, 1e-3), strict=True))
     assert found["answer"] > 2
-    assert found["length"] < 0.5
+    assert found["decoder"] < 0.5
     assert min(found.values()) >= 0
 
 

@@ -685,7 +685,7 @@ def test_a_long_answer_is_weighed_quickly() -> None:
 def test_which_texts_a_decoder_is_asked_about_no_fitted_weight_says(tmp_path) -> None:
     views = ink(*[{"a": 0.5, "b": 0.4, "c": 0.1}] * 4)
     lists = []
-    for experts in ({"ocr": 1.0}, {"ocr": 0.1, "answer": 9.0, "length": 5.0}):
+    for experts in ({"ocr": 1.0}, {"ocr": 0.1, "answer": 9.0, "list": 5.0}):
         path = tmp_path / "weights.json"
         path.write_text(json.dumps(made_weights(experts)))
         fuser = Fuser(FuseConfig(weights=path))

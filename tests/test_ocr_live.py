@@ -196,6 +196,35 @@ def test_a_squashed_word_is_read_at_several_widths_and_best_stretched(reader: Oc
     assert views(unstretched).best.quality < looks[0].quality
 
 
+@pytest.mark.parametrize("stretches", [(), (2.25,), (1.5, 2.25, 3.0, 4.0)])
+def test_both_recognisers_look_at_a_squashed_word_at_the_same_widths(stretches: tuple[float, ...]) -> None:
+    reader = OcrReader(OcrConfig(stretches=stretches))
+    try:
+        (line,) = reader.read(sample("word_squashed.png", crop=True), crop=True)
+    finally:
+        reader.close()
+    assert isinstance(line.hand_ink, Views)
+    widths = [sorted(look.column_px for look in ink.posteriors) for ink in (views(line), line.hand_ink)]
+    assert widths[0] == widths[1]
+    assert len(widths[0]) == min(3, 1 + len(stretches))
+    assert [look.quality for look in line.hand_ink.posteriors] == sorted(
+        (look.quality for look in line.hand_ink.posteriors), reverse=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "turns"),  # Chinese on its side may be vertical writing
+    [
+        *itertools.product(["two_columns.png", "prescription.jpg"], range(4)),
+        ("homework_zh.jpg", 0),
+        ("homework_zh.jpg", 2),
+    ],
+)
+def test_the_way_up_is_found_however_a_page_lies(reader: OcrReader, name: str, turns: int) -> None:
+    lying = page_of(np.ascontiguousarray(np.rot90(sample(name).pixels, -turns)))
+    assert reader.turns(lying, reader.read(lying)) == turns
+
+
 def test_a_clear_line_is_read_once(read: Read) -> None:
     assert all(len(views(line).posteriors) == 1 for line in read["two_columns.png"][1])
 

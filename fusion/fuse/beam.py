@@ -54,31 +54,29 @@ class Look:
 
 
 def search(
-    looks: Sequence[Look], expected: Sequence[tuple[float, Expectation]], length: float, count: int, also: str = ""
+    looks: Sequence[Look], expected: Sequence[tuple[float, Expectation]], count: int, also: str = ""
 ) -> list[str]:
     """At most `count` texts in folded letters, best first.
 
     Args:
         looks: at least one.
         expected: weight and expectation of each.
-        length: reward of an inked character, nats; see `model.EXPERTS`.
         count: texts wanted.
         also: letters to try beside those that are likely under some look.
     """
     letters = sorted(frozenset(also).union(*(look.ink.candidates for look in looks)))
     prefixes = _Prefixes(looks, letters)
-    inked = np.array([not letter.isspace() for letter in letters]) * length
     hopeless = HOPELESS * sum(look.weight for look in looks)
-    beam, rewards = [""], np.zeros(1)
+    beam = [""]
     done: dict[str, float] = {}
     while True:
-        ended = prefixes.ended() + rewards
+        ended = prefixes.ended()
         for weight, expectation in expected:
             ended = ended + weight * np.asarray(expectation.score(beam))
         done.update(zip(beam, ended.tolist(), strict=True))
         if not letters:
             break
-        flat = (prefixes.grown() + rewards[:, None] + inked).ravel()
+        flat = prefixes.grown().ravel()
         kept = np.argpartition(-flat, min(CHOICES * WIDTH, len(flat)) - 1)[: CHOICES * WIDTH]
         kept = kept[flat[kept] > flat[kept].max() - hopeless]
         owners, chosen = np.divmod(kept, len(letters))
@@ -91,9 +89,8 @@ def search(
         order = [n for n in np.argsort(-scores, kind="stable")[:WIDTH].tolist() if scores[n] > bound]
         if not order:
             break
-        owners, chosen = owners[order], chosen[order]
-        beam, rewards = [texts[n] for n in order], rewards[owners] + inked[chosen]
-        prefixes.advance(owners, chosen)
+        beam = [texts[n] for n in order]
+        prefixes.advance(owners[order], chosen[order])
     return sorted(done, key=lambda text: (-done[text], text))[:count]
 
 

@@ -76,7 +76,7 @@ def _searched(
             expected.append((SEARCH["sums"], sums))
         if language is not None:
             expected.append((SEARCH["language"], language))
-        kept[key] = tuple(search(looks, expected, SEARCH["length"], COUNT, "".join(map(fold, written))))
+        kept[key] = tuple(search(looks, expected, COUNT, "".join(map(fold, written))))
     return kept[key]
 
 

@@ -30,14 +30,13 @@ from fusion.fuse.names import listed
 from fusion.ink import Ink, Language, Prior
 from fusion.page import is_ideograph, stretches
 from fusion.quantities import alike, quantities
+from fusion.review import UNPROVEN
 
-VERSION = 9
+VERSION = 10
 """Of the weights file."""
-UNPROVEN = 1e-6
-"""A chance of a mistake that no confidence reaches."""
 MOST = 1000.0
 """Greatest number in it."""
-EXPERTS = ("ocr", "hand", "reader", "decoder", "answer", "list", "sums", "language", "length")
+EXPERTS = ("ocr", "hand", "reader", "decoder", "answer", "list", "sums", "language")
 """Columns of a table of evidence and names of the weights λ:
 
 ocr       log P(strokes as h): the OCR's CTC posterior
@@ -48,7 +47,6 @@ answer    log P(answers | h): a noisy channel in which every edit costs the same
 list      log P(h) under a list of expected names; see `domain.lexicon`
 sums      log P(h) under a character model of sums; see `domain.sums`
 language  log P(h) in a language; see `domain.english` and `domain.chinese`
-length    inked characters: compensates for what a product of probabilities takes from longer texts
 """
 SEARCH = {
     "ocr": 0.5,
@@ -58,7 +56,6 @@ SEARCH = {
     "list": 1.0,
     "sums": 0.3,
     "language": 0.3,
-    "length": 1.0,
 }
 """Weights of the search for hypotheses and of the choice of those that the decoder scores. They are not fitted, so that
 stored decoder scores stay usable under any fitted weights."""
@@ -130,8 +127,7 @@ def evidence(
 ) -> NDArray[np.float64]:
     """What the experts say of each hypothesis: float64 (N, R); `decoder` stays 0.
 
-    Log-probabilities are natural, the best hypothesis at 0; `answer` is minus the mean number of edits, `length` the
-    inked characters more than the OCR's.
+    Log-probabilities are natural, the best hypothesis at 0; `answer` is minus the mean number of edits.
 
     Args:
         texts: hypotheses, the OCR's own reading first.
@@ -148,10 +144,10 @@ def evidence(
     column["hand"][:] = below_best(hand.score(texts)) if hand is not None else column["ocr"]
     if reader_posterior is not None:
         column["reader"][:] = below_best(reader_posterior.score(texts))
-    split = [inked(text) for text in texts]
     if answers:
         said = [inked(answer) for answer in answers]
-        column["answer"][:] = [-float(np.mean([distance(own, other) for other in said])) for own in split]
+        edits = [[distance(inked(text), other) for other in said] for text in texts]
+        column["answer"][:] = [-float(np.mean(row)) for row in edits]
     if prior is not None:
         expert = "sums" if prior.kind == "sums" else "list"
         column[expert][:] = below_best([prior.log_probability(text) for text in texts])
@@ -161,8 +157,6 @@ def evidence(
         same = np.array([alike(own, quantities(text)) for text in texts])
         # A language speaks for no other quantity: no such text is more probable than the best with the OCR's own.
         column["language"][:] = below_best(np.where(same, spoken, np.minimum(spoken, spoken[same].max())).tolist())
-    if answers or hand is not None or reader_posterior is not None or prior is not None:
-        column["length"][:] = [len(own) - len(split[0]) for own in split]
     return table
 
 
