@@ -558,17 +558,6 @@ def test_a_fraction_that_the_ocr_can_not_read_is_read_by_the_recogniser_of_hands
     assert "".join(span.text for span in spans) == "¼ tab od"
 
 
-@pytest.mark.parametrize("sure", [True, False])
-def test_digits_that_pp_ocr_reads_into_letters_go_where_the_recogniser_of_hands_is_sure(sure: bool) -> None:
-    """PP-OCR leaves no letter open there; its second recogniser does, and the change is marked."""
-    views = ink({"1": 0.99, "i": 0.002}, {"5": 0.99, "s": 0.002}, " the")
-    hand = ink({"i": 0.99, "1": 0.01}, {"s": 0.99, "5": 0.01}, " the") if sure else ink(*"15", " the")
-    reading = replace(ocr_reading(hand), source="hand")
-    spans, _ = FUSER.fuse(LineEvidence(ocr_reading(views), views, hand=reading, hand_ink=hand))
-    assert "".join(span.text for span in spans) == ("is the" if sure else "15 the")
-    assert ("quantity_changed" in {span.because for span in spans}) == sure
-
-
 def test_the_decoder_abstains_on_signs_that_it_can_not_write() -> None:
     texts = ["¼ tab", "2 tab", "¼ tub", "7 tab"]
     table = np.zeros((len(texts), len(model.EXPERTS)))

@@ -74,8 +74,8 @@ class Weights:
         ask_below: quality of the OCR's posterior below which the second reader is asked.
         change: cost of a wrong change of a word, where a missed one costs 1.
         quantity: the same for a quantity.
-        tolerance: nats by which a posterior of the OCR may prefer the OCR's text and still leave another open: required
-            for another quantity; also separates `vlm_supported_by_ink` from `vlm_preferred`.
+        tolerance: nats by which the OCR's posterior may prefer its own text and still leave another open: required for
+            another quantity; also separates `vlm_supported_by_ink` from `vlm_preferred`.
         confidence: script → calibration, in the order of `CONFIDENCE`.
         limits: largest share of what is left alone that may be wrong → greatest chance of a mistake at which a stretch is
             left alone, so that the share holds for writers that nobody has seen; see `eval.calibrate.limits`.
@@ -226,8 +226,8 @@ def choose(
     Where h changes one word of the OCR's reading h₀ and a wrong change costs c times a missed one, h is better if
     P(h) > c · P(h₀): each changed word costs log c. The constraints:
 
-    - Another quantity must be left open by a posterior of the OCR, PP-OCR's or that of its recogniser of Latin hands (PP-OCR
-      reads digits into cursive letters), and either be read by another reader or be preferred by all experts that saw the ink. Where the OCR is `silent`, since it can't read ¼ say, another reader must read it.
+    - Another quantity must be left open by the OCR's posterior, and either be read by another reader or be preferred by
+      all experts that saw the ink. Where the OCR is `silent`, since it can't read ¼ say, another reader must read it.
     - What the OCR and all `others` (best readings of the other readers of the ink) have alike stays, except for a word
       that a list replaces. Where the OCR reads alone, a language may choose among what its posterior leaves open.
 
@@ -248,8 +248,7 @@ def choose(
     risk = -scores + loss
 
     ocr = table[:, EXPERTS.index("ocr")]
-    looks = [ocr, table[:, EXPERTS.index("hand")]]
-    possible = np.any([look >= look[same].max() - weights.tolerance for look in looks], axis=0)
+    possible = ocr >= ocr[same].max() - weights.tolerance
     said = [quantities(other) for other in others]
     read = np.array([any(alike(one, other) for other in said) for one in found])
     seen = scores - table[:, PRIORS] @ weights.vector[PRIORS]
