@@ -163,6 +163,13 @@ def test_pale_writing_is_no_show_through(engine: Engine) -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["8+7=15", "bed 12"])
+def test_short_lines_that_show_through_are_no_writing_either(engine: Engine, text: str) -> None:
+    right = drawn((600, 200), (80, 100, text), ink=216)
+    assert texts(read(engine, right)) == [text]
+    assert texts(read(engine, np.ascontiguousarray(right[:, ::-1]))) == []
+
+
 # --- order --------------------------------------------------------------------------------------------------------
 
 LEFT, RIGHT = (

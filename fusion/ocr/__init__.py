@@ -55,6 +55,8 @@ FEW, CLEARLY = 2, 2
 """So many lines are enough where they read better by so many times `BETTER`."""
 ENOUGH = 4
 """Characters that must be read then."""
+ONE_WAY = 2
+"""Characters that show which way is right, of a faint line that is read in the mirror."""
 LOOSE_LETTERS = 2
 """Letters and digits that must be read in ink that the detector passes over."""
 
@@ -260,14 +262,14 @@ class OcrReader:
 
     def _is_no_writing(self, view: _View) -> bool:
         """Whether a place holds a dotted rule, a dot, or what shows through from the other side."""
-        faint = view.quality < UPRIGHT and search.is_faint(view.crop)
-        return search.is_no_writing(view.crop, view.text) or (faint and self._is_mirrored(view))
+        seen_through = search.is_faint(view.crop) and self._is_mirrored(view)
+        return seen_through or search.is_no_writing(view.crop, view.text)
 
     def _is_mirrored(self, view: _View) -> bool:
         """Whether a line reads better in the mirror: it shows through from the other side of the sheet."""
         mirrored = self._plain(np.ascontiguousarray(view.crop[:, ::-1]))
         one_way = sum(character not in TWO_WAY for character in mirrored.greedy)
-        return one_way >= ENOUGH and mirrored.quality > view.quality + BETTER
+        return one_way >= ONE_WAY and mirrored.quality > view.quality
 
     def _plain(self, crop: NDArray[np.uint8]) -> Posterior:
         """One look at a crop as it is."""
