@@ -29,7 +29,7 @@ def write_split(recipe: Path, print_fonts: Path, folder: Path, count: int) -> Pa
         recipe: of the small reader: its handwriting fonts, words and names.
         print_fonts: listing of print fonts.
         folder: made when missing.
-        count: lines, as many of each family.
+        count: lines, drawn with one font after the other.
     """
     plan = load_recipe(recipe)
     materials = fetch(plan.synthetic.fonts, plan.work / "materials")

@@ -176,10 +176,10 @@ class Posterior:
         """
         return self._in_case(self.letters._beam(count))
 
-    def _in_case(self, found: Sequence[Hypothesis]) -> tuple[Hypothesis, ...]:
-        """Hypotheses over folded letters, each in its more probable case."""
+    def _in_case(self, found: Sequence[Hypothesis], spelt: Sequence[str] = ()) -> tuple[Hypothesis, ...]:
+        """Hypotheses over folded letters, each in its more probable case; see `cased` for `spelt`."""
         own = fold(self.greedy)
-        cased = self.cased([h.text for h in found])
+        cased = self.cased([h.text for h in found], spelt)
         texts = [self.greedy if h.text == own else text for h, text in zip(found, cased, strict=True)]
         return tuple(Hypothesis(text, h.score) for text, h in zip(texts, found, strict=True))
 
@@ -511,7 +511,8 @@ class Views:
         found = [posterior.letters._beam(count) for posterior in self.posteriors]
         texts = list(dict.fromkeys(hypothesis.text for one in found for hypothesis in one))
         ranked = sorted(zip(texts, self.score(texts), strict=True), key=lambda item: (-item[1], item[0]))
-        return self.best._in_case([Hypothesis(text, score) for text, score in ranked[:count]])
+        spelt = [posterior.greedy for posterior in self.posteriors]
+        return self.best._in_case([Hypothesis(text, score) for text, score in ranked[:count]], spelt)
 
     @property
     def candidates(self) -> frozenset[str]:

@@ -441,7 +441,8 @@ class Page:
         failures: what went wrong with the page as a whole.
         records: what the profile understood, in reading order.
         checks: what it remarks.
-        max_error: bound of the review: the greatest expected cost of a mistake at which a stretch is left alone.
+        max_error: bound of the review: the greatest expected cost of a mistake at which a stretch is left alone; what belongs
+            to the share `review.max_error` of a configuration.
         identities: what made it: `ocr`, `reader`, `weights`, `lists`, `config`, `fusion` → version or hash.
         schema: version of this model.
     """

@@ -98,11 +98,11 @@ def remark(page: Page) -> None:
     if not page.understood:
         remarks.append(f"holds nothing that the profile {page.identities['profile']} knows; records are of kind `line`")
     found = review(page, page.max_error)
-    if page.max_error <= UNPROVEN:
-        remarks.append(
-            "no data show that so few mistakes as review.max_error asks for can be left: everything needs a look"
-        )
     if found.items:
+        if page.max_error <= UNPROVEN:
+            remarks.append(
+                "no data show that so few mistakes as review.max_error asks for can be left: look at everything"
+            )
         worst = found.items[0]
         text = f" “{worst.text}”" if worst.units else ""
         remarks.append(f"{found}; first {worst.line}{text}: {worst.reasons[0]}")

@@ -29,6 +29,19 @@ def weighed(looks: list[Look], texts: list[str], answers: Answers | None = None)
     return dict(zip(texts, total.tolist(), strict=True))
 
 
+def test_letters_that_only_a_reader_wrote_are_tried_however_sure_the_ink_is() -> None:
+    sure = ink(*({letter: 0.999} for letter in "abcd"))
+    for written, least in (("axcd", 20.0), ("xbcd", 20.0)):
+        found = search([Look(0.5, sure, "abcd")], [(least, Answers((written,)))], 8, written)
+        assert found[0] == written
+        assert "abcd" in found
+
+
+def test_looks_without_weight_leave_the_answer_alone() -> None:
+    sure = ink("ab")
+    assert search([Look(0.0, sure, "ab")], [(1.0, Answers(("b",)))], 4, "b")[0] == "b"
+
+
 @settings(deadline=None)
 @given(inks("ab ", max_size=4), inks("ab ", max_size=3), st.floats(0.1, 1))
 def test_the_best_text_under_two_looks_is_found(first: Views, second: Views, weight: float) -> None:

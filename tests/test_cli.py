@@ -421,6 +421,7 @@ def test_the_smaller_the_risk_the_more_needs_a_look() -> None:
         result = run("transcribe", SAMPLES / "letter_en_skewed.jpg", *ALONE, "--set", f"review.max_error={limit}")
         found = re.search(r"(\d+) of (\d+) stretches need a look", result.stderr)
         counts.append(int(found[1]) if found else 0)
+        assert ("no data show" in result.stderr) == (limit < 0.05)
     assert counts[0] > counts[1]
 
 

@@ -382,6 +382,11 @@ def test_nbest_is_sorted_and_no_two_differ_only_in_case(posterior: Posterior, co
     assert len({h.text.casefold() for h in found}) == len(found)
 
 
+def test_a_letter_that_only_another_look_sees_keeps_its_case() -> None:
+    looks = Views((ink("Xa").best, ink("XB").best))
+    assert {hypothesis.text for hypothesis in looks.nbest(4)} >= {"Xa", "XB"}
+
+
 @small
 @given(posteriors(least=2), st.integers(1, 8))
 def test_nbest_scores_never_exceed_the_exact_ones_and_the_first_is_near(posterior: Posterior, count: int) -> None:

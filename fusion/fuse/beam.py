@@ -28,7 +28,7 @@ BEHIND = 16.0
 expectations bound nothing."""
 HOPELESS = 10.0
 """Nats per unit of the looks' weights by which the ink may put a grown prefix behind the best one: what the ink so speaks
-against is not weighed by the expectations."""
+against is not weighed by the expectations, unless a reader wrote its last letter."""
 NEGLIGIBLE = 26.0
 """Nats below a prefix's most probable end from which another place to end is left out."""
 AHEAD = 24
@@ -67,6 +67,7 @@ def search(
     letters = sorted(frozenset(also).union(*(look.ink.candidates for look in looks)))
     prefixes = _Prefixes(looks, letters)
     hopeless = HOPELESS * sum(look.weight for look in looks)
+    written = np.array([letter in also for letter in letters], dtype=np.bool_)
     beam = [""]
     done: dict[str, float] = {}
     while True:
@@ -78,8 +79,9 @@ def search(
             break
         flat = prefixes.grown().ravel()
         kept = np.argpartition(-flat, min(CHOICES * WIDTH, len(flat)) - 1)[: CHOICES * WIDTH]
-        kept = kept[flat[kept] > flat[kept].max() - hopeless]
         owners, chosen = np.divmod(kept, len(letters))
+        possible = written[chosen] | (flat[kept] >= flat[kept].max() - hopeless)
+        kept, owners, chosen = kept[possible], owners[possible], chosen[possible]
         texts = [beam[owner] + letters[letter] for owner, letter in zip(owners, chosen, strict=True)]
         scores = flat[kept]
         for weight, expectation in expected:

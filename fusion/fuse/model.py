@@ -146,7 +146,7 @@ def evidence(
         column["reader"][:] = below_best(reader_posterior.score(texts))
     if answers:
         said = [inked(answer) for answer in answers]
-        edits = [[distance(inked(text), other) for other in said] for text in texts]
+        edits = [[distance(own, other) for other in said] for own in map(inked, texts)]
         column["answer"][:] = [-float(np.mean(row)) for row in edits]
     if prior is not None:
         expert = "sums" if prior.kind == "sums" else "list"

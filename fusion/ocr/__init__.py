@@ -51,10 +51,11 @@ LEAD = 6
 """Lines by whose reading the way up is judged."""
 BETTER = 0.15
 """How much better they must read the other way."""
-FEW, CLEARLY = 2, 2
-"""So many lines are enough where they read better by so many times `BETTER`."""
+FEW = 2
+"""Lines that are enough to judge the way up by, if they read better by `CLEAR`."""
+CLEAR = 0.3
 ENOUGH = 4
-"""Characters that must be read then."""
+"""Characters that must be read the way up that is better."""
 ONE_WAY = 2
 """Characters that show which way is right, of a faint line that is read in the mirror."""
 LOOSE_LETTERS = 2
@@ -231,22 +232,24 @@ class OcrReader:
         inks = [lines[n].ink for n in lead]
         if not lead or (not sideways and _mean([(ink.quality, 1) for ink in inks if ink is not None]) >= UPRIGHT):
             return 0
-        ways = (1, 3) if sideways else (0, 2)
-        read: dict[int, list[Posterior]] = {way: [] for way in ways}
-        crops: list[NDArray[np.uint8]] = []
-        for n in lead:
-            crops.append(layout.cut_out(page.pixels, quads[n]))
+        crops = [layout.cut_out(page.pixels, quads[n]) for n in lead]
+        way, looks = self._better_way(crops, (1, 3) if sideways else (0, 2))
+        return 0 if sideways and way and self._is_vertical(crops, looks, way) else way
+
+    def _better_way(self, crops: Sequence[NDArray[np.uint8]], ways: tuple[int, int]) -> tuple[int, list[Posterior]]:
+        """The one of two ways up in which lines clearly read better, 0 if neither, and the looks at lines that way."""
+        looks: dict[int, list[Posterior]] = {way: [] for way in ways}
+        for crop in crops:
             for way in ways:
-                read[way].append(self._plain(_turned(crops[-1], way)))
-            reads = {way: _mean([(one.quality, len(one.greedy)) for one in read[way]]) for way in ways}
-            best, other = sorted(ways, key=lambda way: -reads[way])
-            better = reads[best] - reads[other]
-            enough = sum(len(one.greedy) for one in read[best]) >= ENOUGH
-            if len(crops) >= FEW and enough and better > CLEARLY * BETTER:
+                looks[way].append(self._plain(_turned(crop, way)))
+            quality = {way: _mean([(one.quality, len(one.greedy)) for one in looks[way]]) for way in ways}
+            best, other = sorted(ways, key=lambda way: -quality[way])
+            margin = quality[best] - quality[other]
+            enough = sum(len(one.greedy) for one in looks[best]) >= ENOUGH
+            # Of lines on their side each has a say: they may be Chinese from top to bottom.
+            if 0 in ways and enough and len(looks[best]) >= FEW and margin > CLEAR:
                 break
-        if not enough or better <= BETTER or (sideways and self._is_vertical(crops, read[best], best)):
-            return 0
-        return best
+        return (best if enough and margin > BETTER else 0), looks[best]
 
     def _is_vertical(self, crops: Sequence[NDArray[np.uint8]], looks: Sequence[Posterior], way: int) -> bool:
         """Whether Chinese characters stand upright in tall lines: half of them are read one by one as they are in the line."""
@@ -262,8 +265,7 @@ class OcrReader:
 
     def _is_no_writing(self, view: _View) -> bool:
         """Whether a place holds a dotted rule, a dot, or what shows through from the other side."""
-        seen_through = search.is_faint(view.crop) and self._is_mirrored(view)
-        return seen_through or search.is_no_writing(view.crop, view.text)
+        return search.is_no_writing(view.crop, view.text) or (search.is_faint(view.crop) and self._is_mirrored(view))
 
     def _is_mirrored(self, view: _View) -> bool:
         """Whether a line reads better in the mirror: it shows through from the other side of the sheet."""
@@ -289,26 +291,26 @@ class OcrReader:
 
     def _view(self, crop: NDArray[np.uint8]) -> _View:
         """The crop as it is; where it is tall also turned both ways."""
-        view = self._upright_view(crop)
+        view = self._view_at_widths(crop)
         if crop.shape[0] <= layout.TALL * crop.shape[1]:
             return view
         for turns in (1, 3):
-            other = self._upright_view(_turned(crop, turns), turns)
+            other = self._view_at_widths(_turned(crop, turns), turns)
             if len(other.text) > 1 and other.quality > view.quality:
                 view = other
         return view
 
-    def _upright_view(self, crop: NDArray[np.uint8], turns: int = 0) -> _View:
+    def _view_at_widths(self, crop: NDArray[np.uint8], turns: int = 0) -> _View:
         """Looks at a crop: as it is; where that is poor or cramped also stretched."""
 
-        def read(view: NDArray[np.uint8], column: float) -> Posterior:
-            return Posterior.compact(self._engine.posteriors([view])[0], self._engine.characters, column, mute=MUTE)
+        def read(picture: NDArray[np.uint8], column: float) -> Posterior:
+            return Posterior.compact(self._engine.posteriors([picture])[0], self._engine.characters, column, mute=MUTE)
 
-        seen = {1.0: _look(crop, 1.0, read)}
+        seen = {1.0: _wider(crop, 1.0, read)}
         on_ink = crop.shape[1] / column_px(*crop.shape[1::-1])
         cramped = on_ink < self._config.cramped * max(1, len(seen[1.0].greedy))
         if cramped or seen[1.0].quality < self._config.poor:
-            seen |= {factor: _look(crop, factor, read) for factor in self._config.stretches}
+            seen |= {factor: _wider(crop, factor, read) for factor in self._config.stretches}
         best = sorted(seen, key=lambda factor: -seen[factor].quality)[:LOOKS]
         return _View(crop, Views(tuple(seen[factor] for factor in best)), tuple(best), turns)
 
@@ -317,10 +319,10 @@ class OcrReader:
         if not self._spells.issuperset(view.text.replace("μ", "µ")):  # PP-OCR writes the Greek letter for the sign
             return None, None
 
-        def read(view: NDArray[np.uint8], column: float) -> Posterior:
-            return Posterior.compact(self._latin.posterior(view), self._latin.characters, column, self._spells)
+        def read(picture: NDArray[np.uint8], column: float) -> Posterior:
+            return Posterior.compact(self._latin.posterior(picture), self._latin.characters, column, self._spells)
 
-        seen = [_look(view.crop, factor, read) for factor in view.stretches]
+        seen = [_wider(view.crop, factor, read) for factor in view.stretches]
         looks = Views(tuple(sorted(seen, key=lambda posterior: -posterior.quality)))
         recipe = Recipe("pp-ocr/latin hands", runtime_version(), self._latin.model, image_sha256(view.crop))
         return self._reading("hand", looks, recipe, float(view.crop.shape[1])), looks
@@ -415,10 +417,10 @@ def _within(positions: Sequence[Position], width: float) -> tuple[Position, ...]
     return tuple(replace(p, left=min(p.left, width), right=min(p.right, width)) for p in positions)
 
 
-def _look(crop: NDArray[np.uint8], factor: float, read: Callable[[NDArray[np.uint8], float], Posterior]) -> Posterior:
-    """A look at a crop made `factor` times wider; `read` gets the picture and the width of its columns, px on the crop."""
-    view = crop if factor == 1.0 else _stretched(crop, factor)
-    return read(view, column_px(*view.shape[1::-1]) * crop.shape[1] / view.shape[1])
+def _wider(crop: NDArray[np.uint8], factor: float, read: Callable[[NDArray[np.uint8], float], Posterior]) -> Posterior:
+    """A crop read `factor` times wider; `read` gets the picture and the width of its columns, px on the crop."""
+    picture = crop if factor == 1.0 else _stretched(crop, factor)
+    return read(picture, column_px(*picture.shape[1::-1]) * crop.shape[1] / picture.shape[1])
 
 
 def _stretched(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
