@@ -16,7 +16,7 @@ from fusion.quantities import quantities
 
 SACRED = ("drug", "strength", "dose", "frequency", "duration", "quantity")
 """Fields of a medication in which a mistake may harm."""
-COSTS = {"sacred": 3.0, "quantity": 2.0, "word": 1.0, "sign": 0.5}
+COSTS = {"sacred": 10.0, "quantity": 5.0, "word": 1.0, "sign": 0.5}
 """What a mistake costs: in a field of `SACRED`, in any other number with its unit, in a word, in punctuation. A policy, not
 a fitted value."""
 UNPROVEN = 1e-6

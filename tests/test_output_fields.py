@@ -189,8 +189,8 @@ def test_the_list_has_a_row_per_item_dearest_first() -> None:
     assert tuple(rows[0]) == COLUMNS
     assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
     assert [(row["line"], row["start"], row["end"], row["text"], row["cost"]) for row in rows] == [
-        ("l002", "3", "4", "5", "2"),
-        ("l002", "5", "6", "片", "2"),
+        ("l002", "3", "4", "5", "5"),
+        ("l002", "5", "6", "片", "5"),
         ("l002", "0", "2", "服药", "1"),
         ("l000", "3", "6", "dim", "1"),
     ]

@@ -69,10 +69,10 @@ def test_a_dose_has_to_be_surer_than_another_number_and_that_surer_than_a_word_a
         ("strength", "500 mg"),
     }
     costs = {item.text: item.cost for _, units, _ in judge(made, 0.05) for item in units}
-    assert costs == {"Napa": 3.0, "500": 3.0, "mg": 3.0, "room": 1.0, "12": 2.0, "!": 0.5}
-    assert sorted(flagged(made, 0.05)) == ["12", "500", "Napa", "mg"]
-    assert sorted(flagged(made, 0.07)) == ["500", "Napa", "mg"]
-    assert flagged(made, 0.1) == []
+    assert costs == {"Napa": 10.0, "500": 10.0, "mg": 10.0, "room": 1.0, "12": 5.0, "!": 0.5}
+    assert sorted(flagged(made, 0.1)) == ["12", "500", "Napa", "mg"]
+    assert sorted(flagged(made, 0.2)) == ["500", "Napa", "mg"]
+    assert flagged(made, 0.31) == []
 
 
 def test_what_else_a_prescription_says_is_not_sacred() -> None:
@@ -85,8 +85,8 @@ def test_a_unit_is_as_dear_as_its_value() -> None:
     made = page((sure("take 500 mg now", 0.97),))
     assert {item.text: item.cost for _, units, _ in judge(made, 0.05) for item in units} == {
         "take": 1.0,
-        "500": 2.0,
-        "mg": 2.0,
+        "500": 5.0,
+        "mg": 5.0,
         "now": 1.0,
     }
 
@@ -159,9 +159,9 @@ def test_a_reason_stands_once_and_the_confidence_last() -> None:
 def test_the_dearest_stands_first_and_equals_in_reading_order() -> None:
     made = page((sure("a ", 0.5), sure("b ", 0.2), sure("5 ", 0.7), sure("c ", 0.5), sure("d", None, "ocr", "x")))
     assert [(item.text, round(item.expected_cost, 3)) for item in review(made, 0.05).items] == [
+        ("5", 1.5),
         ("d", 1.0),
         ("b", 0.8),
-        ("5", 0.6),
         ("a", 0.5),
         ("c", 0.5),
     ]
