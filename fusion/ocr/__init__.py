@@ -34,7 +34,7 @@ __all__ = ["OcrReader"]
 
 LATIN = Path(str(files("fusion.ocr") / "latin" / "recogniser.onnx"))
 """PP-OCR's recogniser trained on with real Latin hands; its card stands beside it."""
-TWO_WAY = frozenset("0188AHIMOTUVWXYilmnopqvwx|+-=×÷:. ()")
+TWO_WAY = frozenset("018AHIMNOSTUVWXYZbdilmnopqstvwxz|+-=×÷:. ()")
 """Characters that read as well in the mirror, or as one of each other."""
 _TAUGHT = regex.compile(r"[\p{Latin}\p{Nd}\p{P}\p{Sc}\p{Sk}+=<>|×÷±°½¼¾²³µ≤≥√π ]")
 """Characters in what the recogniser of Latin hands was trained on; its other classes are left from PP-OCR's alphabet."""
@@ -56,8 +56,9 @@ FEW = 2
 CLEAR = 0.3
 ENOUGH = 4
 """Characters that must be read the way up that is better."""
-ONE_WAY = 2
-"""Characters that show which way is right, of a faint line that is read in the mirror."""
+ONE_WAY, MIRRORED = 2, 0.08
+"""Characters that show which way is right, of a faint line that is read in the mirror, and how much better a line that can be
+read must read there."""
 LOOSE_LETTERS = 2
 """Letters and digits that must be read in ink that the detector passes over."""
 
@@ -271,7 +272,8 @@ class OcrReader:
         """Whether a line reads better in the mirror: it shows through from the other side of the sheet."""
         mirrored = self._plain(np.ascontiguousarray(view.crop[:, ::-1]))
         one_way = sum(character not in TWO_WAY for character in mirrored.greedy)
-        return one_way >= ONE_WAY and mirrored.quality > view.quality
+        margin = MIRRORED if view.quality >= self._config.poor else 0.0
+        return one_way >= ONE_WAY and mirrored.quality > view.quality + margin
 
     def _plain(self, crop: NDArray[np.uint8]) -> Posterior:
         """One look at a crop as it is."""
