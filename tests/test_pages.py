@@ -170,7 +170,7 @@ def test_short_lines_that_show_through_are_no_writing_either(engine: Engine, tex
     assert texts(read(engine, np.ascontiguousarray(right[:, ::-1]))) == []
 
 
-@pytest.mark.parametrize("text", ["bd", "od", "25 ml", "52 mg", "AHA", "toot", "8008"])
+@pytest.mark.parametrize("text", ["bd", "od", "25 ml", "52 mg", "AHA", "toot", "8008", "bob"])
 def test_pale_writing_that_reads_as_well_in_the_mirror_stays(engine: Engine, text: str) -> None:
     assert texts(read(engine, drawn((600, 200), (80, 100, text), ink=216))) == [text]
 

@@ -39,6 +39,16 @@ def test_a_digit_in_chalk_or_among_specks_is_writing() -> None:
     assert not is_no_writing(specked, "")
 
 
+@pytest.mark.parametrize("digit", ["1", "7", "8"])
+def test_a_digit_beside_a_blot_is_writing_and_a_blot_alone_is_none(digit: str) -> None:
+    blotted = crop(digit)
+    cv2.rectangle(blotted, (70, 15), (104, 49), (40, 40, 40), -1)
+    assert not is_no_writing(blotted, digit)
+    alone = crop("")
+    cv2.rectangle(alone, (70, 15), (104, 49), (40, 40, 40), -1)
+    assert is_no_writing(alone, digit)
+
+
 def test_chalk_is_not_faint_and_pale_ink_is() -> None:
     assert not is_faint(crop("Napa", paper=30, ink=230))
     assert is_faint(crop("Napa", paper=245, ink=215))

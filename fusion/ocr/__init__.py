@@ -34,7 +34,7 @@ __all__ = ["OcrReader"]
 
 LATIN = Path(str(files("fusion.ocr") / "latin" / "recogniser.onnx"))
 """PP-OCR's recogniser trained on with real Latin hands; its card stands beside it."""
-TWO_WAY = frozenset("018AHIMNOSTUVWXYZbdilmnopqstvwxz|+-=×÷:. ()")
+TWO_WAY = frozenset("018AHIMNOSTUVWXYZbdilmnopqstvwxz|+-=×÷:. ()一二三十人入八大口日目田中山木土王□")
 """Characters that read as well in the mirror, or as one of each other."""
 _TAUGHT = regex.compile(r"[\p{Latin}\p{Nd}\p{P}\p{Sc}\p{Sk}+=<>|×÷±°½¼¾²³µ≤≥√π ]")
 """Characters in what the recogniser of Latin hands was trained on; its other classes are left from PP-OCR's alphabet."""

@@ -30,6 +30,8 @@ BRACE = 1.2
 """Least height of a brace, in heights of a line."""
 SOLID = 0.7
 """Share of its box that a dot fills; a letter or digit fills less."""
+ALONE = 0.95
+"""Share of a crop's ink that a dot holds, if nothing is written beside it."""
 DOT, DOTS = 0.4, 5
 """Marks of a dotted rule are lower and narrower than this share of its crop's height, and so many at least."""
 FAINT = 64
@@ -205,8 +207,10 @@ def is_no_writing(crop: NDArray[np.uint8], text: str) -> bool:
     largest = marks[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max()
     if not text.isalnum():
         return bool(len(marks) >= DOTS and largest < DOT * crop.shape[0])
-    _, _, width, height, area = marks[int(np.argmax(marks[:, cv2.CC_STAT_AREA]))].tolist()
-    return bool(area > SOLID * width * height and 0.6 < width / height < 1.6)
+    areas = marks[:, cv2.CC_STAT_AREA]
+    _, _, width, height, area = marks[int(np.argmax(areas))].tolist()
+    lone = area > ALONE * areas.sum()  # a digit beside a blot is writing
+    return bool(lone and area > SOLID * width * height and 0.6 < width / height < 1.6)
 
 
 def is_faint(crop: NDArray[np.uint8]) -> bool:
