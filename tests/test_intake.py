@@ -495,7 +495,7 @@ def test_damage_is_refused_or_read_but_never_crashes(tmp_path: Path, kind: str, 
 @given(angle=st.floats(-10, 10), seed=st.integers(0, 3))
 def test_skew_of_written_lines(angle: float, seed: int) -> None:
     grey, _ = shrink(turn(written(seed), -angle))
-    assert measure_skew(look(grey).ink) == pytest.approx(angle, abs=0.6)
+    assert measure_skew(look(grey).ink) == pytest.approx(angle, abs=0.7)
 
 
 def test_no_skew_without_lines() -> None:
