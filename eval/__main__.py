@@ -115,7 +115,7 @@ def corrections(
 @app.command()
 def rendered(
     recipe: Annotated[Path, typer.Argument(help="Training recipe.")] = Path("configs/train/small_reader.yaml"),
-    print_fonts: Annotated[Path, typer.Option(help="Listing of fonts.")] = Path("configs/train/print_fonts.yaml"),
+    print_fonts: Annotated[Path, typer.Option(help="Listing of print fonts.")] = Path("configs/train/print_fonts.yaml"),
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("build/rendered"),
     count: Annotated[int, typer.Option(min=1, help="Lines.")] = 660,
 ) -> None:

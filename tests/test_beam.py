@@ -31,8 +31,8 @@ def weighed(looks: list[Look], texts: list[str], answers: Answers | None = None)
 
 def test_letters_that_only_a_reader_wrote_are_tried_however_sure_the_ink_is() -> None:
     sure = ink(*({letter: 0.999} for letter in "abcd"))
-    for written, least in (("axcd", 20.0), ("xbcd", 20.0)):
-        found = search([Look(0.5, sure, "abcd")], [(least, Answers((written,)))], 8, written)
+    for written in ("axcd", "xbcd"):
+        found = search([Look(0.5, sure, "abcd")], [(20.0, Answers((written,)))], 8, written)
         assert found[0] == written
         assert "abcd" in found
 

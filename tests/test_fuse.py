@@ -25,6 +25,7 @@ from fusion.fuse.align import align, clusters
 from fusion.ink import Ink
 from fusion.page import Span
 from fusion.quantities import quantities
+from fusion.review import UNPROVEN
 from tests.inks import Judged, ink, inks, look, ocr_reading, vlm_reading
 
 FUSER = Fuser(FuseConfig())
@@ -592,7 +593,7 @@ def test_more_evidence_never_makes_less_sure() -> None:
 def test_a_share_of_mistakes_that_nobody_has_shown_to_hold_leaves_nothing_alone() -> None:
     weights = model.parse_weights(made_weights(limits={"0.05": 0.12, "0.1": 0.3}))
     assert [weights.limit(share) for share in (0.05, 0.09, 0.1, 0.9)] == [0.12, 0.12, 0.3, 0.3]
-    assert weights.limit(0.049) == model.UNPROVEN
+    assert weights.limit(0.049) == UNPROVEN
 
 
 # --- the weights file ----------------------------------------------------------------------------------------------

@@ -54,11 +54,13 @@ BETTER = 0.15
 FEW = 2
 """Lines that are enough to judge the way up by, if they read better by `CLEAR`."""
 CLEAR = 0.3
+"""How much better lines must read for that."""
 ENOUGH = 4
 """Characters that must be read the way up that is better."""
-ONE_WAY, MIRRORED = 2, 0.08
-"""Characters that show which way is right, of a faint line that is read in the mirror, and how much better a line that can be
-read must read there."""
+ONE_WAY = 2
+"""Characters that show which way is right, in what a faint line reads in the mirror, if it shows through."""
+MIRRORED = 0.08
+"""How much better a faint line that can be read must read in the mirror to show through; one that can't, better at all."""
 LOOSE_LETTERS = 2
 """Letters and digits that must be read in ink that the detector passes over."""
 
