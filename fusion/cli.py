@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fusion import __version__
-from fusion.config import Config, load_config
+from fusion.config import Config, load_config, local
 from fusion.errors import ConfigError, DependencyError, FusionError, InputError
 from fusion.formats import Format
 from fusion.terminal import bar, batch_shown, console, fail, put, remark, say, set_level
@@ -61,6 +61,17 @@ config_app = typer.Typer(no_args_is_help=True, help="Show or check a configurati
 app.add_typer(config_app, name="config")
 
 STDIN = "-"
+INTERRUPTED = 130
+
+
+def _local(path: Path | None) -> Path | None:
+    """What an option names is written to this machine."""
+    try:
+        return local(path) if path is not None else None
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} {error}") from error
+
+
 Paths = Annotated[list[str], typer.Argument(help="Images, PDFs and folders; - reads one file from standard input.")]
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML file, or name of one that ships.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override; repeatable.")]
@@ -68,9 +79,8 @@ Profile = Annotated[str | None, typer.Option("--profile", "-p", help="general, p
 Crop = Annotated[bool, typer.Option("--crop", help="Each image is one word or one line, already cut out.")]
 
 FormatName = Annotated[Format | None, typer.Option("--format", "-f", help="text, or as the name after --out.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder, or a file such as result.csv.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", callback=_local, help="Folder, or a file such as result.csv.")]
 Diplomatic = Annotated[bool, typer.Option("--diplomatic", help="Nothing supplied; gaps show as □.")]
-INTERRUPTED = 130
 
 
 def _version(wanted: bool) -> None:
@@ -98,7 +108,9 @@ def transcribe(
     format_: FormatName = None,
     out: Out = None,
     diplomatic: Diplomatic = False,
-    review: Annotated[Path | None, typer.Option("--review", help="Folder for the review page.")] = None,
+    review: Annotated[
+        Path | None, typer.Option("--review", callback=_local, help="Folder for the review page.")
+    ] = None,
 ) -> None:
     """Transcribe handwriting. Supplied text stands in square brackets, what nobody can read as □."""
     from fusion.output.formats import Sheet
@@ -186,7 +198,9 @@ def compare(
     set_: Sets = None,
     profile: Profile = None,
     crop: Crop = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Also write one HTML file with the crops.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", callback=_local, help="Also write one HTML file with the crops.")
+    ] = None,
     reference: Annotated[Path | None, typer.Option("--reference", help="Text of the page: adds error rates.")] = None,
 ) -> None:
     """Compare the OCR alone with the fused text, line by line, differences marked."""
@@ -291,7 +305,9 @@ def apply(
     config: ConfigFile = None,
     set_: Sets = None,
     profile: Profile = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the corrected pages.")] = Path("corrected"),
+    out: Annotated[Path, typer.Option("--out", "-o", callback=_local, help="Folder for the corrected pages.")] = Path(
+        "corrected"
+    ),
     by: Annotated[str, typer.Option("--by", help="Who corrected, where the file does not say.")] = "unnamed",
 ) -> None:
     """Put a person's corrections into pages, as `human` spans; readings stay as they were.

@@ -10,16 +10,45 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fusion.errors import ConfigError
 from fusion.formats import Format
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""Beginning of an address such as s3://bucket; the drive of a Windows path has one letter."""
+
+
+def local(path: Path) -> Path:
+    """The path, its `~` expanded, of something to be written; ValueError where it is an address.
+
+    >>> local(Path("out/pages"))
+    PosixPath('out/pages')
+    """
+    if ADDRESS.match(str(path)):
+        raise ValueError("is an address; results are written to this machine: copy them from there")
+    return path.expanduser()
+
+
+Written = Annotated[Path, AfterValidator(local)]
+"""A file or folder that is written."""
 
 
 class Section(BaseModel):
@@ -137,7 +166,7 @@ class _Asking(Section):
     budget: float = Field(
         0.4, gt=0, le=1, description="Largest share of a page's lines that are read again under `ask: budget`."
     )
-    cache: Path | None = Field(None, description="SQLite file that remembers answers by content; None: no cache.")
+    cache: Written | None = Field(None, description="SQLite file that remembers answers by content; None: no cache.")
 
 
 class ServedVlm(_Asking):
@@ -306,7 +335,7 @@ class DomainConfig(Section):
 class StoreConfig(Section):
     """What readers said, kept for the next run."""
 
-    folder: Path | None = Field(
+    folder: Written | None = Field(
         None, description="Folder of stored readings, found by content; None: none. May be deleted at any time."
     )
 
@@ -319,7 +348,7 @@ class BatchConfig(Section):
         description="Files; folders; patterns such as scans/**/*.jpg; files that name others: .txt with a path a row, .csv or .parquet; and addresses such as s3://bucket/scans (extra `remote`).",
     )
     column: str = Field("image", description="Column of a .csv or .parquet that holds the paths.")
-    output: Path = Field(Path("out"), description="Folder for the results; made if missing.")
+    output: Written = Field(Path("out"), description="Folder for the results; made if missing.")
     formats: tuple[Format, ...] = Field(
         (Format.JSON, Format.TEXT, Format.CSV),
         min_length=1,
@@ -342,13 +371,6 @@ class BatchConfig(Section):
     stop_after_failures: int | None = Field(
         None, ge=1, description="Stop when a reader failed as a whole on this many inputs in a row; None: never."
     )
-
-    @field_validator("output", mode="before")
-    @classmethod
-    def _is_here(cls, value: object) -> object:
-        if "://" in str(value):
-            raise ValueError("is an address; results are written to a folder of this machine: copy them from there")
-        return value
 
 
 class ExecutionConfig(Section):
@@ -373,7 +395,7 @@ class ServeConfig(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,39}$",
         description="Name of the environment variable that holds the token which every request must bear; None: no token.",
     )
-    archive: Path = Field(Path("archive.sqlite"), description="SQLite file with uploads, pages and corrections.")
+    archive: Written = Field(Path("archive.sqlite"), description="SQLite file with uploads, pages and corrections.")
     keep_days: float | None = Field(
         None, gt=0, le=36_500, description="Uploads older than this are deleted; None: kept."
     )

@@ -477,6 +477,26 @@ def test_doctor_names_the_models_of_a_server_that_serves_another_one() -> None:
         assert result.exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("transcribe", "page.png", "--out"),
+        ("transcribe", "page.png", "--review"),
+        ("convert", "page.json", "--out"),
+        ("compare", "page.png", "--html"),
+        ("apply", "review", "corrections.json", "--out"),
+    ],
+)
+def test_no_option_makes_a_folder_named_like_an_address(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = run(*command, "s3://bucket/out")
+    assert refused.exit_code == 2
+    assert "is an address" in refused.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_serving_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fusion.service.api", None)
     refused = CliRunner().invoke(cli.app, ["serve"]).exception

@@ -306,10 +306,17 @@ def test_lines_are_asked_about_all_or_doubtful_and_nothing_else(engine: type[Ser
     assert (ServedVlm().ask, LocalVlm().ask) == ("all", "doubtful")
 
 
-@pytest.mark.parametrize("address", ["memory://out", "s3://bucket/out", "file:///tmp/out"])
-def test_results_are_written_to_a_folder_not_to_an_address(address: str) -> None:
-    with pytest.raises(ConfigError, match="copy them from there"):
-        load_config(overrides=[f"batch.output={address}"])
+@pytest.mark.parametrize("address", ["memory://out", "s3://bucket/out", "s3:/bucket", "file:///tmp/out"])
+@pytest.mark.parametrize("key", ["batch.output", "store.folder", "vlm.cache", "serve.archive"])
+def test_what_is_written_is_written_to_this_machine(key: str, address: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: .*copy them from there"):
+        load_config(overrides=[f"{key}={address}"])
+
+
+def test_a_home_directory_is_expanded_and_other_paths_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert load_config(overrides=["batch.output=~/out"]).batch.output == Path("/home/ada/out")
+    assert load_config(overrides=["batch.output=C:/out"]).batch.output == Path("C:/out")
 
 
 @pytest.mark.parametrize(
