@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -28,6 +28,7 @@ from fusion.fuse import Fuser, LineEvidence
 from fusion.ink import Evidence, InkLine, PageImage, Seen, Weighed, image_sha256
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
 from fusion.ocr import OcrReader
+from fusion.ocr.squares import rows
 from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage, lowest
 from fusion.placement import place_spans, to_photo
 from fusion.store import Store, code_sha256, dump_lines, dump_weighed, ink_sha256, key_of, load_lines, load_weighed
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 SMALL_WRITING = 20.0
 """Height of a line under which its writing is too small to be read well, px."""
+TURNS = 2
+"""Times that a page may be turned: one that is upside down, of characters in columns, first looks as if it lay on its side."""
 NO_LINE: tuple[FindingKind, ...] = ("not_writing", "uncovered")
 """Kinds of failure of what the OCR found on a page and is no line."""
 _log = logging.getLogger(__name__)
@@ -72,9 +75,9 @@ class Engine:
         self.config = config if config is not None else load_config()
         self.clock: defaultdict[str, float] = defaultdict(float)
         """Seconds spent per stage since it was last cleared."""
-        spoken = languages(self.config.fuse.languages)
-        self._fuser = Fuser(self.config.fuse, spoken)
-        self._languages = ", ".join(one.identity for one in spoken)
+        self._spoken = languages(self.config.fuse.languages)
+        self._fuser = Fuser(self.config.fuse, self._spoken)
+        self._languages = ", ".join(one.identity for one in self._spoken)
         self.profile = open_profile(self.config.domain)
         self._completer = Completer(self.config.complete, self.profile.forbids)
         self._store = Store(self.config.store.folder)
@@ -146,11 +149,16 @@ class Engine:
         if self._closed:
             raise ValueError("the engine is closed")
         failures: list[Failure] = []
-        image, checks, found = self._searched(image, crop, failures)
-        written, _ = _lines_and_remarks(found, image.transform)
-        turns = 0 if crop else self._stage("ocr", lambda: self._turns(image, written), failures)
-        if turns:
-            image, checks, found = self._searched(turned(image, turns, self.config.intake), crop, failures)
+        photo, way = image, 0
+        image, checks, found = self._searched(photo, crop, failures)
+        for _ in range(0 if crop else TURNS):
+            turns = self._stage("ocr", partial(self._turns, image, found), failures)
+            if not turns:
+                break
+            way = (way + turns) % 4
+            image = turned(photo, way, self.config.intake) if way else photo
+            image, checks, found = self._searched(image, crop, failures)
+        found = self._stage("ocr", lambda: self._in_rows(image, found), failures) or found
         found, remarks = _lines_and_remarks(found, image.transform)
         lines = self._read_again(found, name or image.id, failures)
         return Evidence(
@@ -282,15 +290,33 @@ class Engine:
                 raise InputError("turns", "is no number of quarter turns", "Delete the store.")
             return int(content)
 
-        lines = [seen.line for seen in found]
+        written, _ = _lines_and_remarks(found, image.transform)
+        lines = [seen.line for seen in written]
         return self._store.recall(key, load, lambda: self._ocr.turns(image, lines), lambda made: str(made).encode())
 
-    def _found(self, image: PageImage, crop: bool) -> tuple[Seen, ...]:
-        """The OCR's lines, from the store where it has them."""
-        key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, **self._ocr_made_by())
-        return self._store.recall(
-            key, load_lines, lambda: tuple(Seen(line) for line in self._ocr.read(image, crop=crop)), dump_lines
+    def _in_rows(self, image: PageImage, found: tuple[Seen, ...]) -> tuple[Seen, ...]:
+        """The lines of a page, in rows where its characters stand apart, as on squared paper, and rows make more words."""
+        quads = rows([seen.line for seen in found])
+        return max(found, self._found(image, quads=quads), key=self._likelihood) if quads else found
+
+    def _likelihood(self, found: Sequence[Seen]) -> float:
+        """How much more probable lines are in the languages of this engine than any characters, nats."""
+        texts = [_text(seen) for seen in found]
+        return sum(
+            max((one.score([text])[0] for one in self._spoken if one.concerns(text)), default=0.0) for text in texts
         )
+
+    def _found(
+        self, image: PageImage, crop: bool = False, quads: Sequence[NDArray[np.float64]] | None = None
+    ) -> tuple[Seen, ...]:
+        """The OCR's lines, or what it reads at some places, from the store where it has them."""
+        where = [quad.round(2).tolist() for quad in quads] if quads is not None else None
+        key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, where=where, **self._ocr_made_by())
+
+        def make() -> tuple[Seen, ...]:
+            return tuple(Seen(line) for line in self._ocr.read(image, crop=crop, quads=quads))
+
+        return self._store.recall(key, load_lines, make, dump_lines)
 
     def _ocr_made_by(self) -> dict[str, object]:
         """What the OCR's readings depend on; threads and device change none."""

@@ -118,7 +118,7 @@ def test_it_concerns_lines_of_latin_words(text: str, concerned: bool) -> None:
 @given(st.text("我们已经以老师天2a", max_size=8))
 def test_a_chinese_line_is_summed_over_all_ways_to_part_it(text: str) -> None:
     model = Chinese(WORDS)
-    words = model._costs[0]
+    words = model._model.words
 
     def ways(rest: str) -> float:
         if not rest:
@@ -139,6 +139,21 @@ def test_a_chinese_beginning_is_at_least_as_likely_as_the_line(text: str) -> Non
     (begun,), (whole,) = CHINESE.begins([text]), CHINESE.score([text])
     assert begun >= whole - 1e-9
     assert whole >= len(text) * math.log(1 - 0.9) - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("traditional", "simplified"),
+    [("時候", "时候"), ("當我們樂觀開朗", "当我们乐观开朗"), ("繁榮", "繁荣")],
+)
+def test_which_form_of_a_character_is_written_is_no_matter_of_language(traditional: str, simplified: str) -> None:
+    assert CHINESE.score([traditional]) == CHINESE.score([simplified])
+    assert CHINESE.begins([traditional]) == CHINESE.begins([simplified])
+    assert CHINESE.score([traditional])[0] > 3
+
+
+def test_words_that_differ_in_the_form_of_a_character_alone_count_together() -> None:
+    model = Chinese({"著名": 3, "着名": 1, "也": 4}, {"著": "着"})
+    assert model.score(["著名"]) == model.score(["着名"]) == Chinese({"着名": 4, "也": 4}).score(["着名"])
 
 
 def test_chinese_words_are_likelier_than_their_look_alikes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -46,6 +47,65 @@ def drawn(size: tuple[int, int], *words: tuple[float, float, str], height: int =
     for left, top, text in words:
         ImageDraw.Draw(image).text((left, top), text, font=font, fill=(ink, ink, ink))
     return np.asarray(image)
+
+
+# --- squared paper ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cells(engine: Engine) -> dict[str, Pixels]:
+    """Characters of a sample page, cut out: drawn ones, but as different from each other as a hand's."""
+    (image,) = open_pages(SAMPLES / "homework_zh.jpg", engine.config.intake)
+    found = {}
+    for line in (seen.line for seen in engine.look(image).lines):
+        high = line.crop.shape[0]
+        for place in line.reading.positions if line.reading is not None else ():
+            left = max(0, round((place.left + place.right - high) / 2))
+            found[place.candidates[0].text] = line.crop[:, left : left + high]
+    return found
+
+
+ROWS = ("解题思路正确", "计算过程有误", "请检查第二步", "我写完在检查")
+
+
+def squared(cells: dict[str, Pixels], across: int, down: int, *, columns: bool = False, size: int = 60) -> Pixels:
+    """A page with `ROWS` on it, one character a square; in columns from right to left if asked."""
+    count, longest = len(ROWS), max(map(len, ROWS))
+    wide, high = (count, longest) if columns else (longest, count)
+    page = np.full((high * down + 200, wide * across + 200, 3), 235, np.uint8)
+    for r, row in enumerate(ROWS):
+        for c, character in enumerate(row):
+            x, y = (count - 1 - r, c) if columns else (c, r)
+            place = page[100 + y * down :, 100 + x * across :][:size, :size]
+            place[:] = np.minimum(place, cv2.resize(cells[character], (size, size)))
+    return page
+
+
+def read_right(page: Page, rows: tuple[str, ...]) -> float:
+    """Share of pairs of neighbours that are neighbours on the page too."""
+    pairs = [pair for row in rows for pair in pairwise(row)]
+    said = [pair for text in texts(page) for pair in pairwise(text)]
+    return sum(pair in said for pair in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("across", "down", "quarters"),  # upside down, columns are not told from writing on its side
+    [(62, 80, 0), (62, 80, 2), (100, 66, 0), (130, 70, 0), (130, 70, 2), (110, 110, 0), (140, 130, 0), (140, 130, 2)],
+)
+def test_rows_on_squared_paper_are_read_as_rows(
+    engine: Engine, cells: dict[str, Pixels], across: int, down: int, quarters: int
+) -> None:
+    page = read(engine, np.ascontiguousarray(np.rot90(squared(cells, across, down), quarters)))
+    assert read_right(page, ROWS) > 0.8
+    first = [
+        next(n for n, text in enumerate(texts(page)) if word in text) for word in ("思路", "过程", "第二步", "写完")
+    ]
+    assert first == sorted(first)
+
+
+@pytest.mark.parametrize(("across", "down"), [(80, 62), (100, 66)])
+def test_columns_that_make_words_stay_columns(engine: Engine, cells: dict[str, Pixels], across: int, down: int) -> None:
+    assert read_right(read(engine, squared(cells, across, down, columns=True)), ROWS) > 0.8
 
 
 # --- which way is up ----------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 A line is words one after the other, each as probable as a dictionary counts it, summed over all ways to part it (the model of
 Sproat, Shih, Gale and Chang, "A stochastic finite-state word-segmentation algorithm for Chinese", Computational Linguistics
 22(3), 1996, without its classes); any character may also be one that it knows nothing of. It is a likelihood ratio against any
-characters. Digits, letters and signs have no language and part words. Made by `python -m fusion.train languages`.
+characters. Digits, letters and signs have no language and part words. A traditional character is the same to it as its
+simplified form: which of them is written, the ink decides. Made by `python -m fusion.train languages`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import regex
+from numpy.typing import NDArray
 
 CHARACTERS = 5000
 """Any string is as probable as characters drawn from so many."""
@@ -51,18 +53,17 @@ def packaged() -> bytes:
 class Chinese:
     """The model as an expectation of whole lines. May be used from several threads at once."""
 
-    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
-        """Take words with their counts; None: the packaged ones, read when they are first asked."""
-        self._given = counts
+    def __init__(self, counts: Mapping[str, int] | None = None, variants: Mapping[str, str] | None = None) -> None:
+        """Take words with their counts, and the simplified forms of characters; None: the packaged ones, read when first asked."""
+        self._given = (counts, variants or {}) if counts is not None else None
         self._known: dict[str, tuple[float, ...]] = {"": (0.0,)}  # a search asks letter by letter
         self._tails: dict[str, tuple[_Costs, _Costs]] = {}
 
     @cached_property
-    def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Natural log-probability of each word, and of beginning a longer one."""
+    def _model(self) -> Words:
         if self._given is not None:
             file = BytesIO()
-            write_words(self._given, file)
+            write_words(*self._given, file)
             file.seek(0)
             return read_words(file)
         return read_words(BytesIO(packaged()))
@@ -78,16 +79,16 @@ class Chinese:
 
     def log_probability(self, text: str) -> float:
         """Natural log-probability of a whole line, less that of any characters."""
-        return self._ends(text)[-1]
+        return self._ends(text.translate(self._model.variants))[-1]
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """`log_probability` of each."""
-        return [self._ends(text)[-1] for text in texts]
+        return [self.log_probability(text) for text in texts]
 
     def begins(self, texts: Sequence[str]) -> list[float]:
         """The same of each text as the beginning of a line: its last characters may begin a longer word."""
         found = []
-        for text in texts:
+        for text in (text.translate(self._model.variants) for text in texts):
             ends, (_, begun) = self._ends(text), self._last_words(text[-LONGEST:])
             found.append(_log_sum([ends[-1], *[ends[-1 - size] + cost for size, cost in begun]]))
         return found
@@ -115,7 +116,8 @@ class Chinese:
                 self._tails = {}
             chinese = next((n for n in range(len(tail)) if not _is_han(tail[-1 - n])), len(tail))
             sizes = range(1, chinese + 1)
-            words, begun = ([(n, table[tail[-n:]]) for n in sizes if tail[-n:] in table] for table in self._costs)
+            tables = self._model.words, self._model.begun
+            words, begun = ([(n, table[tail[-n:]]) for n in sizes if tail[-n:] in table] for table in tables)
             found = self._tails[tail] = (words, begun)
         return found
 
@@ -127,31 +129,64 @@ def _log_sum(values: Sequence[float]) -> float:
     return most + math.log(sum(math.exp(value - most) for value in values))
 
 
-def write_words(counts: Mapping[str, int], file: BinaryIO) -> None:
-    """Write the model of some words: every word and every beginning of one, with their costs."""
-    total = sum(counts.values())
-    begun: Counter[str] = Counter()
+class Words(NamedTuple):
+    """The model as it is stored.
+
+    Attributes:
+        words: natural log-probability of each word, less that of any characters.
+        begun: the same of beginning a longer one.
+        variants: traditional character → simplified form, as `str.translate` takes them.
+    """
+
+    words: dict[str, float]
+    begun: dict[str, float]
+    variants: dict[int, str]
+
+
+def write_words(counts: Mapping[str, int], variants: Mapping[str, str], file: BinaryIO) -> None:
+    """Write the model of some words: every word and every beginning of one, with their costs, and the forms of characters."""
+    simple = str.maketrans(dict(variants))
+    merged: Counter[str] = Counter()
     for word, count in counts.items():
+        merged[word.translate(simple)] += count
+    total = sum(merged.values())
+    begun: Counter[str] = Counter()
+    for word, count in merged.items():
         for size in range(1, len(word)):
             begun[word[:size]] += count
-    keys = sorted({*counts, *begun})
-    costs = [[_stored(table.get(key, 0), total) for key in keys] for table in (counts, begun)]
-    text = np.frombuffer("\n".join(keys).encode("utf-8"), dtype=np.uint8)
-    np.savez_compressed(file, keys=text, words=np.array(costs[0], np.uint8), begun=np.array(costs[1], np.uint8))
+    keys = sorted({*merged, *begun})
+    costs = [[_stored(table.get(key, 0), total) for key in keys] for table in (merged, begun)]
+    np.savez_compressed(
+        file,
+        keys=_bytes("\n".join(keys)),
+        words=np.array(costs[0], np.uint8),
+        begun=np.array(costs[1], np.uint8),
+        variants=_bytes("".join(map("".join, sorted(variants.items())))),
+    )
 
 
-def read_words(file: BinaryIO) -> tuple[dict[str, float], dict[str, float]]:
-    """What `write_words` wrote, less the log-probability of any characters: words, and beginnings of longer ones."""
+def read_words(file: BinaryIO) -> Words:
+    """What `write_words` wrote."""
     with np.load(file) as arrays:
-        keys = arrays["keys"].tobytes().decode("utf-8").split("\n")
+        keys = _text(arrays["keys"]).split("\n")
         sizes = np.array([len(key) for key in keys])
-        tables = []
-        for name in ("words", "begun"):
-            stored = arrays[name]
+
+        def table(stored: NDArray[np.uint8]) -> dict[str, float]:
             nats = math.log(KNOWN) - stored / STEPS + sizes * _UNIFORM
             here = stored != _NONE
-            tables.append(dict(zip(np.array(keys, dtype=object)[here].tolist(), nats[here].tolist(), strict=True)))
-    return tables[0], tables[1]
+            return dict(zip(np.array(keys, dtype=object)[here].tolist(), nats[here].tolist(), strict=True))
+
+        pairs = _text(arrays["variants"])
+        variants = {ord(one): other for one, other in zip(pairs[::2], pairs[1::2], strict=True)}
+        return Words(table(arrays["words"]), table(arrays["begun"]), variants)
+
+
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+
+
+def _text(stored: NDArray[np.uint8]) -> str:
+    return stored.tobytes().decode("utf-8")
 
 
 def _stored(count: int, total: int) -> int:

@@ -147,7 +147,9 @@ class OcrReader:
         self._marker = Marker(config.threads)
         self._spells = frozenset(filter(_TAUGHT.fullmatch, self._latin.characters[1:]))
 
-    def read(self, page: PageImage, *, crop: bool = False) -> tuple[InkLine, ...]:
+    def read(
+        self, page: PageImage, *, crop: bool = False, quads: Sequence[NDArray[np.float64]] | None = None
+    ) -> tuple[InkLine, ...]:
         """Lines of a page in reading order.
 
         Writing that nobody can read is a line too, with a failure for a reading; so is, at the end, what was found and is no
@@ -156,6 +158,7 @@ class OcrReader:
         Args:
             page: upright page.
             crop: the image is one word or one line: read it whole, without detection.
+            quads: where lines are, float64 (4, 2) each, px, clockwise from the top left; None: they are searched for.
         """
         height, width = page.pixels.shape[:2]
         if crop:
@@ -166,7 +169,8 @@ class OcrReader:
             return (self._line("l000", _Place(whole, view, "line"), "r000"),)
         small, to_page = shrink(page.pixels)
         seen, scale = look(small), float(to_page[0, 0])
-        regions = list(self._found(page.pixels, seen, scale))
+        places = [Region(quad, 1.0) for quad in quads] if quads is not None else self._regions(page.pixels, seen, scale)
+        regions = [self._place(page.pixels, one) for one in places]
         regions += self._loose(page.pixels, [one.quad for one in regions], seen, scale)
         regions = self._with_fractions(page.pixels, regions, seen, scale)
         found = [one for one in regions if one.kind in ("line", "unread")]
@@ -178,19 +182,20 @@ class OcrReader:
                 lines.append(self._line(name, one, home) if one.kind == "line" else _unread(name, one, home))
         return (*lines, *(_unread(f"x{n:03d}", one, "") for n, one in enumerate(left_out)))
 
-    def _found(self, pixels: NDArray[np.uint8], seen: SmallView, scale: float) -> Iterator[_Place]:
-        """What the detector finds, with what the OCR sees there."""
+    def _regions(self, pixels: NDArray[np.uint8], seen: SmallView, scale: float) -> list[Region]:
+        """Where the detector sees lines; those that it ran together are parted."""
         regions = [Region(layout.upright_corners(corners), sure) for corners, sure in self._engine.regions(pixels)]
         regions = search.join_upright(regions)
         parted = search.part_columns([quad for quad, _ in regions], seen, scale)
-        for parts, (_, sure) in zip(parted, regions, strict=True):
-            for quad in parts:
-                view = self._view(layout.cut_out(pixels, quad))
-                if self._is_no_writing(view):
-                    yield _Place(quad, view, "not_writing")
-                else:
-                    readable = sure >= SURE or view.quality >= self._config.poor
-                    yield _Place(quad, view, "line" if readable else "unread")
+        return [Region(quad, sure) for parts, (_, sure) in zip(parted, regions, strict=True) for quad in parts]
+
+    def _place(self, pixels: NDArray[np.uint8], region: Region) -> _Place:
+        """What the OCR sees in a region."""
+        view = self._view(layout.cut_out(pixels, region.corners))
+        if self._is_no_writing(view):
+            return _Place(region.corners, view, "not_writing")
+        readable = region.probability >= SURE or view.quality >= self._config.poor
+        return _Place(region.corners, view, "line" if readable else "unread")
 
     def _loose(
         self, pixels: NDArray[np.uint8], quads: Sequence[NDArray[np.float64]], seen: SmallView, scale: float

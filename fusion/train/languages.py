@@ -64,6 +64,7 @@ class Recipe(Part):
     )
     dictionary: Source = Field(description="Chinese words with their counts.")
     rare: int = Field(1, ge=1, description="Times that a Chinese word must be counted.")
+    variants: Source = Field(description="Simplified forms of traditional characters.")
     own: tuple[Path, ...] = Field((), description="Lists of Chinese words that the dictionary may lack.")
     own_count: int = Field(1, ge=1, description="What each of these counts.")
     seed: int = Field(1, description="Random seed of the directions.")
@@ -92,9 +93,10 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> None:
         for word in path.read_text(encoding="utf-8").split():
             if _HAN_WORD.fullmatch(word):
                 counts.setdefault(word, recipe.own_count)
+    variants = _variants(recipe.variants, recipe.work)
     with (recipe.output / "chinese.npz").open("wb") as file:
-        chinese.write_words(counts, file)
-    log(f"Chinese: {len(counts)} words")
+        chinese.write_words(counts, variants, file)
+    log(f"Chinese: {len(counts)} words, {len(variants)} traditional characters")
 
 
 def encoded(text: str) -> NDArray[np.uint8]:
@@ -125,6 +127,15 @@ def _counts(source: Source, folder: Path) -> dict[str, int]:
     with _archive(source, folder) as tar:
         rows = [line.split(" ") for line in _read(tar, "package/dict.txt").splitlines() if line]
     return {row[0]: int(row[1]) for row in rows if _HAN_WORD.fullmatch(row[0])}
+
+
+def _variants(source: Source, folder: Path) -> dict[str, str]:
+    """Traditional character → its first simplified form."""
+    with _archive(source, folder) as tar:
+        rows = [
+            line.split() for line in _read(tar, "package/data/TSCharacters.txt").splitlines() if line[:1] not in "#"
+        ]
+    return {row[0]: row[1] for row in rows if row[0] != row[1] and all(map(_HAN_WORD.fullmatch, row[:2]))}
 
 
 def _read(tar: tarfile.TarFile, name: str) -> str:

@@ -1,0 +1,88 @@
+"""Chinese on squared paper: characters that stand so far apart that the detector joins them to columns, or not at all.
+
+Knows where characters stand; which way they are read is decided by what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.ink import InkLine
+from fusion.ocr.layout import TALL, height_of, upright_corners, width_of
+from fusion.page import is_ideograph
+
+STEP = (0.4, 4.0)
+"""Distance from a character to the next of its row, in their size."""
+OFF = 0.5
+"""How far above or below the next one may stand, in their size."""
+ROOM = 1.2
+"""Height of a row, in the size of its characters."""
+
+
+def rows(lines: Sequence[InkLine]) -> list[NDArray[np.float64]]:
+    """A page's lines, the Chinese ones made anew of the characters that stand beside each other.
+
+    Args:
+        lines: as the OCR found and read them.
+
+    Returns:
+        float64 (4, 2) each, px, clockwise from the top left; none where most Chinese characters stand in rows already.
+    """
+    quads = [upright_corners(np.array(line.polygon)) for line in lines]
+    counts = [sum(map(is_ideograph, line.reading.text)) if line.reading is not None else 0 for line in lines]
+    apart = [
+        count == 1 or (count > 1 and height_of(quad) > TALL * width_of(quad))
+        for count, quad in zip(counts, quads, strict=True)
+    ]
+    alone = sum(count for count, one in zip(counts, apart, strict=True) if one)
+    if sum(apart) < 2 or 2 * alone <= sum(counts):
+        return []
+    middles = np.concatenate([_middles(line) for line, one in zip(lines, apart, strict=True) if one])
+    size = float(np.median([min(height_of(q), width_of(q)) for q, one in zip(quads, apart, strict=True) if one]))
+    others = [quad for quad, one in zip(quads, apart, strict=True) if not one]
+    return [*others, *(_around(middles[row], size) for row in _chains(middles, size))]
+
+
+def _middles(line: InkLine) -> NDArray[np.float64]:
+    """Where a line's characters stand: float64 (n, 2), px of the page."""
+    corners = np.array(line.polygon, dtype=np.float64)
+    assert line.reading is not None
+    along = [
+        (place.left + place.right) / 2 / line.crop.shape[1] for place in line.reading.positions if not place.optional
+    ]
+    start, end = (corners[0] + corners[3]) / 2, (corners[1] + corners[2]) / 2
+    return np.asarray(start + np.array(along)[:, None] * (end - start), dtype=np.float64)
+
+
+def _chains(middles: NDArray[np.float64], size: float) -> list[list[int]]:
+    """Rows of characters, from the left: each is followed by the nearest on its right whose nearest on the left it is."""
+    step = middles[None] - middles[:, None]  # [from, to]
+    slope = 0.0
+    for _ in range(2):  # the second time along the slope of the rows
+        across, off = step[..., 0], np.abs(step[..., 1] - slope * step[..., 0])
+        near = (across > STEP[0] * size) & (across < STEP[1] * size) & (off < OFF * size)
+        cost = np.where(near, across + 2 * off, np.inf)
+        after, before = cost.argmin(axis=1), cost.argmin(axis=0)
+        linked = [n for n, m in enumerate(after) if np.isfinite(cost[n, m]) and before[m] == n]
+        slope = float(np.median([step[n, after[n], 1] / step[n, after[n], 0] for n in linked])) if linked else 0.0
+    follows = {n: int(after[n]) for n in linked}
+    chains = []
+    for first in sorted(set(range(len(middles))) - set(follows.values())):
+        chain = [first]
+        while chain[-1] in follows:
+            chain.append(follows[chain[-1]])
+        chains.append(chain)
+    return chains
+
+
+def _around(middles: NDArray[np.float64], size: float) -> NDArray[np.float64]:
+    """The box around the characters of a row, along it."""
+    along = middles[-1] - middles[0]
+    length = float(np.linalg.norm(along))
+    ahead = along / length if length else np.array([1.0, 0.0])
+    end, side = ahead * size * 0.6, np.array([-ahead[1], ahead[0]]) * size * ROOM / 2
+    first, last = middles[0] - end, middles[-1] + end
+    return np.array([first - side, last - side, last + side, first + side])
