@@ -6,6 +6,7 @@ low score: those lines are the job.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -23,7 +24,7 @@ from fusion.ink import InkLine, PageImage, image_sha256
 from fusion.ocr import fractions, layout, search
 from fusion.ocr.layout import Region
 from fusion.ocr.marks import Marker
-from fusion.ocr.onnx import OnnxModels, Recognizer, column_px
+from fusion.ocr.onnx import HEIGHT, OnnxModels, Recognizer, column_px
 from fusion.ocr.order import reading_order
 from fusion.onnx import runtime_version
 from fusion.page import Failure, Polygon, Position, Reading, Recipe, is_ideograph
@@ -284,8 +285,11 @@ class OcrReader:
 
     def _plain(self, crop: NDArray[np.uint8]) -> Posterior:
         """One look at a crop as it is."""
-        column = column_px(*crop.shape[1::-1])
-        return Posterior.compact(self._engine.posteriors([crop])[0], self._engine.characters, column)
+
+        def read(picture: NDArray[np.uint8], column: float) -> Posterior:
+            return Posterior.compact(self._engine.posteriors([picture])[0], self._engine.characters, column)
+
+        return _wider(crop, 1.0, read)
 
     @property
     def identity(self) -> str:
@@ -428,12 +432,22 @@ def _within(positions: Sequence[Position], width: float) -> tuple[Position, ...]
 
 def _wider(crop: NDArray[np.uint8], factor: float, read: Callable[[NDArray[np.uint8], float], Posterior]) -> Posterior:
     """A crop read `factor` times wider; `read` gets the picture and the width of its columns, px on the crop."""
-    picture = crop if factor == 1.0 else _stretched(crop, factor)
+    picture = _sized(crop, factor)
     return read(picture, column_px(*picture.shape[1::-1]) * crop.shape[1] / picture.shape[1])
 
 
-def _stretched(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """The crop made `factor` times wider."""
+def _sized(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """The crop made `factor` times wider and, if it is higher than the recognisers see it, as small as they do.
+
+    They shrink by INTER_LINEAR, which skips rows of a high crop: strokes break. Of RxHandBD's training words, 128 px high, PP-OCR
+    reads .404 of the characters wrong that way and .381 after INTER_AREA, the recogniser of Latin hands .242 and .212.
+    """
     height, width = crop.shape[:2]
-    size = (max(1, round(width * factor)), height)
-    return np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    low = min(height, HEIGHT)
+    size = max(1, math.ceil(round(width * factor) * low / height))
+    if low < height:
+        crop = np.asarray(cv2.resize(crop, (width, low), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    if size == width:
+        return crop
+    way = cv2.INTER_AREA if size < width else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(crop, (size, low), interpolation=way), dtype=np.uint8)
