@@ -11,13 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fusion.config import IntakeConfig, OcrConfig
 from fusion.ctc import Views
 from fusion.ink import InkLine, PageImage, image_sha256
 from fusion.intake import open_pages
-from fusion.ocr import OcrReader
+from fusion.ocr import OcrReader, _sized
 from fusion.ocr.onnx import COLUMN, HEIGHT
 
 pytestmark = pytest.mark.live
@@ -223,6 +225,22 @@ def test_both_recognisers_look_at_a_squashed_word_at_the_same_widths(stretches: 
 def test_the_way_up_is_found_however_a_page_lies(reader: OcrReader, name: str, turns: int) -> None:
     lying = page_of(np.ascontiguousarray(np.rot90(sample(name).pixels, -turns)))
     assert reader.turns(lying, reader.read(lying)) == turns
+
+
+@given(
+    sides=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    factor=st.sampled_from((1.0, 1.5, 2.25, 3.0)),
+    rule=st.data(),
+)
+def test_a_high_crop_is_shrunk_with_all_its_rows(sides: tuple[int, int], factor: float, rule: st.DataObject) -> None:
+    height, width = sides
+    crop = np.full((height, width, 3), 255, np.uint8)
+    crop[rule.draw(st.integers(0, height - 1))] = 0  # a stroke of one row
+    shown = _sized(crop, factor)
+    assert shown.shape[0] == min(height, HEIGHT)
+    assert shown.shape[1] == pytest.approx(factor * width * shown.shape[0] / height, abs=1.5)
+    assert (255 - shown.astype(float)).mean() == pytest.approx(255 / height, rel=0.3, abs=0.6)
+    assert height > HEIGHT or factor != 1.0 or shown is crop
 
 
 def test_a_clear_line_is_read_once(read: Read) -> None:
