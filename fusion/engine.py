@@ -27,7 +27,7 @@ from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser, LineEvidence
 from fusion.ink import Evidence, InkLine, PageImage, Seen, Weighed, image_sha256
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
-from fusion.ocr import OcrReader
+from fusion.ocr import OcrReader, Region
 from fusion.ocr.squares import rows
 from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage, lowest
 from fusion.placement import place_spans, to_photo
@@ -296,8 +296,9 @@ class Engine:
 
     def _in_rows(self, image: PageImage, found: tuple[Seen, ...]) -> tuple[Seen, ...]:
         """The lines of a page, in rows where its characters stand apart, as on squared paper, and rows make more words."""
-        quads = rows([seen.line for seen in found])
-        return max(found, self._found(image, quads=quads), key=self._likelihood) if quads else found
+        lines = [seen.line for seen in found if all(one.kind != "uncovered" for one in seen.line.failures)]
+        regions = rows(lines)
+        return max(found, self._found(image, regions=regions), key=self._likelihood) if regions else found
 
     def _likelihood(self, found: Sequence[Seen]) -> float:
         """How much more probable lines are in the languages of this engine than any characters, nats."""
@@ -306,15 +307,13 @@ class Engine:
             max((one.score([text])[0] for one in self._spoken if one.concerns(text)), default=0.0) for text in texts
         )
 
-    def _found(
-        self, image: PageImage, crop: bool = False, quads: Sequence[NDArray[np.float64]] | None = None
-    ) -> tuple[Seen, ...]:
-        """The OCR's lines, or what it reads at some places, from the store where it has them."""
-        where = [quad.round(2).tolist() for quad in quads] if quads is not None else None
+    def _found(self, image: PageImage, crop: bool = False, regions: Sequence[Region] | None = None) -> tuple[Seen, ...]:
+        """The OCR's lines, or what it reads in some regions, from the store where it has them."""
+        where = [(quad.round(2).tolist(), sure) for quad, sure in regions] if regions is not None else None
         key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, where=where, **self._ocr_made_by())
 
         def make() -> tuple[Seen, ...]:
-            return tuple(Seen(line) for line in self._ocr.read(image, crop=crop, quads=quads))
+            return tuple(Seen(line) for line in self._ocr.read(image, crop=crop, regions=regions))
 
         return self._store.recall(key, load_lines, make, dump_lines)
 

@@ -31,7 +31,7 @@ from fusion.page import Failure, Polygon, Position, Reading, Recipe, is_ideograp
 from fusion.view import View as SmallView
 from fusion.view import look, shrink
 
-__all__ = ["OcrReader"]
+__all__ = ["OcrReader", "Region"]
 
 LATIN = Path(str(files("fusion.ocr") / "latin" / "recogniser.onnx"))
 """PP-OCR's recogniser trained on with real Latin hands; its card stands beside it."""
@@ -149,7 +149,7 @@ class OcrReader:
         self._spells = frozenset(filter(_TAUGHT.fullmatch, self._latin.characters[1:]))
 
     def read(
-        self, page: PageImage, *, crop: bool = False, quads: Sequence[NDArray[np.float64]] | None = None
+        self, page: PageImage, *, crop: bool = False, regions: Sequence[Region] | None = None
     ) -> tuple[InkLine, ...]:
         """Lines of a page in reading order.
 
@@ -159,7 +159,7 @@ class OcrReader:
         Args:
             page: upright page.
             crop: the image is one word or one line: read it whole, without detection.
-            quads: where lines are, float64 (4, 2) each, px, clockwise from the top left; None: they are searched for.
+            regions: where lines are, clockwise from the top left; None: they are searched for.
         """
         height, width = page.pixels.shape[:2]
         if crop:
@@ -170,12 +170,12 @@ class OcrReader:
             return (self._line("l000", _Place(whole, view, "line"), "r000"),)
         small, to_page = shrink(page.pixels)
         seen, scale = look(small), float(to_page[0, 0])
-        places = [Region(quad, 1.0) for quad in quads] if quads is not None else self._regions(page.pixels, seen, scale)
-        regions = [self._place(page.pixels, one) for one in places]
-        regions += self._loose(page.pixels, [one.quad for one in regions], seen, scale)
-        regions = self._with_fractions(page.pixels, regions, seen, scale)
-        found = [one for one in regions if one.kind in ("line", "unread")]
-        left_out = [one for one in regions if one.kind not in ("line", "unread")]
+        where = regions if regions is not None else self._regions(page.pixels, seen, scale)
+        places = [self._place(page.pixels, one) for one in where]
+        places += self._loose(page.pixels, [one.quad for one in places], seen, scale)
+        places = self._with_fractions(page.pixels, places, seen, scale)
+        found = [one for one in places if one.kind in ("line", "unread")]
+        left_out = [one for one in places if one.kind not in ("line", "unread")]
         lines: list[InkLine] = []
         for number, region in enumerate(_in_order(found, seen, scale)):
             for one in region:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.ink import InkLine
-from fusion.ocr.layout import TALL, height_of, upright_corners, width_of
+from fusion.ocr.layout import TALL, Region, height_of, upright_corners, width_of
 from fusion.page import is_ideograph
 
 STEP = (0.4, 4.0)
@@ -22,14 +22,14 @@ ROOM = 1.2
 """Height of a row, in the size of its characters."""
 
 
-def rows(lines: Sequence[InkLine]) -> list[NDArray[np.float64]]:
-    """A page's lines, the Chinese ones made anew of the characters that stand beside each other.
+def rows(lines: Sequence[InkLine]) -> list[Region]:
+    """Where a page's lines are, the Chinese ones made anew of the characters that stand beside each other.
 
     Args:
-        lines: as the OCR found and read them.
+        lines: as the OCR found and read them, with those that nobody could read.
 
     Returns:
-        float64 (4, 2) each, px, clockwise from the top left; none where most Chinese characters stand in rows already.
+        Regions, clockwise from the top left; none where most Chinese characters stand in rows already.
     """
     quads = [upright_corners(np.array(line.polygon)) for line in lines]
     counts = [sum(map(is_ideograph, line.reading.text)) if line.reading is not None else 0 for line in lines]
@@ -42,8 +42,12 @@ def rows(lines: Sequence[InkLine]) -> list[NDArray[np.float64]]:
         return []
     middles = np.concatenate([_middles(line) for line, one in zip(lines, apart, strict=True) if one])
     size = float(np.median([min(height_of(q), width_of(q)) for q, one in zip(quads, apart, strict=True) if one]))
-    others = [quad for quad, one in zip(quads, apart, strict=True) if not one]
-    return [*others, *(_around(middles[row], size) for row in _chains(middles, size))]
+    others = [
+        Region(quad, float(line.reading is not None))
+        for line, quad, one in zip(lines, quads, apart, strict=True)
+        if not one
+    ]
+    return [*others, *(Region(_around(middles[row], size), 1.0) for row in _chains(middles, size))]
 
 
 def _middles(line: InkLine) -> NDArray[np.float64]:
