@@ -261,16 +261,17 @@ class OcrReader:
         return (best if enough and margin > BETTER else 0), looks[best]
 
     def _is_vertical(self, crops: Sequence[NDArray[np.uint8]], looks: Sequence[Posterior], way: int) -> bool:
-        """Whether Chinese characters stand upright in tall lines: half of them are read one by one as they are in the line."""
-        same = total = 0
+        """Whether Chinese characters stand upright in tall lines: half of them read, one by one, as well as they do turned."""
+        upright = total = 0
         for crop, seen in zip(crops, looks, strict=True):
             text = seen.greedy if way == 1 else seen.greedy[::-1]
             if not any(map(is_ideograph, text)):
                 continue
             for character, cell in zip(text, np.array_split(crop, len(text)), strict=True):
+                as_it_is, lying = self._plain(np.ascontiguousarray(cell)), self._plain(_turned(cell, way))
                 total += 1
-                same += self._plain(np.ascontiguousarray(cell)).greedy == character
-        return 2 * same > total > 0
+                upright += as_it_is.greedy == character and as_it_is.quality >= lying.quality
+        return 2 * upright > total > 0
 
     def _is_no_writing(self, view: _View) -> bool:
         """Whether a place holds a dotted rule, a dot, or what shows through from the other side."""

@@ -33,19 +33,20 @@ def rows(lines: Sequence[InkLine]) -> list[Region]:
     """
     quads = [upright_corners(np.array(line.polygon)) for line in lines]
     counts = [sum(map(is_ideograph, line.reading.text)) if line.reading is not None else 0 for line in lines]
-    apart = [
-        count == 1 or (count > 1 and height_of(quad) > TALL * width_of(quad))
-        for count, quad in zip(counts, quads, strict=True)
+    tall = [count > 0 and height_of(quad) > TALL * width_of(quad) for count, quad in zip(counts, quads, strict=True)]
+    lone = [
+        not column and (count == 1 or (count > 0 and width_of(quad) <= TALL * height_of(quad)))
+        for column, count, quad in zip(tall, counts, quads, strict=True)
     ]
-    alone = sum(count for count, one in zip(counts, apart, strict=True) if one)
-    if sum(apart) < 2 or 2 * alone <= sum(counts):
+    apart = [n for n in range(len(lines)) if tall[n] or lone[n]]
+    if len(apart) < 2 or 2 * sum(counts[n] for n in apart) <= sum(counts):
         return []
-    middles = np.concatenate([_middles(line) for line, one in zip(lines, apart, strict=True) if one])
-    size = float(np.median([min(height_of(q), width_of(q)) for q, one in zip(quads, apart, strict=True) if one]))
+    middles = np.concatenate([_middles(lines[n]) if tall[n] else quads[n].mean(axis=0)[None] for n in apart])
+    size = float(np.median([min(height_of(quads[n]), width_of(quads[n])) for n in apart]))
     others = [
         Region(quad, float(line.reading is not None))
-        for line, quad, one in zip(lines, quads, apart, strict=True)
-        if not one
+        for n, (line, quad) in enumerate(zip(lines, quads, strict=True))
+        if n not in apart
     ]
     return [*others, *(Region(_around(middles[row], size), 1.0) for row in _chains(middles, size))]
 
