@@ -44,7 +44,10 @@ def local(path: Path) -> Path:
     """
     if ADDRESS.match(str(path)):
         raise ValueError("is an address; results are written to this machine: copy them from there")
-    return path.expanduser()
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"names a home directory that is not known ({error})") from error
 
 
 Written = Annotated[Path, AfterValidator(local)]

@@ -27,8 +27,7 @@ from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser, LineEvidence
 from fusion.ink import Evidence, InkLine, PageImage, Seen, Weighed, image_sha256
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
-from fusion.ocr import OcrReader, Region
-from fusion.ocr.squares import rows
+from fusion.ocr import OcrReader, squares
 from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage, lowest
 from fusion.placement import place_spans, to_photo
 from fusion.store import Store, code_sha256, dump_lines, dump_weighed, ink_sha256, key_of, load_lines, load_weighed
@@ -149,15 +148,7 @@ class Engine:
         if self._closed:
             raise ValueError("the engine is closed")
         failures: list[Failure] = []
-        photo, way = image, 0
-        image, checks, found = self._searched(photo, crop, failures)
-        for _ in range(0 if crop else TURNS):
-            turns = self._stage("ocr", partial(self._turns, image, found), failures)
-            if not turns:
-                break
-            way = (way + turns) % 4
-            image = turned(photo, way, self.config.intake) if way else photo
-            image, checks, found = self._searched(image, crop, failures)
+        image, checks, found = self._upright(image, failures) if not crop else self._searched(image, crop, failures)
         found = self._stage("ocr", lambda: self._in_rows(image, found), failures) or found
         found, remarks = _lines_and_remarks(found, image.transform)
         lines = self._read_again(found, name or image.id, failures)
@@ -281,6 +272,22 @@ class Engine:
         image, checks = self._stage("domain", lambda: self.profile.prepare(photo), failures) or (photo, ())
         return image, checks, self._stage("ocr", lambda: self._found(image, crop), failures) or ()
 
+    def _upright(
+        self, photo: PageImage, failures: list[Failure]
+    ) -> tuple[PageImage, tuple[Check, ...], tuple[Seen, ...]]:
+        """The page the way up that its lines show, what the profile remarks on it, and the OCR's lines."""
+        way, tried = 0, set[int]()
+        while True:
+            failed: list[Failure] = []
+            image = turned(photo, way, self.config.intake) if way else photo
+            image, checks, found = self._searched(image, False, failed)
+            tried.add(way)
+            turns = self._stage("ocr", partial(self._turns, image, found), failed) if len(tried) <= TURNS else 0
+            if not turns or (way + turns) % 4 in tried:
+                failures += failed
+                return image, checks, found
+            way = (way + turns) % 4
+
     def _turns(self, image: PageImage, found: Sequence[Seen]) -> int:
         """Quarter turns that put a page upright, from the store where it knows them."""
         key = key_of(stage="turns", pixels=image_sha256(image.pixels), **self._ocr_made_by())
@@ -295,27 +302,25 @@ class Engine:
         return self._store.recall(key, load, lambda: self._ocr.turns(image, lines), lambda made: str(made).encode())
 
     def _in_rows(self, image: PageImage, found: tuple[Seen, ...]) -> tuple[Seen, ...]:
-        """The lines of a page, in rows where its characters stand apart, as on squared paper, and rows make more words."""
-        lines = [seen.line for seen in found if all(one.kind != "uncovered" for one in seen.line.failures)]
-        regions = rows(lines)
-        return max(found, self._found(image, regions=regions), key=self._likelihood) if regions else found
-
-    def _likelihood(self, found: Sequence[Seen]) -> float:
-        """How much more probable lines are in the languages of this engine than any characters, nats."""
-        texts = [_text(seen) for seen in found]
-        return sum(
-            max((one.score([text])[0] for one in self._spoken if one.concerns(text)), default=0.0) for text in texts
-        )
-
-    def _found(self, image: PageImage, crop: bool = False, regions: Sequence[Region] | None = None) -> tuple[Seen, ...]:
-        """The OCR's lines, or what it reads in some regions, from the store where it has them."""
-        where = [(quad.round(2).tolist(), sure) for quad, sure in regions] if regions is not None else None
-        key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, where=where, **self._ocr_made_by())
+        """The lines of a page, in rows where its characters stand apart; from the store where it has them."""
+        lines = [seen.line for seen in found]
+        apart, _ = squares.rows(lines)
+        if not apart:
+            return found
+        pixels, made_by = image_sha256(image.pixels), self._ocr_made_by()
+        key = key_of(stage="rows", pixels=pixels, languages=self._languages, code=code_sha256("domain"), **made_by)
 
         def make() -> tuple[Seen, ...]:
-            return tuple(Seen(line) for line in self._ocr.read(image, crop=crop, regions=regions))
+            return tuple(Seen(line) for line in self._ocr.in_rows(image, lines, self._spoken))
 
         return self._store.recall(key, load_lines, make, dump_lines)
+
+    def _found(self, image: PageImage, crop: bool) -> tuple[Seen, ...]:
+        """The OCR's lines, from the store where it has them."""
+        key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, **self._ocr_made_by())
+        return self._store.recall(
+            key, load_lines, lambda: tuple(Seen(line) for line in self._ocr.read(image, crop=crop)), dump_lines
+        )
 
     def _ocr_made_by(self) -> dict[str, object]:
         """What the OCR's readings depend on; threads and device change none."""

@@ -316,6 +316,8 @@ def test_what_is_written_is_written_to_this_machine(key: str, address: str) -> N
 def test_a_home_directory_is_expanded_and_other_paths_stay() -> None:
     assert load_config(overrides=["batch.output=~/out"]).batch.output == Path.home() / "out"
     assert load_config(overrides=["batch.output=C:/out"]).batch.output == Path("C:/out")
+    with pytest.raises(ConfigError, match="home directory"):
+        load_config(overrides=["batch.output=~nobody-of-that-name/out"])
 
 
 @pytest.mark.parametrize(

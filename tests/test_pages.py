@@ -108,6 +108,21 @@ def test_columns_that_make_words_stay_columns(engine: Engine, cells: dict[str, P
     assert read_right(read(engine, squared(cells, across, down, columns=True)), ROWS) > 0.8
 
 
+def test_lines_of_latin_words_with_a_chinese_one_stay_whole(engine: Engine, cells: dict[str, Pixels]) -> None:
+    page = drawn(
+        (900, 500),
+        *((80, 80 + 120 * n, "Take one") for n in range(3)),
+        *((330, 80 + 120 * n, "daily with food") for n in range(3)),
+    )
+    page = page.copy()
+    for n, character in enumerate("球白黑"):
+        page[75 + 120 * n : 123 + 120 * n, 265:313] = cv2.resize(cells[character], (48, 48))
+    (image,) = open_pages(page, engine.config.intake)
+    found = engine._ocr.read(image)
+    assert len(found) >= 3
+    assert texts(read(engine, page)) == [line.reading.text for line in found if line.reading is not None]
+
+
 # --- which way is up ----------------------------------------------------------------------------------------------
 
 

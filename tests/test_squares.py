@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusion.domain.chinese import Chinese
+from fusion.domain.english import English
 from fusion.ink import InkLine
 from fusion.ocr.layout import height_of, width_of
-from fusion.ocr.squares import rows
+from fusion.ocr.squares import concerned, likelier, rows
 from fusion.page import Candidate, Polygon, Position, Reading, Recipe
 
 SIZE = 50.0
@@ -26,17 +28,16 @@ def line(name: str, corners: np.ndarray, text: str) -> InkLine:
     return InkLine(name, polygon, crop, reading, None)
 
 
-def column(name: str, start: tuple[float, float], pitch: float, count: int) -> InkLine:
+def column(name: str, start: tuple[float, float], pitch: float, text: str, size: float = SIZE) -> InkLine:
     """Characters from top to bottom; the line starts above the first, and its left side, as it is written, is on the right."""
-    x, y, half = *start, SIZE / 2
-    top, bottom = y - pitch / 2, y + (count - 0.5) * pitch
-    return line(
-        name, np.array([(x + half, top), (x + half, bottom), (x - half, bottom), (x - half, top)]), "字" * count
-    )
+    x, y, half = *start, size / 2
+    top, bottom = y - pitch / 2, y + (len(text) - 0.5) * pitch
+    return line(name, np.array([(x + half, top), (x + half, bottom), (x - half, bottom), (x - half, top)]), text)
 
 
-def row(name: str, start: tuple[float, float], pitch: float, text: str) -> InkLine:
-    x, y, half = *start, SIZE / 2
+def row(name: str, start: tuple[float, float], pitch: float, text: str, size: float = SIZE) -> InkLine:
+    """Characters from left to right."""
+    x, y, half = *start, size / 2
     left, right = x - pitch / 2, x + (max(1, len(text)) - 0.5) * pitch
     return line(name, np.array([(left, y - half), (right, y - half), (right, y + half), (left, y + half)]), text)
 
@@ -53,31 +54,90 @@ def test_columns_become_the_rows_that_they_cross(
 ) -> None:
     wide, high = sizes
     starts = [(100 + n * across * SIZE, 200 + SIZE * (n * across * slope + jitter[n])) for n in range(wide)]
-    found = rows([column(f"l{n}", start, down * SIZE, high) for n, start in enumerate(starts)])
+    apart, found = rows([column(f"l{n}", start, down * SIZE, "字" * high) for n, start in enumerate(starts)])
+    assert apart == list(range(wide))
     assert len(found) == high
-    for corners, sure in found:
-        assert sure == 1.0
+    for corners in found:
         assert width_of(corners) == pytest.approx(SIZE * ((wide - 1) * across + 1.2), rel=0.05)
         assert height_of(corners) == pytest.approx(1.2 * SIZE)
-    middles = sorted(float(corners[:, 1].mean()) for corners, _ in found)
+    middles = sorted(float(corners[:, 1].mean()) for corners in found)
     assert np.diff(middles) == pytest.approx(down * SIZE, abs=1)
 
 
 @pytest.mark.parametrize("gap", [1.3, 2.0, 3.5])
-def test_lone_characters_become_rows(gap: float) -> None:
-    lone = [row(f"l{n}", (100 + n % 4 * gap * SIZE, 100 + n // 4 * 90.0), SIZE, "字") for n in range(12)]
-    assert [round(float(corners[:, 1].mean())) for corners, _ in rows(lone)] == [100, 190, 280]
+@pytest.mark.parametrize("said", ["字", "字，", "字字"])  # a character may be misread as two
+def test_lone_characters_become_rows(gap: float, said: str) -> None:
+    lone = [row(f"l{n}", (100 + n % 4 * gap * SIZE, 100 + n // 4 * 90.0), SIZE / len(said), said) for n in range(12)]
+    assert [round(float(corners[:, 1].mean())) for corners in rows(lone)[1]] == [100, 190, 280]
 
 
-def test_what_stands_in_rows_stays_and_other_lines_keep_their_place_and_how_sure_they_are() -> None:
-    prose = [row(f"l{n}", (100, 100 + 80.0 * n), 55, "一行字一行字") for n in range(3)]
-    assert rows(prose) == []
-    assert rows([column("l0", (100, 100), 55, 6)]) == []
-    assert rows([row("l0", (100, 100), 30, "Amoxicillin"), row("l1", (100, 200), 30, "500 mg")]) == []
-    columns = [column(f"c{n}", (100 + 70.0 * n, 100), 55, 6) for n in range(4)]
-    heading, unread = row("h", (100, 20), 30, "Name"), row("u", (500, 20), 30, "")
-    corners, sure = zip(*rows([heading, unread, *columns]), strict=True)
-    assert sure[:2] == (1.0, 0.0)
-    np.testing.assert_allclose(corners[0], np.array(heading.polygon))
-    np.testing.assert_allclose(corners[1], np.array(unread.polygon))
-    assert len(corners) == 2 + 6
+def test_a_title_is_no_part_of_smaller_writing_and_is_not_cut() -> None:
+    title = [row(f"t{n}", (150 + 170.0 * n, 100), 130, c, size=130) for n, c in enumerate("作文题")]
+    squared = [column(f"c{n}", (120 + 80.0 * n, 260), 60, "一二三四五六") for n in range(6)]
+    _, found = rows([*title, *squared])
+    tall = [corners for corners in found if height_of(corners) > 100]
+    assert len(tall) == 1
+    assert width_of(tall[0]) == pytest.approx(2 * 170 + 1.2 * 130)
+    assert len(found) == 1 + 6
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [row(f"l{n}", (100, 100 + 80.0 * n), 55, "一行字一行字") for n in range(3)],
+        [column("l0", (100, 100), 55, "一行字一行字")],
+        [row("l0", (100, 100), 30, "Amoxicillin"), row("l1", (100, 200), 30, "500 mg")],
+        [row(f"l{n}", (100, 100 + 80.0 * n), 30, f"take {n} 片 daily") for n in range(3)],
+        [row(f"l{n}", (100 + 400.0 * n, 100), 40, c) for n, c in enumerate("男女")],
+        [*(row(f"l{n}", (100, 200.0 + 80 * n), 30, "two tablets") for n in range(3)), *(row(f"h{n}", (90.0 * n, 50), 40, "片") for n in range(3))],
+        [row("u", (100, 100), 30, ""), column("c", (300, 100), 55, "一二三")],
+        [column(f"c{n}", (60.0 * n, 100), 55, "字" * 40) for n in range(26)],
+    ],
+    ids=["none", "prose", "one column", "Latin", "mixed", "far apart", "few of many", "unread", "too many"],
+)  # fmt: skip
+def test_what_does_not_stand_apart_is_not_taken_apart(lines: list[InkLine]) -> None:
+    assert rows(lines) == ([], [])
+
+
+def test_only_lines_that_stand_apart_are_taken_apart() -> None:
+    lines = [
+        row("h", (100, 20), 30, "Name"),
+        *(column(f"c{n}", (100 + 70.0 * n, 100), 55, "一二三四五六") for n in range(4)),
+    ]
+    assert rows(lines)[0] == [1, 2, 3, 4]
+
+
+# --- which is likelier --------------------------------------------------------------------------------------------
+
+CHINESE = Chinese()
+
+
+def lines_of(*texts: str) -> list[InkLine]:
+    return [row(str(n), (0, 0), 50, text) for n, text in enumerate(texts)]
+
+
+POEM = ("床前明月光", "疑是地上霜", "举头望明月", "低头思故乡")
+
+
+def crossed(texts: tuple[str, ...]) -> list[str]:
+    return ["".join(characters) for characters in zip(*texts, strict=True)]
+
+
+@pytest.mark.parametrize("texts", [POEM, ("當我們樂觀開朗", "心存善念的時候", "容貌也就自然地")])
+def test_what_makes_more_words_is_likelier(texts: tuple[str, ...]) -> None:
+    assert likelier(lines_of(*texts), lines_of(*crossed(texts)), [CHINESE])
+    assert not likelier(lines_of(*crossed(texts)), lines_of(*texts), [CHINESE])
+
+
+@given(st.lists(st.text("王梓涵沐李雨萱妍陶侃禧睿的一", min_size=1, max_size=6), min_size=1, max_size=5))
+def test_nothing_is_gained_by_parting_lines_or_leaving_characters_out(texts: list[str]) -> None:
+    whole = lines_of(*texts)
+    assert not likelier(lines_of(*"".join(texts)), whole, [CHINESE])
+    assert not likelier(lines_of(*(text[:-1] for text in texts)), whole, [CHINESE])  # a sixth or more
+    assert not likelier(whole, whole, [CHINESE])
+
+
+def test_only_languages_that_lines_may_be_in_tell_rows_from_columns() -> None:
+    assert concerned(lines_of("床", "前"), [English(), CHINESE]) == [CHINESE]
+    assert concerned(lines_of("床", "前"), [English()]) == []

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
 from fusion.ctc import Posterior, Views
-from fusion.ink import InkLine, PageImage, image_sha256
-from fusion.ocr import fractions, layout, search
+from fusion.ink import InkLine, Language, PageImage, image_sha256
+from fusion.ocr import fractions, layout, search, squares
 from fusion.ocr.layout import Region
 from fusion.ocr.marks import Marker
 from fusion.ocr.onnx import HEIGHT, OnnxModels, Recognizer, column_px
@@ -31,7 +31,7 @@ from fusion.page import Failure, Polygon, Position, Reading, Recipe, is_ideograp
 from fusion.view import View as SmallView
 from fusion.view import look, shrink
 
-__all__ = ["OcrReader", "Region"]
+__all__ = ["OcrReader"]
 
 LATIN = Path(str(files("fusion.ocr") / "latin" / "recogniser.onnx"))
 """PP-OCR's recogniser trained on with real Latin hands; its card stands beside it."""
@@ -148,9 +148,7 @@ class OcrReader:
         self._marker = Marker(config.threads)
         self._spells = frozenset(filter(_TAUGHT.fullmatch, self._latin.characters[1:]))
 
-    def read(
-        self, page: PageImage, *, crop: bool = False, regions: Sequence[Region] | None = None
-    ) -> tuple[InkLine, ...]:
+    def read(self, page: PageImage, *, crop: bool = False) -> tuple[InkLine, ...]:
         """Lines of a page in reading order.
 
         Writing that nobody can read is a line too, with a failure for a reading; so is, at the end, what was found and is no
@@ -159,29 +157,47 @@ class OcrReader:
         Args:
             page: upright page.
             crop: the image is one word or one line: read it whole, without detection.
-            regions: where lines are, clockwise from the top left; None: they are searched for.
         """
         height, width = page.pixels.shape[:2]
         if crop:
             whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)
             view = self._view(page.pixels)
             if view.text and self._is_no_writing(view):  # a crop is a line, also where nobody can read it
-                return (_unread("l000", _Place(whole, view, "unread"), "r000"),)
-            return (self._line("l000", _Place(whole, view, "line"), "r000"),)
+                return tuple(_numbered([_unread(_Place(whole, view, "unread"))], "l", "r000"))
+            return tuple(_numbered([self._line(_Place(whole, view, "line"))], "l", "r000"))
         small, to_page = shrink(page.pixels)
         seen, scale = look(small), float(to_page[0, 0])
-        where = regions if regions is not None else self._regions(page.pixels, seen, scale)
-        places = [self._place(page.pixels, one) for one in where]
+        places = [self._place(page.pixels, one) for one in self._regions(page.pixels, seen, scale)]
         places += self._loose(page.pixels, [one.quad for one in places], seen, scale)
         places = self._with_fractions(page.pixels, places, seen, scale)
         found = [one for one in places if one.kind in ("line", "unread")]
         left_out = [one for one in places if one.kind not in ("line", "unread")]
-        lines: list[InkLine] = []
-        for number, region in enumerate(_in_order(found, seen, scale)):
-            for one in region:
-                name, home = f"l{len(lines):03d}", f"r{number:03d}"
-                lines.append(self._line(name, one, home) if one.kind == "line" else _unread(name, one, home))
-        return (*lines, *(_unread(f"x{n:03d}", one, "") for n, one in enumerate(left_out)))
+        lines = [self._line(one) if one.kind == "line" else _unread(one) for one in found]
+        return (*_in_order(lines, seen, scale), *_numbered([_unread(one) for one in left_out], "x"))
+
+    def in_rows(self, page: PageImage, lines: Sequence[InkLine], languages: Sequence[Language]) -> tuple[InkLine, ...]:
+        """A page's lines, its Chinese ones made anew as rows where that is more probable; see `squares`.
+
+        The detector joins characters to the nearest ones: on squared paper, above all if it was photographed at an angle, to
+        those above and below, or to none.
+
+        Args:
+            page: as it was read.
+            lines: what `read` found on it.
+            languages: that may tell rows from columns.
+        """
+        apart, quads = squares.rows(lines)
+        spoken = squares.concerned([lines[n] for n in apart], languages)
+        if not quads or not spoken:
+            return tuple(lines)
+        rows = [self._line(self._place(page.pixels, Region(quad, 1.0))) for quad in quads]
+        if not squares.likelier(rows, [lines[n] for n in apart], spoken):
+            return tuple(lines)
+        kept = [line for n, line in enumerate(lines) if n not in apart]
+        left_out = [line for line in kept if line.region == ""]
+        small, to_page = shrink(page.pixels)
+        found = [*(line for line in kept if line.region), *rows]
+        return (*_in_order(found, look(small), float(to_page[0, 0])), *left_out)
 
     def _regions(self, pixels: NDArray[np.uint8], seen: SmallView, scale: float) -> list[Region]:
         """Where the detector sees lines; those that it ran together are parted."""
@@ -243,7 +259,7 @@ class OcrReader:
             return 0
         crops = [layout.cut_out(page.pixels, quads[n]) for n in lead]
         way, looks = self._better_way(crops, (1, 3) if sideways else (0, 2))
-        return 0 if sideways and way and self._is_vertical(crops, looks, way) else way
+        return 0 if sideways and way == 1 and self._is_vertical(crops, looks) else way
 
     def _better_way(self, crops: Sequence[NDArray[np.uint8]], ways: tuple[int, int]) -> tuple[int, list[Posterior]]:
         """The one of two ways up in which lines clearly read better, 0 if neither, and the looks at lines that way."""
@@ -260,18 +276,20 @@ class OcrReader:
                 break
         return (best if enough and margin > BETTER else 0), looks[best]
 
-    def _is_vertical(self, crops: Sequence[NDArray[np.uint8]], looks: Sequence[Posterior], way: int) -> bool:
-        """Whether Chinese characters stand upright in tall lines: half of them read, one by one, as well as they do turned."""
-        upright = total = 0
+    def _is_vertical(self, crops: Sequence[NDArray[np.uint8]], looks: Sequence[Posterior]) -> bool:
+        """Whether Chinese characters stand upright in tall lines that read turned counter-clockwise: as they are, half read too.
+
+        PP-OCR has learnt columns turned that way: it reads characters upright and lying on their left side, no others.
+        """
+        same = total = 0
         for crop, seen in zip(crops, looks, strict=True):
-            text = seen.greedy if way == 1 else seen.greedy[::-1]
+            text = seen.greedy
             if not any(map(is_ideograph, text)):
                 continue
             for character, cell in zip(text, np.array_split(crop, len(text)), strict=True):
-                as_it_is, lying = self._plain(np.ascontiguousarray(cell)), self._plain(_turned(cell, way))
                 total += 1
-                upright += as_it_is.greedy == character and as_it_is.quality >= lying.quality
-        return 2 * upright > total > 0
+                same += self._plain(np.ascontiguousarray(cell)).greedy == character
+        return 2 * same > total > 0
 
     def _is_no_writing(self, view: _View) -> bool:
         """Whether a place holds a dotted rule, a dot, or what shows through from the other side."""
@@ -341,7 +359,7 @@ class OcrReader:
         recipe = Recipe("pp-ocr/latin hands", runtime_version(), self._latin.model, image_sha256(view.crop))
         return self._reading("hand", looks, recipe, float(view.crop.shape[1])), looks
 
-    def _line(self, name: str, place: _Place, region: str) -> InkLine:
+    def _line(self, place: _Place) -> InkLine:
         crop, ink, engine = place.view.crop, place.view.looks, self._engine
         recipe = Recipe(f"pp-ocr/{engine.engine}", engine.version, engine.model, image_sha256(crop))
         reading = self._reading("ocr", ink, recipe, float(crop.shape[1]))
@@ -349,7 +367,7 @@ class OcrReader:
         hand, hand_ink = self._hand(place.view)
         seen = self._marker.look(crop)
         return InkLine(
-            name,
+            "",
             _polygon(place),
             crop,
             reading,
@@ -357,10 +375,9 @@ class OcrReader:
             failures,
             hand,
             hand_ink,
-            region,
-            seen.printed,
-            seen.struck,
-            seen.other_script,
+            printed=seen.printed,
+            struck=seen.struck,
+            other_script=seen.other_script,
         )
 
     def _reading(self, source: Literal["ocr", "hand"], looks: Views, recipe: Recipe, width: float) -> Reading:
@@ -376,21 +393,30 @@ class OcrReader:
         )
 
 
-def _in_order(found: Sequence[_Place], seen: SmallView, scale: float) -> list[list[_Place]]:
-    """Regions as a person reads them. Notes at a right angle to the body are regions of their own, on their side of it."""
-    turned = [one for one in found if one.view.turns]
-    body = [one for one in found if not one.view.turns]
+def _in_order(found: Sequence[InkLine], seen: SmallView, scale: float) -> list[InkLine]:
+    """Lines as a person reads them, named. Notes at a right angle to the body are regions of their own, on their side of it."""
+    quads = [layout.upright_corners(np.array(line.polygon)) for line in found]
+    texts = [line.reading.text if line.reading is not None else "" for line in found]
+    turned = [n for n, quad in enumerate(quads) if not np.allclose(quad[0], found[n].polygon[0])]
+    body = [n for n in range(len(found)) if n not in turned]
     if len(turned) >= len(body):
-        body, turned = list(found), []
-    braces = search.braces([one.quad for one in found], seen, scale)
-    order = reading_order([one.quad for one in body], [one.view.text for one in body], braces)
+        body, turned = list(range(len(found))), []
+    braces = search.braces(quads, seen, scale)
+    order = reading_order([quads[n] for n in body], [texts[n] for n in body], braces)
     regions = [[body[index] for index in region] for region in order]
-    if not turned:
-        return regions
-    middle = float(np.median([one.quad[:, 0].mean() for one in body]))
-    turned.sort(key=lambda one: tuple(one.quad.mean(axis=0)))
-    before = [[one] for one in turned if one.quad[:, 0].mean() < middle]
-    return [*before, *regions, *([one] for one in turned if one.quad[:, 0].mean() >= middle)]
+    if turned:
+        middle = float(np.median([quads[n][:, 0].mean() for n in body]))
+        turned.sort(key=lambda n: tuple(quads[n].mean(axis=0)))
+        before = [[n] for n in turned if quads[n][:, 0].mean() < middle]
+        regions = [*before, *regions, *([n] for n in turned if quads[n][:, 0].mean() >= middle)]
+    homes = [f"r{number:03d}" for number, region in enumerate(regions) for _ in region]
+    ordered = _numbered([found[n] for region in regions for n in region], "l")
+    return [replace(line, region=home) for line, home in zip(ordered, homes, strict=True)]
+
+
+def _numbered(lines: Sequence[InkLine], letter: str, region: str = "") -> list[InkLine]:
+    """Lines with their names on the page."""
+    return [replace(line, id=f"{letter}{n:03d}", region=region) for n, line in enumerate(lines)]
 
 
 _UNREAD = {
@@ -401,10 +427,10 @@ _UNREAD = {
 """Kind of failure of a place that is not read → message."""
 
 
-def _unread(name: str, place: _Place, region: str) -> InkLine:
+def _unread(place: _Place) -> InkLine:
     """A place that is not read, with the reason."""
     failure = Failure("ocr", place.kind, _UNREAD[place.kind])
-    return InkLine(name, _polygon(place), place.view.crop, None, None, (failure,), region=region)
+    return InkLine("", _polygon(place), place.view.crop, None, None, (failure,))
 
 
 def _polygon(place: _Place) -> Polygon:

@@ -1,81 +1,134 @@
 """Chinese on squared paper: characters that stand so far apart that the detector joins them to columns, or not at all.
 
-Knows where characters stand; which way they are read is decided by what they say.
+Knows where characters stand, joins those beside each other to rows, and weighs rows against what was found by a language:
+the same characters in another order make more words, or fewer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
-from fusion.ink import InkLine
-from fusion.ocr.layout import TALL, Region, height_of, upright_corners, width_of
+from fusion.ink import InkLine, Language
+from fusion.ocr.layout import TALL, height_of, upright_corners, width_of
 from fusion.page import is_ideograph
 
 STEP = (0.4, 4.0)
 """Distance from a character to the next of its row, in their size."""
 OFF = 0.5
 """How far above or below the next one may stand, in their size."""
+ALIKE = 1.6
+"""Characters of one row are at most this many times larger than each other."""
 ROOM = 1.2
-"""Height of a row, in the size of its characters."""
+"""Height of a row, in the size of its largest character."""
+MOST = 1000
+"""Characters on a page; a page with more is no squared paper, and pairs of them would fill the memory."""
+KEPT = 0.9
+"""Share of the characters that rows must keep at least: a lone one may have been misread as two."""
+MORE = 1.0
+"""How much more probable, in nats, rows must be than what was found."""
+_CHINESE = regex.compile(r"[\p{Han}\p{P}\p{Z}]*\p{Han}[\p{Han}\p{P}\p{Z}]*")
 
 
-def rows(lines: Sequence[InkLine]) -> list[Region]:
-    """Where a page's lines are, the Chinese ones made anew of the characters that stand beside each other.
+class _Spot(NamedTuple):
+    """Where one character stands, px of the page, and how large it is, px."""
+
+    x: float
+    y: float
+    size: float
+
+
+def rows(lines: Sequence[InkLine]) -> tuple[list[int], list[NDArray[np.float64]]]:
+    """Rows of a page's characters that stand apart: in tall lines, or each by itself.
+
+    Lines with letters or digits are never taken apart.
 
     Args:
-        lines: as the OCR found and read them, with those that nobody could read.
+        lines: as the OCR found and read them.
 
     Returns:
-        Regions, clockwise from the top left; none where most Chinese characters stand in rows already.
+        Numbers of the lines that are taken apart, and the rows, float64 (4, 2) each, px, clockwise from the top left. Nothing if
+        most characters of the page stand in rows already.
     """
-    quads = [upright_corners(np.array(line.polygon)) for line in lines]
-    counts = [sum(map(is_ideograph, line.reading.text)) if line.reading is not None else 0 for line in lines]
-    tall = [count > 0 and height_of(quad) > TALL * width_of(quad) for count, quad in zip(counts, quads, strict=True)]
-    lone = [
-        not column and (count == 1 or (count > 0 and width_of(quad) <= TALL * height_of(quad)))
-        for column, count, quad in zip(tall, counts, quads, strict=True)
-    ]
-    apart = [n for n in range(len(lines)) if tall[n] or lone[n]]
-    if len(apart) < 2 or 2 * sum(counts[n] for n in apart) <= sum(counts):
-        return []
-    middles = np.concatenate([_middles(lines[n]) if tall[n] else quads[n].mean(axis=0)[None] for n in apart])
-    size = float(np.median([min(height_of(quads[n]), width_of(quads[n])) for n in apart]))
-    others = [
-        Region(quad, float(line.reading is not None))
-        for n, (line, quad) in enumerate(zip(lines, quads, strict=True))
-        if n not in apart
-    ]
-    return [*others, *(Region(_around(middles[row], size), 1.0) for row in _chains(middles, size))]
+    apart, spots, total, taken = [], [], 0, 0
+    for number, line in enumerate(lines):
+        text = "".join(_text(line).split())
+        total += len(text)
+        quad = upright_corners(np.array(line.polygon, dtype=np.float64))
+        tall = height_of(quad) > TALL * width_of(quad)
+        lone = len(text) == 1 or width_of(quad) <= TALL * height_of(quad)
+        if _CHINESE.fullmatch(text) and (tall or lone):
+            apart.append(number)
+            taken += len(text)
+            spots += _column(line, width_of(quad)) if tall and len(text) > 1 else [_lone(quad)]
+    if len(apart) < 2 or 2 * taken <= total or len(spots) > MOST:
+        return [], []
+    chains = _chains(spots)
+    if len(chains) == len(spots):  # nothing stands beside anything
+        return [], []
+    return apart, [_around([spots[n] for n in chain]) for chain in chains]
 
 
-def _middles(line: InkLine) -> NDArray[np.float64]:
-    """Where a line's characters stand: float64 (n, 2), px of the page."""
+def concerned(lines: Sequence[InkLine], languages: Sequence[Language]) -> list[Language]:
+    """The languages that lines, all together, may be in."""
+    text = "".join(map(_text, lines))
+    return [one for one in languages if one.concerns(text)]
+
+
+def likelier(rows: Sequence[InkLine], lines: Sequence[InkLine], languages: Sequence[Language]) -> bool:
+    """Whether rows are better prose than the lines that they were made of, and leave hardly any of their characters out."""
+
+    def characters(of: Sequence[InkLine]) -> int:
+        return sum(is_ideograph(character) for line in of for character in _text(line))
+
+    def nats(of: Sequence[InkLine]) -> float:
+        return max(sum(one.score([_text(line) for line in of])) for one in languages)
+
+    return characters(rows) >= KEPT * characters(lines) and nats(rows) > nats(lines) + MORE
+
+
+def _text(line: InkLine) -> str:
+    return line.reading.text if line.reading is not None else ""
+
+
+def _lone(quad: NDArray[np.float64]) -> _Spot:
+    x, y = quad.mean(axis=0)
+    return _Spot(float(x), float(y), max(height_of(quad), width_of(quad)))
+
+
+def _column(line: InkLine, size: float) -> list[_Spot]:
+    """The characters of a line, from its start to its end."""
     corners = np.array(line.polygon, dtype=np.float64)
     assert line.reading is not None
-    along = [
-        (place.left + place.right) / 2 / line.crop.shape[1] for place in line.reading.positions if not place.optional
-    ]
     start, end = (corners[0] + corners[3]) / 2, (corners[1] + corners[2]) / 2
-    return np.asarray(start + np.array(along)[:, None] * (end - start), dtype=np.float64)
+    found = []
+    for place in line.reading.positions:
+        if not place.optional:
+            x, y = start + (place.left + place.right) / 2 / line.crop.shape[1] * (end - start)
+            found.append(_Spot(float(x), float(y), size))
+    return found
 
 
-def _chains(middles: NDArray[np.float64], size: float) -> list[list[int]]:
+def _chains(spots: Sequence[_Spot]) -> list[list[int]]:
     """Rows of characters, from the left: each is followed by the nearest on its right whose nearest on the left it is."""
-    step = middles[None] - middles[:, None]  # [from, to]
+    x, y, sizes = np.array(spots).T
+    size = (sizes[None] + sizes[:, None]) / 2
+    alike = np.maximum(sizes[None], sizes[:, None]) <= ALIKE * np.minimum(sizes[None], sizes[:, None])
+    across, down = x[None] - x[:, None], y[None] - y[:, None]  # [from, to]
     slope = 0.0
     for _ in range(2):  # the second time along the slope of the rows
-        across, off = step[..., 0], np.abs(step[..., 1] - slope * step[..., 0])
-        near = (across > STEP[0] * size) & (across < STEP[1] * size) & (off < OFF * size)
+        off = np.abs(down - slope * across)
+        near = alike & (across > STEP[0] * size) & (across < STEP[1] * size) & (off < OFF * size)
         cost = np.where(near, across + 2 * off, np.inf)
         after, before = cost.argmin(axis=1), cost.argmin(axis=0)
-        linked = [n for n, m in enumerate(after) if np.isfinite(cost[n, m]) and before[m] == n]
-        slope = float(np.median([step[n, after[n], 1] / step[n, after[n], 0] for n in linked])) if linked else 0.0
-    follows = {n: int(after[n]) for n in linked}
+        follows = {n: int(m) for n, m in enumerate(after) if np.isfinite(cost[n, m]) and before[m] == n}
+        slope = float(np.median([down[n, m] / across[n, m] for n, m in follows.items()])) if follows else 0.0
     chains = []
-    for first in sorted(set(range(len(middles))) - set(follows.values())):
+    for first in sorted(set(range(len(spots))) - set(follows.values())):
         chain = [first]
         while chain[-1] in follows:
             chain.append(follows[chain[-1]])
@@ -83,11 +136,11 @@ def _chains(middles: NDArray[np.float64], size: float) -> list[list[int]]:
     return chains
 
 
-def _around(middles: NDArray[np.float64], size: float) -> NDArray[np.float64]:
-    """The box around the characters of a row, along it."""
-    along = middles[-1] - middles[0]
-    length = float(np.linalg.norm(along))
-    ahead = along / length if length else np.array([1.0, 0.0])
-    end, side = ahead * size * 0.6, np.array([-ahead[1], ahead[0]]) * size * ROOM / 2
-    first, last = middles[0] - end, middles[-1] + end
-    return np.array([first - side, last - side, last + side, first + side])
+def _around(row: Sequence[_Spot]) -> NDArray[np.float64]:
+    """The box around the characters of a row, along it: float64 (4, 2), px, clockwise from the top left."""
+    first, last = (np.array([one.x, one.y]) for one in (row[0], row[-1]))
+    length = float(np.linalg.norm(last - first))
+    ahead = (last - first) / length if length else np.array([1.0, 0.0])
+    side = np.array([-ahead[1], ahead[0]]) * ROOM / 2 * max(one.size for one in row)
+    start, end = first - ahead * ROOM / 2 * row[0].size, last + ahead * ROOM / 2 * row[-1].size
+    return np.array([start - side, end - side, end + side, start + side])
