@@ -466,8 +466,7 @@ def _wider(crop: NDArray[np.uint8], factor: float, read: Callable[[NDArray[np.ui
 def _sized(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     """The crop made `factor` times wider and, if it is higher than the recognisers see it, as small as they do.
 
-    They shrink by INTER_LINEAR, which skips rows of a high crop: strokes break. Of RxHandBD's training words, 128 px high, PP-OCR
-    reads .404 of the characters wrong that way and .381 after INTER_AREA, the recogniser of Latin hands .242 and .212.
+    They shrink by INTER_LINEAR, which skips rows of a high crop: strokes break (figures in docs/evaluation.md).
     """
     height, width = crop.shape[:2]
     low = min(height, HEIGHT)
