@@ -149,7 +149,7 @@ class Engine:
             raise ValueError("the engine is closed")
         failures: list[Failure] = []
         image, checks, found = self._upright(image, failures) if not crop else self._searched(image, crop, failures)
-        found = self._stage("ocr", lambda: self._in_rows(image, found), failures) or found
+        found = self._stage("ocr", lambda: self._joined(image, found), failures) or found
         found, remarks = _lines_and_remarks(found, image.transform)
         lines = self._read_again(found, name or image.id, failures)
         return Evidence(
@@ -301,17 +301,16 @@ class Engine:
         lines = [seen.line for seen in written]
         return self._store.recall(key, load, lambda: self._ocr.turns(image, lines), lambda made: str(made).encode())
 
-    def _in_rows(self, image: PageImage, found: tuple[Seen, ...]) -> tuple[Seen, ...]:
-        """The lines of a page, in rows where its characters stand apart; from the store where it has them."""
+    def _joined(self, image: PageImage, found: tuple[Seen, ...]) -> tuple[Seen, ...]:
+        """The lines of a page, with characters that stand apart joined; from the store where it has them."""
         lines = [seen.line for seen in found]
-        apart, _ = squares.rows(lines)
-        if not apart:
+        if not self._spoken or not squares.layouts(lines):
             return found
         pixels, made_by = image_sha256(image.pixels), self._ocr_made_by()
-        key = key_of(stage="rows", pixels=pixels, languages=self._languages, code=code_sha256("domain"), **made_by)
+        key = key_of(stage="joined", pixels=pixels, languages=self._languages, code=code_sha256("domain"), **made_by)
 
         def make() -> tuple[Seen, ...]:
-            return tuple(Seen(line) for line in self._ocr.in_rows(image, lines, self._spoken))
+            return tuple(Seen(line) for line in self._ocr.joined(image, lines, self._spoken))
 
         return self._store.recall(key, load_lines, make, dump_lines)
 

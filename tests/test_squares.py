@@ -9,12 +9,24 @@ from hypothesis import strategies as st
 
 from fusion.domain.chinese import Chinese
 from fusion.domain.english import English
-from fusion.ink import InkLine
+from fusion.ink import InkLine, Language
 from fusion.ocr.layout import height_of, width_of
-from fusion.ocr.squares import concerned, likelier, rows
+from fusion.ocr.squares import MORE, Layout, concerned, gain, layouts
 from fusion.page import Candidate, Polygon, Position, Reading, Recipe
 
 SIZE = 50.0
+
+
+def rows(lines: list[InkLine]) -> Layout:
+    """The layout in rows."""
+    found = layouts(lines)
+    return next((one for one in found if width_of(one.quads[0]) >= height_of(one.quads[0])), Layout([], []))
+
+
+def likelier(made: list[InkLine], lines: list[InkLine], languages: list[Language]) -> bool:
+    return gain(made, lines, languages) > MORE
+
+
 RECIPE = Recipe("test", "1", "none", "0" * 64)
 
 
@@ -97,7 +109,23 @@ def test_a_title_is_no_part_of_smaller_writing_and_is_not_cut() -> None:
     ids=["none", "prose", "one column", "Latin", "mixed", "far apart", "few of many", "unread", "too many"],
 )  # fmt: skip
 def test_what_does_not_stand_apart_is_not_taken_apart(lines: list[InkLine]) -> None:
-    assert rows(lines) == ([], [])
+    assert layouts(lines) == []
+
+
+def test_a_couplet_stays_beside_its_banner() -> None:
+    banner = [row(f"b{n}", (200 + 100.0 * n, 50), 50, c) for n, c in enumerate("万象更新")]
+    couplet = [column("r", (800, 100), 60, "天增岁月人增寿"), column("l", (50, 100), 60, "春满乾坤福满门")]
+    apart, found = rows([*banner, *couplet])
+    assert apart == [0, 1, 2, 3]
+    assert len(found) == 1
+
+
+def test_lone_characters_are_joined_to_rows_and_to_columns() -> None:
+    lone = [row(f"l{n}", (100 + n % 4 * 100.0, 100 + n // 4 * 110.0), SIZE, "字") for n in range(12)]
+    across, down = layouts(lone)
+    assert sorted(round(float(quad[:, 1].mean())) for quad in across.quads) == [100, 210, 320]
+    assert sorted(round(float(quad[:, 0].mean())) for quad in down.quads) == [100, 200, 300, 400]
+    assert all(quad[0].sum() == quad.sum(axis=1).min() for quad in down.quads)
 
 
 def test_only_lines_that_stand_apart_are_taken_apart() -> None:

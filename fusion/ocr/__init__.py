@@ -175,29 +175,32 @@ class OcrReader:
         lines = [self._line(one) if one.kind == "line" else _unread(one) for one in found]
         return (*_in_order(lines, seen, scale), *_numbered([_unread(one) for one in left_out], "x"))
 
-    def in_rows(self, page: PageImage, lines: Sequence[InkLine], languages: Sequence[Language]) -> tuple[InkLine, ...]:
-        """A page's lines, its Chinese ones made anew as rows where that is more probable; see `squares`.
+    def joined(self, page: PageImage, lines: Sequence[InkLine], languages: Sequence[Language]) -> tuple[InkLine, ...]:
+        """A page's lines, with Chinese characters that stand apart joined to rows or columns, if that is more probable.
 
         The detector joins characters to the nearest ones: on squared paper, above all if it was photographed at an angle, to
-        those above and below, or to none.
+        those above and below, or to none. See `squares`.
 
         Args:
             page: as it was read.
             lines: what `read` found on it.
             languages: that may tell rows from columns.
         """
-        apart, quads = squares.rows(lines)
-        spoken = squares.concerned([lines[n] for n in apart], languages)
-        if not quads or not spoken:
+        best, made, most = squares.Layout([], []), list[InkLine](), squares.MORE
+        for one in squares.layouts(lines):
+            taken = [lines[n] for n in one.apart]
+            spoken = squares.concerned(taken, languages)
+            if not spoken:
+                continue
+            read = [self._line(self._place(page.pixels, Region(quad, 1.0))) for quad in one.quads]
+            if (gain := squares.gain(read, taken, spoken)) > most:
+                best, made, most = one, read, gain
+        if not made:
             return tuple(lines)
-        rows = [self._line(self._place(page.pixels, Region(quad, 1.0))) for quad in quads]
-        if not squares.likelier(rows, [lines[n] for n in apart], spoken):
-            return tuple(lines)
-        kept = [line for n, line in enumerate(lines) if n not in apart]
-        left_out = [line for line in kept if line.region == ""]
+        kept = [line for n, line in enumerate(lines) if n not in best.apart]
         small, to_page = shrink(page.pixels)
-        found = [*(line for line in kept if line.region), *rows]
-        return (*_in_order(found, look(small), float(to_page[0, 0])), *left_out)
+        found = [*(line for line in kept if line.region), *made]
+        return (*_in_order(found, look(small), float(to_page[0, 0])), *(line for line in kept if not line.region))
 
     def _regions(self, pixels: NDArray[np.uint8], seen: SmallView, scale: float) -> list[Region]:
         """Where the detector sees lines; those that it ran together are parted."""

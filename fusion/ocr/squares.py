@@ -1,11 +1,12 @@
-"""Chinese on squared paper: characters that stand so far apart that the detector joins them to columns, or not at all.
+"""Chinese on squared paper: characters that stand so far apart that the detector joins them the wrong way, or not at all.
 
-Knows where characters stand, joins those beside each other to rows, and weighs rows against what was found by a language:
-the same characters in another order make more words, or fewer.
+Knows where characters stand, joins them to rows and to columns, and weighs those against what was found by a language: the same
+characters in another order make more words, or fewer.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from fusion.page import is_ideograph
 
 STEP = (0.4, 4.0)
 """Distance from a character to the next of its row, in their size."""
-OFF = 0.5
+OFF = 0.35
 """How far above or below the next one may stand, in their size."""
 ALIKE = 1.6
 """Characters of one row are at most this many times larger than each other."""
@@ -28,9 +29,9 @@ ROOM = 1.2
 MOST = 1000
 """Characters on a page; a page with more is no squared paper, and pairs of them would fill the memory."""
 KEPT = 0.9
-"""Share of the characters that rows must keep at least: a lone one may have been misread as two."""
+"""Share of the characters that must be kept at least: a lone one may have been misread as two."""
 MORE = 1.0
-"""How much more probable, in nats, rows must be than what was found."""
+"""How much more probable, in nats, another layout must be than what was found."""
 _CHINESE = regex.compile(r"[\p{Han}\p{P}\p{Z}]*\p{Han}[\p{Han}\p{P}\p{Z}]*")
 
 
@@ -42,19 +43,30 @@ class _Spot(NamedTuple):
     size: float
 
 
-def rows(lines: Sequence[InkLine]) -> tuple[list[int], list[NDArray[np.float64]]]:
-    """Rows of a page's characters that stand apart: in tall lines, or each by itself.
+class Layout(NamedTuple):
+    """Another way to join characters: which lines are taken apart, by number, and what is made of them, as corners.
 
-    Lines with letters or digits are never taken apart.
+    Corners: float64 (4, 2), px of the page, clockwise from the top left.
+    """
+
+    apart: list[int]
+    quads: list[NDArray[np.float64]]
+
+
+def layouts(lines: Sequence[InkLine]) -> list[Layout]:
+    """A page's characters that stand apart, in tall lines or each by itself, joined to rows, and to columns.
+
+    Lines with letters or digits are never taken apart, nor are those of which no character stands beside another.
 
     Args:
         lines: as the OCR found and read them.
 
     Returns:
-        Numbers of the lines that are taken apart, and the rows, float64 (4, 2) each, px, clockwise from the top left. Nothing if
-        most characters of the page stand in rows already.
+        None if most characters of the page stand in rows already.
     """
-    apart, spots, total, taken = [], [], 0, 0
+    homes: list[int] = []
+    spots: list[_Spot] = []
+    total = taken = 0
     for number, line in enumerate(lines):
         text = "".join(_text(line).split())
         total += len(text)
@@ -62,15 +74,24 @@ def rows(lines: Sequence[InkLine]) -> tuple[list[int], list[NDArray[np.float64]]
         tall = height_of(quad) > TALL * width_of(quad)
         lone = len(text) == 1 or width_of(quad) <= TALL * height_of(quad)
         if _CHINESE.fullmatch(text) and (tall or lone):
-            apart.append(number)
+            own = _column(line, width_of(quad)) if tall and len(text) > 1 else [_lone(quad)]
+            spots += own
+            homes += [number] * len(own)
             taken += len(text)
-            spots += _column(line, width_of(quad)) if tall and len(text) > 1 else [_lone(quad)]
-    if len(apart) < 2 or 2 * taken <= total or len(spots) > MOST:
-        return [], []
+    if not 2 * taken > total or len(spots) > MOST:
+        return []
+    across = _layout(spots, homes)
+    down = _layout([_Spot(y, x, size) for x, y, size in spots], homes)
+    turned = Layout(down.apart, [upright_corners(quad[:, ::-1]) for quad in down.quads])
+    return [one for one in (across, turned) if one.quads]
+
+
+def _layout(spots: Sequence[_Spot], homes: Sequence[int]) -> Layout:
+    """Rows of characters of several lines, and what is left of these lines."""
     chains = _chains(spots)
-    if len(chains) == len(spots):  # nothing stands beside anything
-        return [], []
-    return apart, [_around([spots[n] for n in chain]) for chain in chains]
+    apart = {homes[n] for chain in chains if len({homes[n] for n in chain}) > 1 for n in chain}
+    quads = [_around([spots[n] for n in chain]) for chain in chains if homes[chain[0]] in apart]
+    return Layout(sorted(apart), quads)
 
 
 def concerned(lines: Sequence[InkLine], languages: Sequence[Language]) -> list[Language]:
@@ -79,8 +100,8 @@ def concerned(lines: Sequence[InkLine], languages: Sequence[Language]) -> list[L
     return [one for one in languages if one.concerns(text)]
 
 
-def likelier(rows: Sequence[InkLine], lines: Sequence[InkLine], languages: Sequence[Language]) -> bool:
-    """Whether rows are better prose than the lines that they were made of, and leave hardly any of their characters out."""
+def gain(made: Sequence[InkLine], lines: Sequence[InkLine], languages: Sequence[Language]) -> float:
+    """How much better prose than the lines that it was made of something is, nats; -inf where it lacks their characters."""
 
     def characters(of: Sequence[InkLine]) -> int:
         return sum(is_ideograph(character) for line in of for character in _text(line))
@@ -88,7 +109,7 @@ def likelier(rows: Sequence[InkLine], lines: Sequence[InkLine], languages: Seque
     def nats(of: Sequence[InkLine]) -> float:
         return max(sum(one.score([_text(line) for line in of])) for one in languages)
 
-    return characters(rows) >= KEPT * characters(lines) and nats(rows) > nats(lines) + MORE
+    return nats(made) - nats(lines) if characters(made) >= KEPT * characters(lines) else -math.inf
 
 
 def _text(line: InkLine) -> str:
