@@ -262,13 +262,14 @@ def test_a_bug_is_reported_without_a_traceback(
 
 def test_compare_shows_both_readers_and_writes_html(tmp_path: Path) -> None:
     reference = tmp_path / "note.txt"
-    reference.write_text("记得买牛奶和面包\n开会时间改到三点半\n", encoding="utf-8")
+    # Two characters that are not on the paper: what is read right counts as wrong.
+    reference.write_text("记得买牛奶和面食\n开会时间改到三点整\n", encoding="utf-8")
     with serving(lambda path, body: completion("记得买牛奶和面包")) as server:
         sets = ["--set", "vlm.engine=served", "--set", f"vlm.endpoints=[{server.url}/v1]", "--set", "vlm.retries=0"]
         html = tmp_path / "compare.html"
         result = run("compare", SAMPLES / "note_zh.jpg", "--html", html, "--reference", reference, *sets)
     assert result.exit_code == 0, result.output
-    assert "OCR only 0.056, fused 0.000 (18 characters)" in result.stdout
+    assert "OCR only 0.111, fused 0.111 (18 characters)" in result.stdout
     page = html.read_text(encoding="utf-8")
     assert "data:image/" in page
     assert "<script" not in page
