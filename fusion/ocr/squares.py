@@ -62,7 +62,7 @@ def layouts(lines: Sequence[InkLine]) -> list[Layout]:
         lines: as the OCR found and read them.
 
     Returns:
-        None if most characters of the page stand in rows already.
+        Nothing if most characters of the page stand in rows already.
     """
     homes: list[int] = []
     spots: list[_Spot] = []

@@ -132,9 +132,8 @@ def _counts(source: Source, folder: Path) -> dict[str, int]:
 def _variants(source: Source, folder: Path) -> dict[str, str]:
     """Traditional character → its first simplified form."""
     with _archive(source, folder) as tar:
-        rows = [
-            line.split() for line in _read(tar, "package/data/TSCharacters.txt").splitlines() if line[:1] not in "#"
-        ]
+        lines = _read(tar, "package/data/TSCharacters.txt").splitlines()
+    rows = [line.split() for line in lines if line and not line.startswith("#")]
     return {row[0]: row[1] for row in rows if row[0] != row[1] and all(map(_HAN_WORD.fullmatch, row[:2]))}
 
 
