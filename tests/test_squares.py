@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fusion.domain.chinese import Chinese
 from fusion.domain.english import English
 from fusion.ink import InkLine, Language
 from fusion.ocr.layout import height_of, width_of
-from fusion.ocr.squares import MORE, Layout, concerned, gain, layouts
+from fusion.ocr.squares import MORE, OFF, Layout, concerned, gain, layouts
 from fusion.page import Candidate, Polygon, Position, Reading, Recipe
 
 SIZE = 50.0
@@ -54,6 +56,7 @@ def row(name: str, start: tuple[float, float], pitch: float, text: str, size: fl
     return line(name, np.array([(left, y - half), (right, y - half), (right, y + half), (left, y + half)]), text)
 
 
+@example(across=2.0, down=2.0, slope=0.0, sizes=(4, 2), jitter=[0.0, 0.117, -0.117, *[0.0] * 6])
 @given(
     across=st.floats(1.2, 3.0),
     down=st.floats(1.1, 2.0),
@@ -65,6 +68,7 @@ def test_columns_become_the_rows_that_they_cross(
     across: float, down: float, slope: float, sizes: tuple[int, int], jitter: list[float]
 ) -> None:
     wide, high = sizes
+    assume(all(abs(across * slope + b - a) < 0.99 * OFF for a, b in pairwise(jitter[:wide])))
     starts = [(100 + n * across * SIZE, 200 + SIZE * (n * across * slope + jitter[n])) for n in range(wide)]
     apart, found = rows([column(f"l{n}", start, down * SIZE, "字" * high) for n, start in enumerate(starts)])
     assert apart == list(range(wide))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -140,20 +141,22 @@ def _chains(spots: Sequence[_Spot]) -> list[list[int]]:
     size = (sizes[None] + sizes[:, None]) / 2
     alike = np.maximum(sizes[None], sizes[:, None]) <= ALIKE * np.minimum(sizes[None], sizes[:, None])
     across, down = x[None] - x[:, None], y[None] - y[:, None]  # [from, to]
-    slope = 0.0
+    slope, chains = 0.0, list[list[int]]()
     for _ in range(2):  # the second time along the slope of the rows
         off = np.abs(down - slope * across)
         near = alike & (across > STEP[0] * size) & (across < STEP[1] * size) & (off < OFF * size)
         cost = np.where(near, across + 2 * off, np.inf)
         after, before = cost.argmin(axis=1), cost.argmin(axis=0)
         follows = {n: int(m) for n, m in enumerate(after) if np.isfinite(cost[n, m]) and before[m] == n}
-        slope = float(np.median([down[n, m] / across[n, m] for n, m in follows.items()])) if follows else 0.0
-    chains = []
-    for first in sorted(set(range(len(spots))) - set(follows.values())):
-        chain = [first]
-        while chain[-1] in follows:
-            chain.append(follows[chain[-1]])
-        chains.append(chain)
+        chains = []
+        for first in sorted(set(range(len(spots))) - set(follows.values())):
+            chain = [first]
+            while chain[-1] in follows:
+                chain.append(follows[chain[-1]])
+            chains.append(chain)
+        # Theil and Sen's: between neighbours alone, one character out of its row tilts two steps of three.
+        slopes = [down[n, m] / across[n, m] for chain in chains for n, m in combinations(chain, 2)]
+        slope = float(np.median(slopes)) if slopes else 0.0
     return chains
 
 
