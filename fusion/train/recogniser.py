@@ -230,6 +230,7 @@ class Learner:
         self.distrusted = dict(recipe.distrusted)
         self.distrusted["pad"] = max(self.distrusted.values(), default=0.0)
         self.tethers = {"rendered": recipe.tether, "taught": 0.0}
+        self.tethered = recipe.tether > 0 or recipe.tether_real > 0
         self.layout: torch.memory_format = torch.contiguous_format
 
     def run(self, batches: Batches, judged: dict[str, Judged], log: Log) -> dict[str, dict[str, float]]:
@@ -329,11 +330,7 @@ class Learner:
         """The loss, and its two parts (labels, divergence) for the log: float32 (2,)."""
         inputs = camera.photograph(prepared.pixels, prepared.widths).contiguous(memory_format=self.layout)
         with self._autocast():
-            logits = self.network(inputs)
-            with torch.no_grad():
-                first = self.start(inputs)
-        rows = logits.float().log_softmax(-1)
-        known = first.float().log_softmax(-1)
+            rows = self.network(inputs).float().log_softmax(-1)
         nats = self._label_losses(rows, prepared)
         kept = torch.isfinite(nats) & (nats < 50)
         if believing:
@@ -341,9 +338,15 @@ class Learner:
                 least = nats[members].kthvalue(max(1, round(len(members) * (1 - share)))).values
                 kept[members] &= nats[members] <= least
         ctc = torch.where(kept, nats, 0.0).sum() / kept.sum().clamp_min(1)
-        divergence = (known.exp() * (known - rows)).sum(-1).mean(-1)
-        tether = (prepared.tethers * divergence).mean()
+        tether = self._divergence(inputs, rows, prepared) if self.tethered else ctc.new_zeros(())
         return ctc + tether, torch.stack([ctc.detach(), tether.detach()])
+
+    def _divergence(self, inputs: Tensor, rows: Tensor, prepared: _Prepared) -> Tensor:
+        """Mean Kullback-Leibler divergence, nats a frame, from the network that training began with, as weighed by crop."""
+        with torch.no_grad(), self._autocast():
+            known: Tensor = self.start(inputs).float().log_softmax(-1)
+        divergence = (known.exp() * (known - rows)).sum(-1).mean(-1)
+        return (prepared.tethers * divergence).mean()
 
     @staticmethod
     def _label_losses(rows: Tensor, prepared: _Prepared) -> Tensor:
