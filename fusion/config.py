@@ -133,7 +133,11 @@ class OcrConfig(Section):
         description="So is one with fewer CTC columns (8 px at height 48) of ink per character read: it was squashed.",
     )
     stretches: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
-        (1.5, 2.25, 3.0), description="Horizontal factors tried for a poor crop; its three most probable looks count."
+        (1.5, 2.25, 3.0),
+        description="Horizontal factors tried for a poor crop that is an image of its own, which may have been squashed; its three most probable looks count.",
+    )
+    page_stretches: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+        (2.25,), description="The same for a poor line of a page, which is as wide as it was written."
     )
 
 

@@ -213,12 +213,26 @@ class Posterior:
         """Each letter in the case that is more probable where the letter stands best."""
         result = []
         for letter, (first, end) in zip(text, places, strict=True):
-            own = self._cases.get(letter, [])
-            if len(own) > 1:
-                block = self.probabilities[int(first) : int(end) + 1, own]
-                own = [own[int(block.sum(axis=0).argmax())]]
-            result.append(self.alphabet[own[0]] if own else known.get(letter, letter))
+            own = self._cases.get(letter)
+            if own is None:
+                result.append(known.get(letter, letter))
+            elif len(own) == 1:
+                result.append(self.alphabet[own[0]])
+            else:
+                result.append(self._case(letter, int(first), int(end)))
         return unicodedata.normalize("NFC", "".join(result))
+
+    def _case(self, letter: str, first: int, end: int) -> str:
+        """The most probable case of a folded letter in some columns; texts of one line put most letters in the same ones."""
+        key = (letter, first, end)
+        if key not in self._chosen:
+            own = self._cases[letter]
+            self._chosen[key] = self.alphabet[own[int(self.probabilities[first : end + 1, own].sum(axis=0).argmax())]]
+        return self._chosen[key]
+
+    @cached_property
+    def _chosen(self) -> dict[tuple[str, int, int], str]:
+        return {}
 
     def cased(self, texts: Sequence[str], spelt: Sequence[str] = ()) -> list[str]:
         """Folded texts in the case and width that are most probable; as in `spelt` where a letter is not alive."""

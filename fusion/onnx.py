@@ -25,13 +25,15 @@ _SILENT = 4
 """Log level: what goes wrong is said once, by our own errors."""
 
 
-def open_session(path: Path, threads: int) -> Any:
+def open_session(path: Path, threads: int, *, arena: bool = False) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU; it may be run from several threads at once.
 
     Args:
         path: ONNX file.
         threads: threads of one operator. They don't spin while they wait: on a busy machine spinning barriers cost a
             multiple of the work itself.
+        arena: keep the memory of a run for the next one, which a model of whole pages is quicker with: its layers are so large
+            that the system hands them out anew, and cleared, each time.
 
     Raises:
         ReaderError: the file is no model that ONNX Runtime can run.
@@ -42,7 +44,7 @@ def open_session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = min(threads, os.cpu_count() or 1)  # more than cores only wait for each other
     options.inter_op_num_threads = 1
     # Lines differ in width: what ONNX Runtime keeps for every shape that it has seen grows with the pages read.
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena, options.enable_mem_pattern = arena, False
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
@@ -52,18 +54,32 @@ def open_session(path: Path, threads: int) -> Any:
         raise ReaderError(path, problem, "Fetch or export it again.") from error
 
 
-def run(session: Any, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+def run(session: Any, inputs: Mapping[str, NDArray[Any]], *, shrink: bool = False) -> list[NDArray[np.float32]]:
     """The outputs of a session.
+
+    Args:
+        session: as `open_session` opened it.
+        inputs: by name.
+        shrink: give the memory of its arena back afterwards.
 
     Raises:
         ReaderError: the model can't take these inputs.
     """
     try:
-        outputs: list[NDArray[np.float32]] = session.run(None, dict(inputs))
+        outputs: list[NDArray[np.float32]] = session.run(None, dict(inputs), _shrinking() if shrink else None)
     except Exception as error:  # as above
         way = "Look at the input; if it is an ordinary one, fetch or export the model again."
         raise ReaderError("ONNX Runtime", f"the model could not take this input ({_first_line(error)})", way) from error
     return outputs
+
+
+@lru_cache(maxsize=1)
+def _shrinking() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def runtime_version() -> str:

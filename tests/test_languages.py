@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusion.domain import english
-from fusion.domain.chinese import Chinese
+from fusion.domain.chinese import LONGEST, Chinese
 from fusion.domain.english import KNOWN, English, read_tables, write_tables
 from fusion.train.languages import encoded
 
@@ -82,7 +82,7 @@ def test_after_any_letters_the_packaged_model_is_a_distribution(context: str) ->
 
 @pytest.mark.parametrize("model", [ENGLISH, CHINESE])
 def test_a_very_long_line_is_no_trouble(model: English | Chinese) -> None:
-    assert math.isfinite(model.log_probability("我 a " * 3000))
+    assert math.isfinite(model.score(["我 a " * 3000])[0])
 
 
 @pytest.mark.parametrize(("one", "other"), [("I", "1"), ("s", "5"), ("O", "0")])
@@ -118,7 +118,7 @@ def test_it_concerns_lines_of_latin_words(text: str, concerned: bool) -> None:
 @given(st.text("我们已经以老师天2a", max_size=8))
 def test_a_chinese_line_is_summed_over_all_ways_to_part_it(text: str) -> None:
     model = Chinese(WORDS)
-    words = model._model.words
+    words = {word: model._model.last_words([word])[0, LONGEST - len(word), 0] for word in WORDS}
 
     def ways(rest: str) -> float:
         if not rest:
@@ -131,7 +131,7 @@ def test_a_chinese_line_is_summed_over_all_ways_to_part_it(text: str) -> None:
                 total += math.exp(words[rest[:size]]) * ways(rest[size:])
         return total
 
-    assert model.log_probability(text) == pytest.approx(math.log(ways(text)), abs=1e-9)
+    assert model.score([text])[0] == pytest.approx(math.log(ways(text)), abs=1e-9)
 
 
 @given(st.text("我们已经以老师天", max_size=8))
@@ -149,6 +149,17 @@ def test_which_form_of_a_character_is_written_is_no_matter_of_language(tradition
     assert CHINESE.score([traditional]) == CHINESE.score([simplified])
     assert CHINESE.begins([traditional]) == CHINESE.begins([simplified])
     assert CHINESE.score([traditional])[0] > 3
+
+
+def test_words_that_a_line_of_chinese_can_not_hold_are_left_out() -> None:
+    model = Chinese({"著名": 3, "纸A": 5, "天下第一关": 9, "": 2})
+    assert model.score(["著名", "纸A", "天下第一关"]) == Chinese({"著名": 3}).score(["著名", "纸A", "天下第一关"])
+    assert model.score(["第一关"]) == pytest.approx([3 * math.log(1 - 0.9)])
+
+
+@pytest.mark.parametrize("text", ["𠀀", "我\ud800", "\0\0我们", "😀们"])
+def test_any_character_may_stand_beside_chinese_ones(text: str) -> None:
+    assert np.isfinite([*CHINESE.score([text]), *CHINESE.begins([text])]).all()
 
 
 def test_words_that_differ_in_the_form_of_a_character_alone_count_together() -> None:

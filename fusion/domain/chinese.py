@@ -35,14 +35,18 @@ MOST = 8_000
 STEPS = 12.0
 """Steps per nat of the stored costs, which are uint8; the last one says that there is no such word."""
 _NONE = 255
+_BITS = 16
+"""Of a character in a key; a word with a character outside Unicode's basic plane is not known."""
 _HAN = regex.compile(r"\p{Han}")
+WORD = regex.compile(rf"\p{{Han}}{{1,{LONGEST}}}")
+"""What a word of the model is."""
 _ANY = math.log(1 - KNOWN)
 _UNIFORM = math.log(CHARACTERS)
+_NEVER = -1e9
+"""Logarithm of 0: finite, so that differences stay numbers."""
+_START = [*[_NEVER] * LONGEST, 0.0, 0.0]
+"""What `Chinese._grown` knows of an empty text."""
 _is_han = lru_cache(maxsize=65536)(lambda character: bool(_HAN.match(character)))
-
-
-_Costs = list[tuple[int, float]]
-"""Lengths of words, and their natural log-probabilities."""
 
 
 def packaged() -> bytes:
@@ -56,8 +60,7 @@ class Chinese:
     def __init__(self, counts: Mapping[str, int] | None = None, variants: Mapping[str, str] | None = None) -> None:
         """Take words with their counts, and the simplified forms of characters; None: the packaged ones, read when first asked."""
         self._given = (counts, variants or {}) if counts is not None else None
-        self._known: dict[str, tuple[float, ...]] = {"": (0.0,)}  # a search asks letter by letter
-        self._tails: dict[str, tuple[_Costs, _Costs]] = {}
+        self._known: dict[str, list[float]] = {"": _START}  # a search asks letter by letter
 
     @cached_property
     def _model(self) -> Words:
@@ -77,78 +80,80 @@ class Chinese:
         """Whether a line may be Chinese prose: it has `LEAST` Chinese characters or more."""
         return len(_HAN.findall(text)) >= LEAST
 
-    def log_probability(self, text: str) -> float:
-        """Natural log-probability of a whole line, less that of any characters."""
-        return self._ends(text.translate(self._model.variants))[-1]
-
     def score(self, texts: Sequence[str]) -> list[float]:
-        """`log_probability` of each."""
-        return [self.log_probability(text) for text in texts]
+        """Natural log-probability of each text as a whole line, less that of any characters."""
+        return [row[-2] for row in self._rows(texts)]
 
     def begins(self, texts: Sequence[str]) -> list[float]:
         """The same of each text as the beginning of a line: its last characters may begin a longer word."""
-        found = []
-        for text in (text.translate(self._model.variants) for text in texts):
-            ends, (_, begun) = self._ends(text), self._last_words(text[-LONGEST:])
-            found.append(_log_sum([ends[-1], *[ends[-1 - size] + cost for size, cost in begun]]))
-        return found
+        return [row[-1] for row in self._rows(texts)]
 
-    def _ends(self, text: str) -> tuple[float, ...]:
-        """Log-probability that a word ends after each of the last `LONGEST` characters of a text, and before the first of them."""
-        if len(self._known) > MOST:
-            self._known = {"": (0.0,)}
-        known, size = self._known, len(text)
-        while text[:size] not in known:
-            size -= 1
-        ends = known[text[:size]]
-        for end in range(size + 1, len(text) + 1):
-            words, _ = self._last_words(text[max(0, end - LONGEST) : end])
-            unknown = ends[-1] + _ANY if _is_han(text[end - 1]) else ends[-1]
-            last = _log_sum([unknown, *[ends[-size] + cost for size, cost in words]])
-            ends = known[text[:end]] = (*ends[-LONGEST:], last)
-        return ends
+    def _rows(self, texts: Sequence[str]) -> list[list[float]]:
+        """What `_grown` knows of each text."""
+        known = self._known if len(self._known) <= MOST else {"": _START}
+        self._known = known
+        new: dict[int, dict[str, None]] = {}  # by length, since each needs the text that is a character shorter
+        for text in texts:
+            while text not in known and text not in new.setdefault(len(text), {}):
+                new[len(text)][text] = None
+                text = text[:-1]
+        for size in sorted(new):
+            known.update(
+                zip(new[size], self._grown([known[text[:-1]] for text in new[size]], list(new[size])), strict=True)
+            )
+        return [known[text] for text in texts]
 
-    def _last_words(self, tail: str) -> tuple[_Costs, _Costs]:
-        """The words that a text with these last characters may end with, and the beginnings of longer ones."""
-        found = self._tails.get(tail)
-        if found is None:
-            if len(self._tails) > MOST:
-                self._tails = {}
-            chinese = next((n for n in range(len(tail)) if not _is_han(tail[-1 - n])), len(tail))
-            sizes = range(1, chinese + 1)
-            tables = self._model.words, self._model.begun
-            words, begun = ([(n, table[tail[-n:]]) for n in sizes if tail[-n:] in table] for table in tables)
-            found = self._tails[tail] = (words, begun)
-        return found
+    def _grown(self, before: Sequence[list[float]], texts: Sequence[str]) -> list[list[float]]:
+        """Of each text the log-probability that a word ends `LONGEST` characters before its end, …, and at its end.
 
+        And the one that a line begins so.
 
-def _log_sum(values: Sequence[float]) -> float:
-    if len(values) == 1:
-        return values[0]
-    most = max(values)
-    return most + math.log(sum(math.exp(value - most) for value in values))
+        Args:
+            before: the same of each text without its last character.
+            texts: none of them empty.
+        """
+        ends = np.array(before)[:, 1:-1]
+        costs = self._model.last_words([text[-LONGEST:] for text in texts])
+        unknown = ends[:, -1] + np.array([_ANY if _is_han(text[-1]) else 0.0 for text in texts])
+        whole = np.logaddexp(unknown, np.logaddexp.reduce(ends + costs[:, :, 0], axis=1))
+        ends = np.hstack([ends, whole[:, None]])
+        begun = np.logaddexp(whole, np.logaddexp.reduce(ends[:, :-1] + costs[:, :, 1], axis=1))
+        rows: list[list[float]] = np.hstack([ends, begun[:, None]]).tolist()
+        return rows
 
 
 class Words(NamedTuple):
-    """The model as it is stored.
+    """The model as it is asked.
 
     Attributes:
-        words: natural log-probability of each word, less that of any characters.
-        begun: the same of beginning a longer one.
-        variants: traditional character → simplified form, as `str.translate` takes them.
+        keys: uint64 (K,), ascending: words and beginnings of words, `_BITS` for each character.
+        costs: float64 (K + 1, 2), natural log-probability of each as a word, and as the beginning of a longer one, less that of
+            any characters; the last row is of what is no key.
+        simple: uint16 (65536,), the simplified form of every character.
     """
 
-    words: dict[str, float]
-    begun: dict[str, float]
-    variants: dict[int, str]
+    keys: NDArray[np.uint64]
+    costs: NDArray[np.float64]
+    simple: NDArray[np.uint16]
+
+    def last_words(self, tails: Sequence[str]) -> NDArray[np.float64]:
+        """The costs of the last `LONGEST` characters of each text, …, and of its last one: float64 (N, LONGEST, 2)."""
+        codes = _codes("".join(tail.rjust(LONGEST, "\0") for tail in tails)).reshape(-1, LONGEST)
+        keys, whole = _keys(self.simple[codes])
+        found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.asarray(self.costs[np.where(whole & (self.keys[found] == keys), found, -1)])
 
 
 def write_words(counts: Mapping[str, int], variants: Mapping[str, str], file: BinaryIO) -> None:
-    """Write the model of some words: every word and every beginning of one, with their costs, and the forms of characters."""
+    """Write the model of some words: every word and every beginning of one, with their costs, and the forms of characters.
+
+    Words that are longer than `LONGEST`, or of other characters than Chinese ones, are left out.
+    """
     simple = str.maketrans(dict(variants))
     merged: Counter[str] = Counter()
     for word, count in counts.items():
-        merged[word.translate(simple)] += count
+        if WORD.fullmatch(word):
+            merged[word.translate(simple)] += count
     total = sum(merged.values())
     begun: Counter[str] = Counter()
     for word, count in merged.items():
@@ -168,17 +173,40 @@ def write_words(counts: Mapping[str, int], variants: Mapping[str, str], file: Bi
 def read_words(file: BinaryIO) -> Words:
     """What `write_words` wrote."""
     with np.load(file) as arrays:
-        keys = _text(arrays["keys"]).split("\n")
-        sizes = np.array([len(key) for key in keys])
+        listed = _codes("\n" + _text(arrays["keys"]) + "\n")
+        pairs = _codes(_text(arrays["variants"]))
+        stored = np.stack([arrays["words"], arrays["begun"]], axis=1)
+    breaks = np.flatnonzero(listed == ord("\n"))
+    sizes = np.diff(breaks) - 1
+    back = np.arange(LONGEST, 0, -1)
+    last, _ = _keys(
+        np.where(back <= sizes[:, None], listed[np.maximum(breaks[1:, None] - back, 0)], 0).astype(np.uint16)
+    )
+    keys = last[:, 0]  # of a shorter word the missing characters are 0
+    nats = np.where(stored == _NONE, _NEVER, math.log(KNOWN) - stored / STEPS + sizes[:, None] * _UNIFORM)
+    order = np.argsort(keys)
+    simple = np.arange(1 << _BITS, dtype=np.uint16)
+    simple[pairs[::2]] = pairs[1::2]
+    return Words(keys[order], np.vstack([nats[order], [_NEVER, _NEVER]]), simple)
 
-        def table(stored: NDArray[np.uint8]) -> dict[str, float]:
-            nats = math.log(KNOWN) - stored / STEPS + sizes * _UNIFORM
-            here = stored != _NONE
-            return dict(zip(np.array(keys, dtype=object)[here].tolist(), nats[here].tolist(), strict=True))
 
-        pairs = _text(arrays["variants"])
-        variants = {ord(one): other for one, other in zip(pairs[::2], pairs[1::2], strict=True)}
-        return Words(table(arrays["words"]), table(arrays["begun"]), variants)
+def _codes(text: str) -> NDArray[np.uint16]:
+    """The characters of a text as numbers, 0 for one outside the basic plane."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    return np.where(codes < 1 << _BITS, codes, 0).astype(np.uint16)
+
+
+def _keys(codes: NDArray[np.uint16]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Keys of the last `LONGEST` characters of some texts, …, and of the last one: uint64 and bool (N, LONGEST).
+
+    The second says whether there are so many characters.
+
+    Args:
+        codes: uint16 (N, LONGEST), the last characters of each text.
+    """
+    from_the_last = codes[:, ::-1].astype(np.uint64) << np.arange(0, _BITS * LONGEST, _BITS, dtype=np.uint64)
+    keys = np.cumsum(from_the_last, axis=1, dtype=np.uint64)
+    return keys[:, ::-1], np.minimum.accumulate(codes[:, ::-1] > 0, axis=1)[:, ::-1]
 
 
 def _bytes(text: str) -> NDArray[np.uint8]:

@@ -161,7 +161,7 @@ class OcrReader:
         height, width = page.pixels.shape[:2]
         if crop:
             whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)
-            view = self._view(page.pixels)
+            view = self._view(page.pixels, self._config.stretches)
             if view.text and self._is_no_writing(view):  # a crop is a line, also where nobody can read it
                 return tuple(_numbered([_unread(_Place(whole, view, "unread"))], "l", "r000"))
             return tuple(_numbered([self._line(_Place(whole, view, "line"))], "l", "r000"))
@@ -211,7 +211,7 @@ class OcrReader:
 
     def _place(self, pixels: NDArray[np.uint8], region: Region) -> _Place:
         """What the OCR sees in a region."""
-        view = self._view(layout.cut_out(pixels, region.corners))
+        view = self._view(layout.cut_out(pixels, region.corners), self._config.page_stretches)
         if self._is_no_writing(view):
             return _Place(region.corners, view, "not_writing")
         readable = region.probability >= SURE or view.quality >= self._config.poor
@@ -222,7 +222,7 @@ class OcrReader:
     ) -> Iterator[_Place]:
         """Ink that the detector passes over: a line where it reads well."""
         for quad in search.uncovered(quads, seen, scale):
-            view = self._view(layout.cut_out(pixels, quad))
+            view = self._view(layout.cut_out(pixels, quad), self._config.page_stretches)
             reads = view.quality >= self._config.poor and sum(map(str.isalnum, view.text)) >= LOOSE_LETTERS
             yield _Place(quad, view, "line" if reads else "uncovered")
 
@@ -233,7 +233,7 @@ class OcrReader:
         quads, texts = [one.quad for one in regions], [one.view.text for one in regions]
         single, rows = set(range(len(regions))), []
         for row in fractions.rows(quads, texts, seen, scale):
-            view = self._view(fractions.laid_out(pixels, row))
+            view = self._view(fractions.laid_out(pixels, row), self._config.page_stretches)
             bars = sum(len(part.boxes) > 1 for part in row)
             if view.quality >= self._config.poor and view.text.count("/") == bars:
                 members = [number for part in row for number in part.numbers]
@@ -324,18 +324,18 @@ class OcrReader:
         self._engine.close()
         self._latin = self._marker = None  # type: ignore[assignment]
 
-    def _view(self, crop: NDArray[np.uint8]) -> _View:
+    def _view(self, crop: NDArray[np.uint8], stretches: Sequence[float]) -> _View:
         """The crop as it is; where it is tall also turned both ways."""
-        view = self._view_at_widths(crop)
+        view = self._view_at_widths(crop, stretches)
         if crop.shape[0] <= layout.TALL * crop.shape[1]:
             return view
         for turns in (1, 3):
-            other = self._view_at_widths(_turned(crop, turns), turns)
+            other = self._view_at_widths(_turned(crop, turns), stretches, turns)
             if len(other.text) > 1 and other.quality > view.quality:
                 view = other
         return view
 
-    def _view_at_widths(self, crop: NDArray[np.uint8], turns: int = 0) -> _View:
+    def _view_at_widths(self, crop: NDArray[np.uint8], stretches: Sequence[float], turns: int = 0) -> _View:
         """Looks at a crop: as it is; where that is poor or cramped also stretched."""
 
         def read(picture: NDArray[np.uint8], column: float) -> Posterior:
@@ -345,7 +345,7 @@ class OcrReader:
         on_ink = crop.shape[1] / column_px(*crop.shape[1::-1])
         cramped = on_ink < self._config.cramped * max(1, len(seen[1.0].greedy))
         if cramped or seen[1.0].quality < self._config.poor:
-            seen |= {factor: _wider(crop, factor, read) for factor in self._config.stretches}
+            seen |= {factor: _wider(crop, factor, read) for factor in stretches}
         best = sorted(seen, key=lambda factor: -seen[factor].quality)[:LOOKS]
         return _View(crop, Views(tuple(seen[factor] for factor in best)), tuple(best), turns)
 

@@ -109,7 +109,7 @@ class OnnxModels:
         detection = weights.onnx_file(config.detection_model, config.detection_dir)
         recognition = weights.onnx_file(config.recognition_model, config.recognition_dir)
         self._side, self._threshold = config.detection_side, config.box_threshold
-        self._detector = open_session(detection, config.threads)
+        self._detector = open_session(detection, config.threads, arena=True)
         self._recognizer = Recognizer(recognition, config.recognition_model, config.threads)
         self.version = runtime_version()
         self.model = self._recognizer.model
@@ -164,7 +164,9 @@ class OnnxModels:
         step = STRIP - OVERLAP if rows > STRIP else rows
         for top in range(0, rows - OVERLAP if rows > STRIP else rows, step):
             bottom = min(rows, top + STRIP)
-            part = _run(self._detector, table[top:bottom].transpose(2, 0, 1)[None])[0, 0]
+            strip = table[top:bottom]
+            larger = strip.shape[0] * strip.shape[1] > self._side**2  # than most: its memory would be kept for nothing
+            part = _run(self._detector, strip.transpose(2, 0, 1)[None], shrink=larger)[0, 0]
             first = 0 if top == 0 else OVERLAP // 2
             chances[top + first : bottom] = part[first:]
         return chances
@@ -189,8 +191,8 @@ def column_px(width: int, height: int) -> float:
     return COLUMN * width / min(MOST_WIDTH, -(-width * HEIGHT // height))
 
 
-def _run(session: Any, table: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(run(session, {session.get_inputs()[0].name: table})[0], dtype=np.float32)
+def _run(session: Any, table: NDArray[np.float32], *, shrink: bool = False) -> NDArray[np.float32]:
+    return np.asarray(run(session, {session.get_inputs()[0].name: table}, shrink=shrink)[0], dtype=np.float32)
 
 
 def _regions(chances: NDArray[np.float32], threshold: float) -> list[tuple[NDArray[np.float32], float]]:

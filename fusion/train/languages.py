@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import regex
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -30,7 +29,6 @@ SINCE = 1931
 """Year from which speeches are taken: older ones are another English."""
 SPOKEN = ("sig", "sig", "strength", "dose", "measure")
 """Kinds of made-up directions; see `texts`."""
-_HAN_WORD = regex.compile(rf"\p{{Han}}{{1,{chinese.LONGEST}}}")
 _SPACES = re.compile(r"\s+")
 
 
@@ -91,7 +89,7 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> None:
     counts = {word: count for word, count in _counts(recipe.dictionary, recipe.work).items() if count >= recipe.rare}
     for path in recipe.own:
         for word in path.read_text(encoding="utf-8").split():
-            if _HAN_WORD.fullmatch(word):
+            if chinese.WORD.fullmatch(word):
                 counts.setdefault(word, recipe.own_count)
     variants = _variants(recipe.variants, recipe.work)
     with (recipe.output / "chinese.npz").open("wb") as file:
@@ -126,7 +124,7 @@ def _counts(source: Source, folder: Path) -> dict[str, int]:
     """Chinese words of a dictionary that are not too long, with their counts."""
     with _archive(source, folder) as tar:
         rows = [line.split(" ") for line in _read(tar, "package/dict.txt").splitlines() if line]
-    return {row[0]: int(row[1]) for row in rows if _HAN_WORD.fullmatch(row[0])}
+    return {row[0]: int(row[1]) for row in rows if chinese.WORD.fullmatch(row[0])}
 
 
 def _variants(source: Source, folder: Path) -> dict[str, str]:
@@ -134,7 +132,7 @@ def _variants(source: Source, folder: Path) -> dict[str, str]:
     with _archive(source, folder) as tar:
         lines = _read(tar, "package/data/TSCharacters.txt").splitlines()
     rows = [line.split() for line in lines if line and not line.startswith("#")]
-    return {row[0]: row[1] for row in rows if row[0] != row[1] and all(map(_HAN_WORD.fullmatch, row[:2]))}
+    return {row[0]: row[1] for row in rows if row[0] != row[1] and all(map(chinese.WORD.fullmatch, row[:2]))}
 
 
 def _read(tar: tarfile.TarFile, name: str) -> str:
