@@ -171,8 +171,9 @@ def test_a_paper_of_another_kind_than_the_profile_is_said(tmp_path: Path) -> Non
 
 
 @pytest.mark.live
-def test_two_workers_share_a_long_document(tmp_path: Path) -> None:
-    source = document(tmp_path / "fax.tif", 10)
+@pytest.mark.parametrize("where", ["{}", "file://{}"])
+def test_two_workers_share_a_long_document(tmp_path: Path, where: str) -> None:
+    source = where.format(document(tmp_path / "fax.tif", 10))
     tallies: list[Tally] = []
     run(configured(tmp_path / "two", source, workers=2), lambda tally, row: tallies.append(copy(tally)))
     assert max(tally.workers for tally in tallies) == 2

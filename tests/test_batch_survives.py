@@ -97,7 +97,7 @@ def poisoned(pipe: Connection, config: Config, at_once: int) -> None:
     """A worker that a certain input kills, and that another kills the first time."""
     real = worker.read
 
-    def read(engine: Any, task: Input) -> worker.Done:
+    def read(engine: Any, task: Input) -> worker.Done | worker.Counted:
         first = config.batch.output / "first"
         if "w001" in task.stem or ("w002" in task.stem and not first.exists()):
             first.touch()
@@ -112,7 +112,7 @@ def poisoned_page(pipe: Connection, config: Config, at_once: int) -> None:
     """A worker that a certain page kills."""
     real = worker.read
 
-    def read(engine: Any, task: Input) -> worker.Done:
+    def read(engine: Any, task: Input) -> worker.Done | worker.Counted:
         if task.pages is not None and 3 in task.pages:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(engine, task)
@@ -137,6 +137,34 @@ def test_a_page_that_kills_its_worker_costs_no_other_page(tmp_path: Path, monkey
     assert [(row.first, row.count) for row in read] == [(3, 1)]
     run(configured(tmp_path / "whole", source))
     assert results(out) == results(tmp_path / "whole")
+
+
+def poisoned_count(pipe: Connection, config: Config, at_once: int) -> None:
+    """A worker that the first look at a document kills."""
+    real = worker.read
+
+    def read(engine: Any, task: Input) -> worker.Done | worker.Counted:
+        first = config.batch.output / "first"
+        if task.pages is None and not first.exists():
+            first.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(engine, task)
+
+    worker.read = read
+    worker.main(pipe, config, at_once)
+
+
+@pytest.mark.live
+def test_a_document_that_kills_the_worker_that_counts_its_pages_is_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = document(tmp_path / "notes.pdf", 10), tmp_path / "out"
+    monkeypatch.setattr(local, "main", poisoned_count)
+    run(configured(out, source))
+    (row,) = rows(out)
+    assert row["status"] == "ok"
+    assert len(row["pages"]) == 10
+    assert (out / "record.jsonl").read_bytes().count(b'"number"') == 2  # parts, as if nothing had happened
 
 
 @pytest.mark.live
@@ -177,7 +205,7 @@ def hanging(pipe: Connection, config: Config, at_once: int) -> None:
     """A worker in which the reading of a certain input never ends."""
     real = worker.read
 
-    def read(engine: Any, task: Input) -> worker.Done:
+    def read(engine: Any, task: Input) -> worker.Done | worker.Counted:
         if "w001" in task.stem:
             time.sleep(3600)
         return real(engine, task)

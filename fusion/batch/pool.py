@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from fusion.batch.plan import Input
 from fusion.batch.record import Row
-from fusion.batch.worker import Answer, Done, Ends, Opened
+from fusion.batch.worker import Answer, Counted, Done, Ends, Opened
 from fusion.errors import ReaderError
 
 TICK = 0.5
@@ -86,11 +86,13 @@ class Pool(Generic[W]):
         """Workers there are."""
         return len(self._workers)
 
-    def work(self, tasks: Iterator[Input], draining: Callable[[], bool]) -> Iterator[Done | Opened | None]:
+    def work(
+        self, take: Callable[[], Input | None], draining: Callable[[], bool]
+    ) -> Iterator[Done | Counted | Opened | None]:
         """Have tasks done; None when nothing has happened for a moment.
 
         Args:
-            tasks: taken one by one, when there is somebody to do them.
+            take: gives the next task, asked when there is somebody to do it; None: there is none now.
             draining: whether to take no more, and to end when what is in hand is done.
 
         Raises:
@@ -99,7 +101,7 @@ class Pool(Generic[W]):
         """
         while True:
             if not draining():
-                self._hand_out(tasks)
+                self._hand_out(take)
             if not any(state.in_hand for state in self._workers.values()):
                 return
             heard = self._hands.listen(list(self._workers), TICK)
@@ -111,8 +113,8 @@ class Pool(Generic[W]):
                 yield from self._bury(one, answer) if isinstance(answer, str) else self._note(one, answer)
             yield from self._too_late()
 
-    def _hand_out(self, tasks: Iterator[Input]) -> None:
-        while self._has_room() and (task := self._suspects.popleft() if self._suspects else next(tasks, None)):
+    def _hand_out(self, take: Callable[[], Input | None]) -> None:
+        while self._has_room() and (task := self._suspects.popleft() if self._suspects else take()):
             one, state = min(
                 self._workers.items(), key=lambda item: (item[1].alone, len(item[1].in_hand)), default=(None, _State())
             )
@@ -130,15 +132,17 @@ class Pool(Generic[W]):
         states = self._workers.values()
         return len(states) < self._count or any(len(one.in_hand) < most and not one.alone for one in states)
 
-    def _note(self, one: W, answer: Done | Opened) -> Iterator[Done | Opened]:
+    def _note(self, one: W, answer: Done | Counted | Opened) -> Iterator[Done | Counted | Opened]:
         state = self._workers[one]
         if isinstance(answer, Opened):
             state.opened, self._stillborn = True, 0
             state.since = dict.fromkeys(state.in_hand, time.monotonic())
         else:
-            del state.in_hand[answer.row.key]
-            state.since.pop(answer.row.key, None)
+            key = answer.key if isinstance(answer, Counted) else answer.row.key
+            del state.in_hand[key]
+            state.since.pop(key, None)
             state.alone = False
+            self._tried.discard(key)  # pages of what was counted are tried for the first time
         yield answer
 
     def _too_late(self) -> Iterator[Done]:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,12 +26,11 @@ from fusion.batch.progress import Tally
 from fusion.batch.record import PAGES, Record, Row, write_whole
 from fusion.batch.remote import is_remote
 from fusion.batch.tables import require_parquet, write_tables
-from fusion.batch.worker import PARTIAL, Done, Opened
-from fusion.config import Config, IntakeConfig, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, StoreConfig, VlmConfig
+from fusion.batch.worker import PARTIAL, Counted, Done, Opened
+from fusion.config import Config, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, StoreConfig, VlmConfig
 from fusion.doctor import versions
 from fusion.engine import Engine
 from fusion.errors import InputError, ReaderError
-from fusion.intake import count_pages
 
 if TYPE_CHECKING:
     from fusion.batch.cluster import Actor
@@ -181,15 +180,8 @@ def _kept(record: Record, one: Input, retry: bool) -> list[Row]:
     return [part for part in record.parts(one.number) if part.status == "ok" or not retry]
 
 
-def _in_parts(one: Input, kept: list[Row], intake: IntakeConfig) -> list[Input]:
-    """What is left of an input, of a long one in parts of `PART` pages: several workers share it."""
-    try:
-        local = one.problem is None and not is_remote(one.path)
-        count = count_pages(Path(one.path), intake) if local else 1
-    except InputError:
-        count = 1  # whoever reads it says what is wrong
-    if count == 1:
-        return [one]
+def _in_parts(one: Input, kept: list[Row], count: int) -> list[Input]:
+    """What is left of an input of several pages, in parts of `PART` pages: several workers share it."""
     done = {page for part in kept if part.of == count for page in range(part.first, part.first + part.count)}
     parts = []
     for start in range(1, count + 1, PART):
@@ -207,20 +199,31 @@ def _work(
     folder = config.batch.output
     count, at_once = _staff(config)
     latest: dict[str, Done] = {}
+    inputs = {one.number: one for one in left}
     due: dict[int, int] = {}  # number of an input that is under way → pages that are still to come
     written = 0.0
 
-    def tasks() -> Iterator[Input]:
-        for one in left:
-            parts = _in_parts(one, _kept(record, one, retry), config.intake)
-            due[one.number] = sum(len(part.singles) for part in parts)
-            yield from parts
+    whole = iter(left)
+    parts: deque[Input] = deque()
+
+    def take() -> Input | None:
+        if parts:
+            return parts.popleft()
+        one = next(whole, None)
+        if one is not None:
+            due[one.number] = 1  # until a worker has counted its pages
+        return one
 
     with _pool(config, count, at_once) as pool:
-        for event in pool.work(tasks(), lambda: stop.reason is not None):
+        for event in pool.work(take, lambda: stop.reason is not None):
             row = None
             if isinstance(event, Opened):
                 record.identify(event.identities)
+            elif isinstance(event, Counted):
+                one = inputs[event.key[0]]
+                own = _in_parts(one, _kept(record, one, retry), event.pages)
+                due[one.number] = sum(len(part.singles) for part in own)
+                parts.extend(own)
             elif isinstance(event, Done):
                 record.add(event.row)
                 tally.add(event.row)

@@ -24,10 +24,11 @@ import cv2
 from fusion.batch.plan import Input
 from fusion.batch.record import PAGES, PageRow, Row, Status, settle
 from fusion.batch.remote import fetched
-from fusion.config import Config
+from fusion.config import Config, IntakeConfig
 from fusion.engine import Engine, photographs
 from fusion.errors import FULL, FusionError, InputError
 from fusion.formats import Format
+from fusion.intake import count_pages
 from fusion.output.formats import Sheet, write_page
 from fusion.page import UNASKED, Failure, Line, Page
 from fusion.review import review
@@ -69,6 +70,14 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """An input, by its key, has several pages, none of which was read: several workers may share them."""
+
+    key: tuple[int, int]
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ends:
     """The run can't go on: the engine can't be opened, or nothing more can be written. An error taken apart."""
 
@@ -76,7 +85,7 @@ class Ends:
     parts: tuple[object, ...]
 
 
-Answer = Opened | Done | Ends
+Answer = Opened | Done | Counted | Ends
 
 
 class Reader:
@@ -94,7 +103,7 @@ class Reader:
             return Ends(type(error), (error.subject, error.problem, error.way_out))
         return Opened(self._engine.identities)
 
-    def answer(self, task: Input) -> Done | Ends:
+    def answer(self, task: Input) -> Done | Counted | Ends:
         """The door of a batch: whatever breaks behind it is the row of one input. A disk that takes nothing ends the run."""
         try:
             return read(self._engine, task)
@@ -131,8 +140,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def read(engine: Engine, task: Input) -> Done:
-    """Read one input, or some pages of it, and write their files.
+def read(engine: Engine, task: Input) -> Done | Counted:
+    """Read an input of one page, or some pages of a longer one, and write their files.
 
     Raises:
         OSError: nothing can be written any more.
@@ -143,15 +152,18 @@ def read(engine: Engine, task: Input) -> Done:
     failures: Counter[Reason] = Counter()
     away: list[bool] = []
     try:
-        for page, files, unwritten in _written(engine, task):
-            found = review(page, page.max_error)
-            asked = [line for line in page.lines if _was_asked(line)]
-            counts = len(page.lines), len(asked), found.total, found.flagged
-            rows.append(PageRow(page.id, *counts, page.understood, files))
-            troubles = [*page.failures, *(failure for line in page.lines for failure in line.troubles)]
-            failures.update([*unwritten, *((failure.stage, failure.message) for failure in troubles)])
-            broken = any(failure.stage in ("ocr", "vlm") for failure in page.failures)
-            away += [broken or all(map(_is_away, asked))] if broken or asked else []
+        with fetched(task.path, engine.config.intake) as source:
+            if task.pages is None and (count := _pages(source, engine.config.intake)) > 1:
+                return Counted(task.key, count)
+            for page, files, unwritten in _written(engine, task, source):
+                found = review(page, page.max_error)
+                asked = [line for line in page.lines if _was_asked(line)]
+                counts = len(page.lines), len(asked), found.total, found.flagged
+                rows.append(PageRow(page.id, *counts, page.understood, files))
+                troubles = [*page.failures, *(failure for line in page.lines for failure in line.troubles)]
+                failures.update([*unwritten, *((failure.stage, failure.message) for failure in troubles)])
+                broken = any(failure.stage in ("ocr", "vlm") for failure in page.failures)
+                away += [broken or all(map(_is_away, asked))] if broken or asked else []
     except InputError as error:  # a page that is lost says more than others that were hard to read
         failures = Counter({("intake", str(error)): 1})
     unread = not rows or (not any(row.lines for row in rows) and any(stage == "ocr" for stage, _ in failures))
@@ -166,24 +178,30 @@ def read(engine: Engine, task: Input) -> Done:
     )
 
 
-def _written(engine: Engine, task: Input) -> Iterator[tuple[Page, tuple[str, ...], list[Reason]]]:
+def _pages(source: Path, intake: IntakeConfig) -> int:
+    """How many pages a file has; 1 where that can't be told: whoever reads it says what is wrong."""
+    with suppress(InputError):
+        return count_pages(source, intake)
+    return 1
+
+
+def _written(engine: Engine, task: Input, source: Path) -> Iterator[tuple[Page, tuple[str, ...], list[Reason]]]:
     """The pages of an input, each with the names of its files, which are on the disk, and why others are not."""
     batch = engine.config.batch
     # Only what shows the photograph needs it decoded a second time, as displayed.
     shown = any(name.photo for name in batch.formats)
-    with fetched(task.path, engine.config.intake) as source:
-        photos = photographs(source, engine.config, task.pages) if shown else itertools.repeat(None)
-        pages = engine.read(source, crop=batch.crop, name=str(task.path), pages=task.pages)
-        for page, photo in zip(pages, photos, strict=False):
-            files, unwritten = [], []
-            for name in batch.formats:
-                try:
-                    files.append(_write(Sheet(page, photo, source), batch.output, task, name))
-                except OSError as error:
-                    if error.errno in FULL:
-                        raise
-                    unwritten.append(("output", f"{name} can't be written ({error.strerror or error})"))
-            yield page, tuple(files), unwritten
+    photos = photographs(source, engine.config, task.pages) if shown else itertools.repeat(None)
+    pages = engine.read(source, crop=batch.crop, name=str(task.path), pages=task.pages)
+    for page, photo in zip(pages, photos, strict=False):
+        files, unwritten = [], []
+        for name in batch.formats:
+            try:
+                files.append(_write(Sheet(page, photo, source), batch.output, task, name))
+            except OSError as error:
+                if error.errno in FULL:
+                    raise
+                unwritten.append(("output", f"{name} can't be written ({error.strerror or error})"))
+        yield page, tuple(files), unwritten
 
 
 def _write(sheet: Sheet, output: Path, task: Input, name: Format) -> str:
