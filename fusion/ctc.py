@@ -462,24 +462,21 @@ def _viterbi(
 ) -> NDArray[np.int64]:
     """Best monotone path through the CTC states of several texts: int64 (N, T), the state of each column."""
     barred = np.where(skip, 0.0, -np.inf)
-    emitted = logs[:, index]
-    best = np.full((len(logs), len(index), index.shape[1] + 2), -np.inf)  # two states before the first, never reached
-    best[0, :, 2:4] = emitted[0, :, :2]
-    for before, after, row in zip(best, best[1:], emitted[1:], strict=False):
-        own = after[:, 2:]
-        np.add(before[:, :-2], barred, out=own)
-        np.maximum(own, before[:, 1:-1], out=own)
-        np.maximum(own, before[:, 2:], out=own)
-        own += row
+    best = np.full((len(index), index.shape[1] + 2), -np.inf)  # two states before the first, never reached
+    best[:, 2:4] = logs[0].take(index[:, :2])
+    back = np.zeros((len(logs), *index.shape), dtype=np.uint8)  # states that the best path to each has come on by
+    for row, came in zip(logs[1:], back[1:], strict=True):
+        stay, step, leap = best[:, 2:], best[:, 1:-1], best[:, :-2] + barred
+        most = np.maximum(stay, step)
+        np.copyto(came, step > stay)
+        np.copyto(came, 2, where=leap > most)
+        best[:, 2:] = np.maximum(most, leap) + row.take(index)
     rows, last = np.arange(len(index)), np.maximum(ends - 1, 0)
-    state = np.where(best[-1, rows, ends + 2] >= best[-1, rows, last + 2], ends, last)
-    paths = np.zeros((len(index), len(logs)), dtype=np.int64)
-    paths[:, -1] = state
-    for t in range(len(logs) - 2, -1, -1):
-        stay, step, leap = (best[t, rows, state + 2 - back] for back in range(3))
-        leap = leap + barred[rows, state]
-        state = state - np.where(leap > np.maximum(stay, step), 2, step > stay)
+    state = np.where(best[rows, ends + 2] >= best[rows, last + 2], ends, last)
+    paths = np.empty((len(index), len(logs)), dtype=np.int64)
+    for t in range(len(logs) - 1, -1, -1):
         paths[:, t] = state
+        state = state - back[t, rows, state]
     return paths
 
 
