@@ -339,6 +339,26 @@ def test_pages_around_a_bad_one_are_read(tmp_path: Path) -> None:
     assert found == ["bomb.pdf#1", "bomb.pdf#3"]
 
 
+@pytest.mark.parametrize(
+    ("picture", "why"),
+    [(b"\xff\xd8\xff\xe0 no picture at all", "can't be decoded"), (None, "")],
+    ids=["undecodable", "white"],
+)
+def test_a_pdf_page_whose_picture_is_lost_is_no_empty_page(tmp_path: Path, picture: bytes | None, why: str) -> None:
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Resources<</XObject<</P 5 0 R>>>>/Contents 4 0 R>>"
+    if picture is None:
+        picture = cv2.imencode(".jpg", np.full((20, 30), 255, np.uint8))[1].tobytes()
+    image = b"/Type/XObject/Subtype/Image/Width 30/Height 20/ColorSpace/DeviceGray/BitsPerComponent 8/Filter/DCTDecode"
+    pages = b"<</Type/Pages/Count 1/Kids[3 0 R]>>"
+    contents = stream(b"q 300 0 0 200 0 0 cm /P Do Q")
+    content = pdf_of(b"<</Type/Catalog/Pages 2 0 R>>", pages, page, contents, stream(picture, image))
+    (tmp_path / "fax.pdf").write_bytes(content)
+    if why:
+        assert why in str(refused(tmp_path / "fax.pdf", IntakeConfig()))
+    else:
+        assert [one.id for one in open_pages(tmp_path / "fax.pdf", IntakeConfig())] == ["fax.pdf#1"]
+
+
 def test_a_page_of_a_plan_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %d 300]>>"
     content = pdf_of(

@@ -55,6 +55,8 @@ def _draw(page: Any, scale: float, megapixels: float) -> None:
         _say(refused=[width, height])
         return
     pixels = page.render(scale=scale, rev_byteorder=True).to_numpy()
+    if (pixels == pixels[0, 0]).all():
+        _look_for_lost_pictures(page)
     _say(width=pixels.shape[1], height=pixels.shape[0])
     try:
         for top in range(0, pixels.shape[0], _ROWS):
@@ -62,6 +64,15 @@ def _draw(page: Any, scale: float, megapixels: float) -> None:
     except MemoryError:  # the size is said: nothing but the end of this process tells that its pixels don't come
         os._exit(1)
     page.close()
+
+
+def _look_for_lost_pictures(page: Any) -> None:
+    """PDFium draws nothing where a picture can't be decoded, and says nothing: PdfiumError where an empty page has one."""
+    for picture in page.get_objects(filter=[pdfium.raw.FPDF_PAGEOBJ_IMAGE]):
+        try:
+            picture.get_bitmap()
+        except pdfium.PdfiumError as error:
+            raise pdfium.PdfiumError("a picture on it can't be decoded") from error
 
 
 def _say(**row: Any) -> None:
