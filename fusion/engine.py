@@ -149,7 +149,8 @@ class Engine:
             raise ValueError("the engine is closed")
         failures: list[Failure] = []
         image, checks, found = self._upright(image, failures) if not crop else self._searched(image, crop, failures)
-        found = self._stage("ocr", lambda: self._joined(image, found), failures) or found
+        seen, found = found, self._stage("ocr", lambda: self._joined(image, found), failures) or found
+        joined = _joined_anew(seen, found)
         found, remarks = _lines_and_remarks(found, image.transform)
         lines = self._read_again(found, name or image.id, failures)
         return Evidence(
@@ -159,7 +160,7 @@ class Engine:
             height=image.height,
             angle=image.angle,
             transform=image.transform,
-            findings=(*image.findings, *_small_writing(found), *remarks),
+            findings=(*image.findings, *_small_writing(found), *joined, *remarks),
             checks=checks,
             lines=tuple(lines),
             failures=tuple(failures),
@@ -534,6 +535,16 @@ def _small_writing(found: Sequence[Seen]) -> tuple[Finding, ...]:
         return ()
     message = f"the writing is only {height:.0f} px high; hold the camera closer or scan at a higher resolution"
     return (Finding("small_writing", height, SMALL_WRITING, message),)
+
+
+def _joined_anew(before: Sequence[Seen], after: Sequence[Seen]) -> tuple[Finding, ...]:
+    """A finding where characters that stand apart were joined to other lines than the detector had found."""
+    there, here = ({seen.line.polygon for seen in found} for found in (before, after))
+    if there == here:
+        return ()
+    lost, new = len(there - here), len(here - there)
+    message = f"characters that stand apart, found as {lost} lines, were joined to {new}: so they make more words"
+    return (Finding("joined", float(lost), float(new), message),)
 
 
 def _lines_and_remarks(

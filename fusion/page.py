@@ -273,6 +273,7 @@ FindingKind = Literal[
     "turned",
     "stamp",
     "small_writing",
+    "joined",
     "not_writing",
     "uncovered",
 ]

@@ -101,6 +101,9 @@ def test_rows_on_squared_paper_are_read_as_rows(
         next(n for n, text in enumerate(texts(page)) if word in text) for word in ("思路", "过程", "检查第", "写完")
     ]
     assert first == sorted(first)
+    joined = [one for one in page.findings if one.kind == "joined"]
+    assert len(joined) == (across >= down)
+    assert all("found as" in one.message and one.value > one.limit > 0 for one in joined)
 
 
 @pytest.mark.parametrize(("across", "down"), [(80, 62), (100, 66)])
