@@ -25,12 +25,13 @@ from fusion.config import Config, LocalVlm, ServedVlm, load_config
 from fusion.domain import languages, open_profile
 from fusion.errors import ConfigError, FusionError, InputError, ReaderError
 from fusion.fuse import Fuser, LineEvidence
-from fusion.ink import Evidence, InkLine, PageImage, Seen, Weighed, image_sha256
+from fusion.ink import Evidence, InkLine, PageImage, Seen, Weighed
 from fusion.intake import Source, list_inputs, name_of, open_pages, turned
 from fusion.ocr import OcrReader, squares
-from fusion.page import UNASKED, Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage, lowest
+from fusion.page import Check, Failure, Finding, FindingKind, Line, Page, Reading, Span, Stage, lowest
 from fusion.placement import place_spans, to_photo
-from fusion.store import Store, code_sha256, dump_lines, dump_weighed, ink_sha256, key_of, load_lines, load_weighed
+from fusion.recall import Recall
+from fusion.store import Store
 from fusion.vlm import Answers, Look, Looks, Query, Reader, Writes, open_reader
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ NO_LINE: tuple[FindingKind, ...] = ("not_writing", "uncovered")
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-WEIGHING = ("fuse", "domain", "ctc.py", "quantities.py")
-"""Code that makes hypotheses and says what experts make of them."""
 ASK = (
     "Answer the question about this page from the picture and its transcript. Cite the lines you rely on by their ids "
     "in square brackets. If the page does not say, answer that it does not say.\n"
@@ -79,7 +78,6 @@ class Engine:
         self._languages = ", ".join(one.identity for one in self._spoken)
         self.profile = open_profile(self.config.domain)
         self._completer = Completer(self.config.complete, self.profile.forbids)
-        self._store = Store(self.config.store.folder)
         self._closed = False
         with ExitStack() as opened:  # what is open is closed again when the rest can't be
             self._reader = open_reader(self.config.vlm)
@@ -89,6 +87,8 @@ class Engine:
                 raise ConfigError("complete.enabled", "needs a vision-language model that writes", WRITES)
             self._ocr = OcrReader(self.config.ocr)
             opened.pop_all()
+        store, reader = Store(self.config.store.folder), identity_of(self._reader)
+        self._recall = Recall(store, self.config, self._ocr.identity, reader, self.profile.identity, self._languages)
 
     @cached_property
     def identities(self) -> dict[str, str]:
@@ -108,7 +108,7 @@ class Engine:
     @property
     def recalled(self) -> int:
         """Records that the store has spared this engine to make."""
-        return self._store.found
+        return self._recall.store.found
 
     def read(
         self, source: Source, *, crop: bool = False, name: str | None = None, pages: range | None = None
@@ -290,43 +290,20 @@ class Engine:
             way = (way + turns) % 4
 
     def _turns(self, image: PageImage, found: Sequence[Seen]) -> int:
-        """Quarter turns that put a page upright, from the store where it knows them."""
-        key = key_of(stage="turns", pixels=image_sha256(image.pixels), **self._ocr_made_by())
-
-        def load(content: bytes) -> int:
-            if content not in (b"0", b"1", b"2", b"3"):
-                raise InputError("turns", "is no number of quarter turns", "Delete the store.")
-            return int(content)
-
+        """Quarter turns that put a page upright."""
         written, _ = _lines_and_remarks(found, image.transform)
-        lines = [seen.line for seen in written]
-        return self._store.recall(key, load, lambda: self._ocr.turns(image, lines), lambda made: str(made).encode())
+        return self._recall.turns(image, lambda: self._ocr.turns(image, [seen.line for seen in written]))
 
     def _joined(self, image: PageImage, found: tuple[Seen, ...]) -> tuple[Seen, ...]:
-        """The lines of a page, with characters that stand apart joined; from the store where it has them."""
+        """The lines of a page, with characters that stand apart joined."""
         lines = [seen.line for seen in found]
         if not self._spoken or not squares.layouts(lines):
             return found
-        pixels, made_by = image_sha256(image.pixels), self._ocr_made_by()
-        key = key_of(stage="joined", pixels=pixels, languages=self._languages, code=code_sha256("domain"), **made_by)
-
-        def make() -> tuple[Seen, ...]:
-            return tuple(Seen(line) for line in self._ocr.joined(image, lines, self._spoken))
-
-        return self._store.recall(key, load_lines, make, dump_lines)
+        return self._recall.joined(image, lambda: _unasked(self._ocr.joined(image, lines, self._spoken)))
 
     def _found(self, image: PageImage, crop: bool) -> tuple[Seen, ...]:
-        """The OCR's lines, from the store where it has them."""
-        key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, **self._ocr_made_by())
-        return self._store.recall(
-            key, load_lines, lambda: tuple(Seen(line) for line in self._ocr.read(image, crop=crop)), dump_lines
-        )
-
-    def _ocr_made_by(self) -> dict[str, object]:
-        """What the OCR's readings depend on; threads and device change none."""
-        settings = self.config.ocr.model_dump(mode="json", exclude={"threads", "device"})
-        code = code_sha256("ocr", "ctc.py", "view.py", "onnx.py")
-        return {"ocr": self._ocr.identity, "ocr_settings": settings, "ocr_code": code}
+        """The OCR's lines."""
+        return self._recall.lines(image, crop, lambda: _unasked(self._ocr.read(image, crop=crop)))
 
     def _read_again(self, found: Sequence[Seen], name: str, failures: list[Failure]) -> list[Seen]:
         """The lines with what the second reader says of those that it is asked about."""
@@ -367,26 +344,8 @@ class Engine:
             wanted = self._wanted_texts(seen)
             return replace(seen, scores=dict(zip(wanted, look.score(wanted), strict=True))) if wanted else seen
 
-        made = self._stage("vlm", lambda: self._recalled(query, written, looked), failures)
+        made = self._stage("vlm", lambda: self._recall.look(query.line, written, looked), failures)
         return made or replace(plain, answers=(*written, *failures))
-
-    def _recalled(self, query: Query, written: tuple[Reading | Failure, ...], make: Callable[[], Seen]) -> Seen:
-        """A look at one line, from the store where it has it. What was written has a cache of its own: `vlm.cache`."""
-        reading = query.line.reading
-        key = key_of(
-            stage="look",
-            crop=image_sha256(query.line.crop),
-            text=reading.text if reading is not None else None,
-            written=[one.text if isinstance(one, Reading) else one.kind for one in written],
-            reader=identity_of(self._reader),
-            lists=self.profile.identity,
-            hypotheses=self.config.fuse.hypotheses,
-            languages=self._languages,
-            code=code_sha256(*WEIGHING, "vlm"),
-            **self._ocr_made_by(),
-        )
-        (seen,) = self._store.recall(key, load_lines, lambda: (make(),), _dump_look, lambda made: _lasts(made[0]))
-        return replace(seen, line=query.line, answers=(*written, *seen.answers[len(written) :]))
 
     def _wanted_texts(self, seen: Seen) -> list[str]:
         """The hypotheses that the decoder is asked about; none where the second reader has read nothing."""
@@ -407,25 +366,8 @@ class Engine:
         )
 
     def _weighed(self, line: LineEvidence) -> Weighed:
-        """What the experts make of a line, from the store where it has it: the fitted weights change nothing of it."""
-        try:
-            inks = [ink_sha256(ink) for ink in (line.ink, line.hand_ink, line.posterior)] if self._store.keeps else None
-        except ValueError:  # the look of a plug-in has no form to be stored in
-            inks = None
-        if inks is None:
-            return self._fuser.weigh(line)
-        key = key_of(
-            stage="weighed",
-            inks=inks,
-            readings=[line.ocr.text, line.hand.text if line.hand is not None else None],
-            answers=[one.text for one in line.others],
-            scores=line.scores,
-            lists=self.profile.identity,
-            hypotheses=self.config.fuse.hypotheses,
-            languages=self._languages,
-            code=code_sha256(*WEIGHING),
-        )
-        return self._store.recall(key, load_weighed, lambda: self._fuser.weigh(line), dump_weighed)
+        """What the experts make of a line."""
+        return self._recall.weighed(line, lambda: self._fuser.weigh(line))
 
     def _spared(self, found: Sequence[Seen]) -> dict[int, Failure]:
         """The lines that are not read again, as `vlm.ask` says, by their numbers, and why."""
@@ -562,15 +504,9 @@ def _lines_and_remarks(
     return tuple(lines), tuple(remarks)
 
 
-def _lasts(seen: Seen) -> bool:
-    """Whether a look would be the same again: a failure may have been a hiccup."""
-    return all(isinstance(answer, Reading) or answer.kind in UNASKED for answer in seen.answers)
-
-
-def _dump_look(made: Sequence[Seen]) -> bytes:
-    """A look as a record, without its line's own pictures and looks: those are in the OCR's record."""
-    bare = (replace(seen.line, crop=seen.line.crop[:1, :1], ink=None, hand_ink=None) for seen in made)
-    return dump_lines([replace(seen, line=line) for seen, line in zip(made, bare, strict=True)])
+def _unasked(lines: Sequence[InkLine]) -> tuple[Seen, ...]:
+    """Lines that no second reader has seen yet."""
+    return tuple(map(Seen, lines))
 
 
 def _text(seen: Seen) -> str:
