@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fusion.config import OcrConfig
 from fusion.ctc import Posterior, Views
-from fusion.ink import InkLine, Language, PageImage, image_sha256
+from fusion.ink import Ink, InkLine, Language, PageImage, image_sha256
 from fusion.ocr import fractions, layout, search, squares
 from fusion.ocr.layout import Region
 from fusion.ocr.marks import Marker
@@ -261,15 +261,21 @@ class OcrReader:
         if not lead or (not sideways and _mean([(ink.quality, 1) for ink in inks if ink is not None]) >= UPRIGHT):
             return 0
         crops = [layout.cut_out(page.pixels, quads[n]) for n in lead]
-        way, looks = self._better_way(crops, (1, 3) if sideways else (0, 2))
+        known = [None if sideways else _narrowest(ink) for ink in inks]
+        way, looks = self._better_way(crops, known, (1, 3) if sideways else (0, 2))
         return 0 if sideways and way == 1 and self._is_vertical(crops, looks) else way
 
-    def _better_way(self, crops: Sequence[NDArray[np.uint8]], ways: tuple[int, int]) -> tuple[int, list[Posterior]]:
-        """The one of two ways up in which lines clearly read better, 0 if neither, and the looks at lines that way."""
+    def _better_way(
+        self, crops: Sequence[NDArray[np.uint8]], known: Sequence[Posterior | None], ways: tuple[int, int]
+    ) -> tuple[int, list[Posterior]]:
+        """The one of two ways up in which lines clearly read better, 0 if neither, and the looks at lines that way.
+
+        `known`: the look at each line as it is, where there is one.
+        """
         looks: dict[int, list[Posterior]] = {way: [] for way in ways}
-        for crop in crops:
+        for crop, own in zip(crops, known, strict=True):
             for way in ways:
-                looks[way].append(self._plain(_turned(crop, way)))
+                looks[way].append(own if own is not None and way == 0 else self._plain(_turned(crop, way)))
             quality = {way: _mean([(one.quality, len(one.greedy)) for one in looks[way]]) for way in ways}
             best, other = sorted(ways, key=lambda way: -quality[way])
             margin = quality[best] - quality[other]
@@ -415,6 +421,11 @@ def _in_order(found: Sequence[InkLine], seen: SmallView, scale: float) -> list[I
     homes = [f"r{number:03d}" for number, region in enumerate(regions) for _ in region]
     ordered = _numbered([found[n] for region in regions for n in region], "l")
     return [replace(line, region=home) for line, home in zip(ordered, homes, strict=True)]
+
+
+def _narrowest(ink: Ink | None) -> Posterior | None:
+    """Of several looks at a line the one at its own width."""
+    return min(ink.posteriors, key=lambda look: len(look.probabilities)) if isinstance(ink, Views) else None
 
 
 def _numbered(lines: Sequence[InkLine], letter: str, region: str = "") -> list[InkLine]:
