@@ -74,7 +74,7 @@ class FitConfig(BaseModel):
     calibration_share: float = Field(
         0.4, ge=0, le=1, description="Share of the writers (of the words, where none is named) kept for calibration."
     )
-    reader: str = Field("small", description="Checkpoint of the second reader `small`: its name, or a folder.")
+    set: tuple[str, ...] = Field((), description="Settings of the engine, `ocr.hand_model=…` say.")
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
     mend: tuple[float, ...] = Field((0.4, 0.0), description="See `simulate.SimulatedReader`; one reader for each.")
     invent: float = Field(0.06, ge=0, le=1, description="See `simulate.SimulatedReader`.")
@@ -141,9 +141,9 @@ class Case:
 class Bench:
     """The engine's own parts, opened once: OCR and small reader."""
 
-    def __init__(self, checkpoint: str) -> None:
-        """One thread each; `checkpoint` is a name or folder as in `vlm.model`."""
-        self.config = load_config(overrides=["ocr.threads=1", "vlm.threads=1", f"vlm.model={checkpoint}"])
+    def __init__(self, settings: Sequence[str]) -> None:
+        """One thread each; `settings` as for `--set`."""
+        self.config = load_config(overrides=["ocr.threads=1", "vlm.threads=1", *settings])
         self.ocr = OcrReader(self.config.ocr)
         reader = open_reader(self.config.vlm)
         assert isinstance(reader, Looks)

@@ -91,7 +91,7 @@ def _write(content: dict[str, Any], config: FitConfig) -> None:
 
 def gathered(config: FitConfig, progress: Callable[[str], None]) -> tuple[list[Case], list[Case]]:
     """Cases for the weights and cases for the calibration; no word is in both, and no writer of one source."""
-    bench = Bench(config.reader)
+    bench = Bench(config.set)
     drawn: list[Case] = []
     trusted: list[Case] = []
     for source in config.sources:

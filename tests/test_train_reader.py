@@ -711,7 +711,7 @@ def write_corrections(folder: Path, texts: Sequence[str], extra: str = "") -> Pa
 
 
 def go_on(data: Path, start: Path, output: Path, log: Callable[[str], None] = lambda line: None) -> dict[str, float]:
-    return adapting.adapt(data, start, output, steps=5, batch=4, rate=0.01, threads=1, bf16=False, log=log)
+    return adapting.adapt_reader(data, start, output, steps=5, batch=4, rate=0.01, threads=1, bf16=False, log=log)
 
 
 @pytest.fixture

@@ -21,17 +21,20 @@ import pytest
 import torch
 from PIL import ImageFont
 
+from eval.datasets import load_split
 from fusion.config import load_config
 from fusion.engine import Engine
 from fusion.errors import InputError, ReaderError
 from fusion.ocr import LATIN
 from fusion.ocr.weights import packaged_onnx
 from fusion.onnx import file_sha256, open_session
+from fusion.train import adapt as adapting
 from fusion.train import camera, hands, ppocr
 from fusion.train import mix as mixing
 from fusion.train import recogniser as training
 from fusion.train import render as rendering
 from fusion.train.__main__ import main
+from fusion.train.corrections import HELD_OUT
 from fusion.train.fonts import Font, Materials
 from fusion.train.hands import Crop, folded, held_out_words, in_share
 from fusion.train.mix import WIDTHS, Batch, Batches, Mix, Piece, batches, bend, fits, pack
@@ -460,19 +463,23 @@ def test_a_whole_run_writes_a_recogniser_and_its_card(
 
 def test_corrected_lines_alone_teach_a_recogniser_that_the_engine_reads_with(tmp_path: Path) -> None:
     sentences = [f"{word} and {name}" for word in WORDS[0] for name in NAMES[:5]]
+    rows = []
     for number, text in enumerate(sentences):
         cv2.imwrite(str(tmp_path / f"{number}.png"), written(text))
-    rows = "".join(f"{number}.png\t{text}\n" for number, text in enumerate(sentences))
-    (tmp_path / "mine.tsv").write_text("image\ttext\n" + rows, encoding="utf-8")
-    mine = Hands(name="mine", data=tmp_path / "mine.tsv", kind="lines", hold_out=0.2, hold_out_by="word",
-                 licence="none", attribution="me")  # fmt: skip
-    output = tmp_path / "out"
-    recipe = RecogniserRecipe(
-        work=tmp_path / "work", output=output, start=LATIN, hands=(mine,), seconds=3, batch=2, threads=1
-    )
-    figures = training.train(recipe, print)  # without rendered texts no font is fetched
-    assert set(figures["start"]) == set(figures["end"]) == {"held-out mine"}
-    assert "mine" in (output / "README.md").read_text(encoding="utf-8")
+        rows.append({"image": f"{number}.png", "text": text, **({"stretch": 1.5} if number == 3 else {})})
+    rows.append({"image": "0.png", "text": "每次2片"})  # it has no Chinese characters
+    data, output = tmp_path / "corrections.jsonl", tmp_path / "out"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    figures = adapting.adapt(data, LATIN, output, seconds=3, threads=1, bf16=False, log=print)
+    assert set(figures["start"]) == set(figures["end"]) == {"held-out corrections ×1"}
+    kept = load_split(output / adapting.KEPT_OUT)
+    assert len(kept) == round(len(sentences) * HELD_OUT)
+    made = json.loads((output / "recogniser.json").read_text(encoding="utf-8"))
+    assert {one["source"]: one["trained_on"] + one["held_out"] for one in made["sources"]} == {
+        "corrections ×1": len(sentences) - 1,
+        "corrections ×1.5": 1,
+    }
+    assert sum(one["held_out"] for one in made["sources"]) == len(kept)
     pixels = np.asarray(cv2.cvtColor(written(sentences[0]), cv2.COLOR_GRAY2RGB), np.uint8)
     with Engine(load_config(overrides=["vlm.engine=none", f"ocr.hand_model={output / 'recogniser.onnx'}"])) as engine:
         (page,) = engine.read(pixels, crop=True)

@@ -100,6 +100,29 @@ def recogniser(
 @app.command()
 def adapt(
     data: Annotated[Path, typer.Option(help='Corrections, a JSONL file of {"image": …, "text": …}.')],
+    output: Annotated[Path, typer.Option(help="Folder of the new recogniser: name its file in ocr.hand_model.")],
+    start: Annotated[
+        Path | None, typer.Option(help="ONNX file to go on from, instead of the packaged recogniser of Latin hands.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Time of the whole run.")] = 60,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    bf16: Annotated[bool, typer.Option(help="bfloat16 arithmetic: faster where the processor has it.")] = False,
+) -> None:
+    """Teach the recogniser of Latin hands one's own hand by corrected crops."""
+    from fusion.ocr import LATIN
+    from fusion.train import adapt as adapting
+
+    figures = adapting.adapt(
+        data, start or LATIN, output, seconds=60 * minutes, threads=threads, bf16=bf16, log=typer.echo
+    )
+    for name, before in figures["start"].items():
+        typer.echo(f"{name}: character error rate {before['cer']:.3f} before, {figures['end'][name]['cer']:.3f} after")
+    typer.echo(f"use it with --set ocr.hand_model={output / 'recogniser.onnx'}")
+
+
+@app.command()
+def adapt_reader(
+    data: Annotated[Path, typer.Option(help='Corrections, a JSONL file of {"image": …, "text": …}.')],
     output: Annotated[Path, typer.Option(help="Folder of the new checkpoint: name it in vlm.model.")],
     start: Annotated[str, typer.Option(help="Checkpoint to go on from: small, or a folder.")] = "small",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1500,
@@ -108,13 +131,13 @@ def adapt(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     bf16: Annotated[bool, typer.Option(help="bfloat16 arithmetic: faster where the processor has it.")] = False,
 ) -> None:
-    """Go on from a checkpoint with corrected crops of one's own hand."""
+    """Teach the small reader one's own hand by corrected crops."""
     from importlib.resources import files
 
     from fusion.train import adapt as adapting
 
     folder = Path(str(files("fusion.vlm") / "small")) if start == "small" else Path(start)
-    rates = adapting.adapt(
+    rates = adapting.adapt_reader(
         data, folder, output, steps=steps, batch=batch, rate=rate, threads=threads, bf16=bf16, log=typer.echo
     )
     typer.echo(

@@ -1,7 +1,7 @@
-"""`train adapt`: go on from a checkpoint with corrected lines of one's own hand.
+"""`train adapt` and `train adapt-reader`: teach the recogniser of Latin hands, or the small reader, one's own hand.
 
-Knows corrections and the order of work; `learn` knows how. A correction is a crop and its right text; what the engine
-writes as JSON and a person has mended is one too.
+Knows corrections and the order of work; `recogniser` and `learn` know how. A correction is a crop and its right text; what
+the engine writes as JSON and a person has mended is one too.
 """
 
 from __future__ import annotations
@@ -13,16 +13,71 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fusion.errors import InputError
+from fusion.train import hands, ppocr, recogniser
 from fusion.train.corrections import HELD_OUT, read_rows
 from fusion.train.crops import Deck, Sample, read_crop
 from fusion.train.export import calibrate, export
 from fusion.train.learn import Decks, Learner
-from fusion.train.recipe import Recipe, Size, Stage, Synthetic
+from fusion.train.recipe import Hands, Recipe, RecogniserRecipe, Size, Stage, Synthetic
 from fusion.vlm.small import READER
 
 FEWEST = 20
 KEPT_OUT = "kept_out.tsv"
 """Beside the checkpoint: the corrections it was not shown, as a split on which weights for it can be fitted."""
+
+
+def adapt(
+    data: Path, start: Path, output: Path, *, seconds: float, threads: int, bf16: bool, log: Callable[[str], None]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Train the recogniser of Latin hands on corrections, and write it as ONNX with its card.
+
+    Args:
+        data: JSONL file.
+        start: ONNX file to go on from.
+        output: folder of the result.
+        seconds: time of the whole run.
+        threads: CPU threads.
+        bf16: see `RecogniserRecipe.bf16`.
+        log: takes progress lines.
+
+    Returns:
+        As `recogniser.train`, of the corrections kept out.
+
+    Raises:
+        InputError, ReaderError: corrections or start can't be used.
+    """
+    _, characters = ppocr.read(start)
+    classes = {character: number for number, character in enumerate(characters, 1)}
+    rows = [(image, text, stretch) for image, text, stretch in read_rows(data) if hands.label(text, classes)]
+    _require(data, len(rows))
+    random.Random(1).shuffle(rows)
+    kept = max(1, round(len(rows) * HELD_OUT))
+    with tempfile.TemporaryDirectory() as work:
+        sources = tuple(
+            _source(Path(work), stretch, [(n < kept, *row[:2]) for n, row in enumerate(rows) if row[2] == stretch])
+            for stretch in sorted({stretch for *_, stretch in rows})
+        )
+        recipe = RecogniserRecipe(
+            work=Path(work), output=output, start=start, hands=sources, seconds=seconds, threads=threads, bf16=bf16,
+            tether=0, tether_real=0,  # what it forgets of other hands, PP-OCR's own recogniser still reads
+        )  # fmt: skip
+        figures = recogniser.train(recipe, log)
+    _write_split(output / KEPT_OUT, [(image, text) for image, text, _ in rows[:kept]])
+    return figures
+
+
+def _source(work: Path, stretch: float, rows: Sequence[tuple[bool, Path, str]]) -> Hands:
+    """Corrections that are all as much squashed as a source of the recogniser's training: held out or not, image, text."""
+    path = work / f"corrections_{stretch:g}.tsv"
+    table = (
+        f"{image.resolve()}\t{' '.join(text.split())}\t\t{hands.HELD_OUT if held else ''}\n"
+        for held, image, text in rows
+    )
+    path.write_text("image\ttext\twriter\tnote\n" + "".join(table), encoding="utf-8")
+    return Hands(
+        name=f"corrections ×{stretch:g}", data=path, kind="lines", upright=stretch, hold_out_by="note",
+        licence="the corrector's own", attribution="Not to be passed on without asking its writers.",
+    )  # fmt: skip
 
 
 def load_corrections(path: Path, alphabet: str) -> tuple[list[tuple[Path, Sample]], int]:
@@ -37,13 +92,17 @@ def load_corrections(path: Path, alphabet: str) -> tuple[list[tuple[Path, Sample
             strange += 1
             continue
         samples.append((image, Sample(read_crop(image, stretch), text)))
-    if len(samples) < FEWEST:
-        way = f"Give at least {FEWEST} corrected crops; some hundreds are worth the time."
-        raise InputError(path, f"holds {len(samples)} usable corrections", way)
+    _require(path, len(samples))
     return samples, strange
 
 
-def adapt(
+def _require(path: Path, count: int) -> None:
+    if count < FEWEST:
+        way = f"Give at least {FEWEST} corrected crops in Latin script; some hundreds are worth the time."
+        raise InputError(path, f"holds {count} usable corrections", way)
+
+
+def adapt_reader(
     data: Path,
     start: Path,
     output: Path,
@@ -55,7 +114,7 @@ def adapt(
     bf16: bool,
     log: Callable[[str], None],
 ) -> dict[str, float]:
-    """Train on corrections and export the result.
+    """Train the small reader on corrections and export the result.
 
     Args:
         data: JSONL file.
@@ -94,7 +153,7 @@ def adapt(
         f"error rate of its own best path on {kept} crops kept out: {before:.3f} before, {after:.3f} after.\n"
     )
     export(learner, output, card, calibrate(learner, unseen))
-    _write_split(output / KEPT_OUT, rows[:kept])
+    _write_split(output / KEPT_OUT, [(image, sample.text) for image, sample in rows[:kept]])
     return {"before": before, "after": after}
 
 
@@ -112,8 +171,8 @@ def _recipe(work: Path, output: Path, size: Size, stage: Stage, threads: int, bf
     )
 
 
-def _write_split(path: Path, rows: Sequence[tuple[Path, Sample]]) -> None:
-    table = "".join(f"{image.resolve()}\t{sample.text}\t\t\n" for image, sample in rows)
+def _write_split(path: Path, rows: Sequence[tuple[Path, str]]) -> None:
+    table = "".join(f"{image.resolve()}\t{' '.join(text.split())}\t\t\n" for image, text in rows)
     path.write_text("image\ttext\twriter\tnote\n" + table, encoding="utf-8")
 
 

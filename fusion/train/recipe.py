@@ -120,7 +120,10 @@ class Hands(Part):
     stretch: tuple[float, float] = Field((0.8, 1.25), description="Least and greatest width, relative to that.")
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
     hold_out: float = Field(0.06, ge=0, lt=1, description="Share of the words, or of the writers, kept for evaluation.")
-    hold_out_by: Literal["word", "writer"] = Field("writer", description="Unit of the held-out part.")
+    hold_out_by: Literal["word", "writer", "note"] = Field(
+        "writer",
+        description="Unit of the held-out part; `note`: the rows whose note says `held out`, whatever the share.",
+    )
     distrust: float = Field(
         0.0,
         ge=0,
