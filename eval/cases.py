@@ -28,6 +28,7 @@ from fusion.domain import languages
 from fusion.domain.formulary import drug_names
 from fusion.domain.lexicon import Lexicon
 from fusion.domain.sums import SumModel
+from fusion.errors import ConfigError
 from fusion.fuse import Decision, LineEvidence, decide, spoken, trusted
 from fusion.fuse.model import Weights
 from fusion.ink import InkLine, Language, Prior, Weighed
@@ -146,7 +147,10 @@ class Bench:
         self.config = load_config(overrides=["ocr.threads=1", "vlm.threads=1", *settings])
         self.ocr = OcrReader(self.config.ocr)
         reader = open_reader(self.config.vlm)
-        assert isinstance(reader, Looks)
+        if not isinstance(reader, Looks):
+            raise ConfigError(
+                "set", "names no second reader that looks", "Leave vlm.engine: local, with the small reader."
+            )
         self.small: Looks = reader
         self.languages: tuple[Language, ...] = languages(self.config.fuse.languages)
 

@@ -136,8 +136,8 @@ class OcrConfig(Section):
         (1.5, 2.25, 3.0),
         description="Horizontal factors tried for a poor crop that is an image of its own, which may have been squashed; its three most probable looks count.",
     )
-    page_stretches: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
-        (2.25,), description="The same for a poor line of a page, which is as wide as it was written."
+    page_stretches: tuple[Annotated[float, Field(gt=1, le=10)], ...] = Field(
+        (2.25,), max_length=2, description="The same for a poor line of a page, which is as wide as it was written."
     )
 
 

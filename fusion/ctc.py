@@ -464,12 +464,12 @@ def _viterbi(
     barred = np.where(skip, 0.0, -np.inf)
     best = np.full((len(index), index.shape[1] + 2), -np.inf)  # two states before the first, never reached
     best[:, 2:4] = logs[0].take(index[:, :2])
-    back = np.zeros((len(logs), *index.shape), dtype=np.uint8)  # states that the best path to each has come on by
-    for row, came in zip(logs[1:], back[1:], strict=True):
+    back = np.zeros((len(logs), *index.shape), dtype=np.uint8)  # how many states the best path to each moved on
+    for row, moved in zip(logs[1:], back[1:], strict=True):
         stay, step, leap = best[:, 2:], best[:, 1:-1], best[:, :-2] + barred
         most = np.maximum(stay, step)
-        np.copyto(came, step > stay)
-        np.copyto(came, 2, where=leap > most)
+        np.copyto(moved, step > stay)
+        np.copyto(moved, 2, where=leap > most)
         best[:, 2:] = np.maximum(most, leap) + row.take(index)
     rows, last = np.arange(len(index)), np.maximum(ends - 1, 0)
     state = np.where(best[rows, ends + 2] >= best[rows, last + 2], ends, last)

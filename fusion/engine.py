@@ -86,9 +86,12 @@ class Engine:
             if self.config.complete.enabled and not isinstance(self._reader, Answers):
                 raise ConfigError("complete.enabled", "needs a vision-language model that writes", WRITES)
             self._ocr = OcrReader(self.config.ocr)
+            opened.callback(self._ocr.close)
+            store, reader = Store(self.config.store.folder), identity_of(self._reader)
+            self._recall = Recall(
+                store, self.config, self._ocr.identity, reader, self.profile.identity, self._languages
+            )
             opened.pop_all()
-        store, reader = Store(self.config.store.folder), identity_of(self._reader)
-        self._recall = Recall(store, self.config, self._ocr.identity, reader, self.profile.identity, self._languages)
 
     @cached_property
     def identities(self) -> dict[str, str]:
@@ -485,8 +488,8 @@ def _joined_anew(before: Sequence[Seen], after: Sequence[Seen]) -> tuple[Finding
     if there == here:
         return ()
     lost, new = len(there - here), len(here - there)
-    message = f"characters that stand apart, found as {lost} lines, were joined to {new}: so they make more words"
-    return (Finding("joined", float(lost), float(new), message),)
+    message = f"characters that stand apart were joined into {new} lines, since they make more words so; the detector had {lost}"
+    return (Finding("joined", 0.0, 0.0, message),)
 
 
 def _lines_and_remarks(

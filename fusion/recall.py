@@ -1,7 +1,7 @@
 """Stages of the engine whose results are kept: what each depends on, and so under which key the store has it.
 
-A setting, a model, a list or a line of code that changes a result is part of its key, and nothing else is: another fusion
-weight, say, runs no reader again.
+A setting, a model, a list or a file of code that a result depends on is part of its key, and nothing else is: another
+fusion weight, say, runs no reader again.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Recall:
 
     def lines(self, image: PageImage, crop: bool, make: Callable[[], tuple[Seen, ...]]) -> tuple[Seen, ...]:
         """The OCR's lines on a page."""
-        key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, **self._ocr)
+        key = key_of(stage="ocr", pixels=image_sha256(image.pixels), crop=crop, **self._made_by)
         return self.store.recall(key, load_lines, make, dump_lines)
 
     def turns(self, image: PageImage, make: Callable[[], int]) -> int:
         """Quarter turns that put a page upright."""
-        key = key_of(stage="turns", pixels=image_sha256(image.pixels), **self._ocr)
+        key = key_of(stage="turns", pixels=image_sha256(image.pixels), **self._made_by)
         return self.store.recall(key, _load_turns, make, lambda made: str(made).encode())
 
     def joined(self, image: PageImage, make: Callable[[], tuple[Seen, ...]]) -> tuple[Seen, ...]:
         """The lines of a page whose characters were joined anew."""
         code = code_sha256("domain")
         pixels = image_sha256(image.pixels)
-        key = key_of(stage="joined", pixels=pixels, languages=self.languages, code=code, **self._ocr)
+        key = key_of(stage="joined", pixels=pixels, languages=self.languages, code=code, **self._made_by)
         return self.store.recall(key, load_lines, make, dump_lines)
 
     def look(self, line: InkLine, written: tuple[Reading | Failure, ...], make: Callable[[], Seen]) -> Seen:
@@ -69,8 +69,8 @@ class Recall:
             lists=self.lists,
             hypotheses=self.config.fuse.hypotheses,
             languages=self.languages,
-            code=code_sha256(*WEIGHING, "vlm"),
-            **self._ocr,
+            code=code_sha256(*WEIGHING, "vlm", "engine.py"),
+            **self._made_by,
         )
         (seen,) = self.store.recall(key, load_lines, lambda: (make(),), _dump_look, lambda made: _lasts(made[0]))
         return replace(seen, line=line, answers=(*written, *seen.answers[len(written) :]))
@@ -97,7 +97,7 @@ class Recall:
         return self.store.recall(key, load_weighed, make, dump_weighed)
 
     @cached_property
-    def _ocr(self) -> dict[str, object]:
+    def _made_by(self) -> dict[str, object]:
         """What the OCR's readings depend on; threads and device change none."""
         settings = self.config.ocr.model_dump(mode="json", exclude={"threads", "device"})
         return {"ocr": self.ocr, "ocr_settings": settings, "ocr_code": code_sha256(*LOOKING)}

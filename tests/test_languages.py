@@ -162,6 +162,14 @@ def test_any_character_may_stand_beside_chinese_ones(text: str) -> None:
     assert np.isfinite([*CHINESE.score([text]), *CHINESE.begins([text])]).all()
 
 
+def test_rare_characters_are_no_others() -> None:
+    model = Chinese({"我们": 5, "们": 1, "𠀀我": 7, "我": 2}, {"𠀀": "我", "閖": "𨴐"})
+    plain = Chinese({"我们": 5, "们": 1, "我": 2, "甲乙": 7})
+    texts = ["😀们", "\0们", "我", "我们", "閖"]
+    assert model.score(texts) == plain.score(["😀们", "\0们", "我", "我们", "閖"])
+    assert model.score(["😀们"]) == model.score(["们"])
+
+
 def test_words_that_differ_in_the_form_of_a_character_alone_count_together() -> None:
     model = Chinese({"著名": 3, "着名": 1, "也": 4}, {"著": "着"})
     assert model.score(["著名"]) == model.score(["着名"]) == Chinese({"着名": 4, "也": 4}).score(["着名"])

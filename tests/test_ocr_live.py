@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fusion import ocr
 from fusion.config import IntakeConfig, OcrConfig
 from fusion.ctc import Views
 from fusion.ink import InkLine, PageImage, image_sha256
@@ -333,3 +334,32 @@ def test_lines_at_the_border_and_upside_down_do_not_crash(reader: OcrReader, rea
         reader.read(page_of(pixels))
         (found,) = reader.read(page_of(pixels), crop=True)
         assert found.reading is not None
+
+
+def test_a_line_of_a_page_is_as_wide_as_it_was_written_and_a_crop_may_be_squashed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = OcrConfig(poor=1.0, stretches=(1.5, 3.0), page_stretches=(2.0,))  # every line is poor
+    factors: set[float] = set()
+    real = ocr._wider
+    monkeypatch.setattr(ocr, "_wider", lambda crop, factor, look: (factors.add(factor), real(crop, factor, look))[1])
+    reader = OcrReader(config)
+    reader.read(sample("note_zh.jpg"))
+    assert factors == {1.0, 2.0}
+    factors.clear()
+    reader.read(sample("word_squashed.png", crop=True), crop=True)
+    assert factors == {1.0, 1.5, 3.0}
+
+
+def test_which_way_is_up_is_told_from_what_was_read(reader: OcrReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = sample("prescription.jpg")
+    lines = reader.read(page)
+    monkeypatch.setattr(ocr, "UPRIGHT", 1.1)  # in doubt
+    seen: list[NDArray[np.uint8]] = []
+    plain = OcrReader._plain
+    monkeypatch.setattr(OcrReader, "_plain", lambda self, crop: (seen.append(crop), plain(self, crop))[1])
+    assert reader.turns(page, lines) == 0
+    crops = [line.crop for line in lines]
+    assert seen
+    assert not any(np.array_equal(one, crop) for one in seen for crop in crops)
+    assert all(any(np.array_equal(one[::-1, ::-1], crop) for crop in crops) for one in seen)

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fusion.errors import ReaderError
-from fusion.onnx import file_sha256, open_session
+from fusion.onnx import file_sha256, open_session, run
 
 ROOT = Path(__file__).parent.parent
 CROP = ROOT / "eval" / "samples" / "word_squashed.png"
@@ -160,3 +160,12 @@ def test_a_default_reading_loads_no_other_model_library(work: str) -> None:
     assert loaded == []
     assert count < 1500
     assert bool(lines) == ("read" in work)
+
+
+def test_what_an_arena_kept_is_given_back(tmp_path: Path) -> None:
+    session = open_session(doubling(tmp_path / "m.onnx"), 1, arena=True)
+    assert session.get_session_options().enable_cpu_mem_arena
+    for shrink in (False, True):
+        (found,) = run(session, {"x": np.array([1, 2, 3], np.float32)}, shrink=shrink)
+        assert found.tolist() == [2, 4, 6]
+    assert not open_session(tmp_path / "m.onnx", 1).get_session_options().enable_cpu_mem_arena

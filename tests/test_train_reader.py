@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -851,11 +852,20 @@ def test_the_command_explains_itself() -> None:
     call = [sys.executable, "-m", "fusion.train", "--help"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0
-    for command in ("reader", "adapt", "graphs", "lora"):
-        assert command in done.stdout
+    listed = set(re.findall(r"^\W*([\w-]+)", done.stdout, re.M))
+    assert {"reader", "recogniser", "adapt", "adapt-reader", "graphs", "lora"} <= listed
 
 
-@pytest.mark.parametrize("arguments", [["reader", "--config"], ["adapt", "--output", "o", "--data"], ["graphs"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["reader", "--config"],
+        ["adapt", "--output", "o", "--data"],
+        ["adapt", "--output", "o", "--data", "d", "--start"],
+        ["adapt-reader", "--output", "o", "--data"],
+        ["graphs"],
+    ],
+)
 def test_an_error_of_the_user_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:

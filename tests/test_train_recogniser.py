@@ -454,7 +454,7 @@ def test_a_whole_run_writes_a_recogniser_and_its_card(
     assert made["onnx_difference"] < 1e-4
     assert made["held_out"] == figures
     assert made["sha256"] in card
-    assert "9 crops, 4 more held out by word" in card
+    assert "9 crops, 4 more held out by whole words" in card
     assert (recipe.work / training.STATE).is_file()
 
 
@@ -471,15 +471,18 @@ def test_corrected_lines_alone_teach_a_recogniser_that_the_engine_reads_with(tmp
     data, output = tmp_path / "corrections.jsonl", tmp_path / "out"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     figures = adapting.adapt(data, LATIN, output, seconds=3, threads=1, bf16=False, log=print)
-    assert set(figures["start"]) == set(figures["end"]) == {"held-out corrections ×1"}
+    assert set(figures["start"]) == set(figures["end"]) == {"held-out corrections ×1.0"}
     kept = load_split(output / adapting.KEPT_OUT)
     assert len(kept) == round(len(sentences) * HELD_OUT)
     made = json.loads((output / "recogniser.json").read_text(encoding="utf-8"))
     assert {one["source"]: one["trained_on"] + one["held_out"] for one in made["sources"]} == {
-        "corrections ×1": len(sentences) - 1,
+        "corrections ×1.0": len(sentences) - 1,
         "corrections ×1.5": 1,
     }
     assert sum(one["held_out"] for one in made["sources"]) == len(kept)
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "license: other" in card
+    assert "not to be passed on" in card.casefold()
     pixels = np.asarray(cv2.cvtColor(written(sentences[0]), cv2.COLOR_GRAY2RGB), np.uint8)
     with Engine(load_config(overrides=["vlm.engine=none", f"ocr.hand_model={output / 'recogniser.onnx'}"])) as engine:
         (page,) = engine.read(pixels, crop=True)

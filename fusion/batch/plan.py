@@ -35,7 +35,7 @@ class Input:
         stem: what its files are called, different for every input.
         problem: why there is nothing to read, None for what may be read.
         pages: numbers of the pages to read, from 1; None: all.
-        of: pages that the input has.
+        of: pages that the input has; 1 until they are counted.
     """
 
     number: int

@@ -108,7 +108,10 @@ class Reader:
         return Opened(self._engine.identities)
 
     def answer(self, task: Input) -> Done | Counted | Ends:
-        """The door of a batch: whatever breaks behind it is the row of one input. A disk that takes nothing ends the run."""
+        """The door of a batch: whatever breaks behind it is the row of one input. A disk that takes nothing ends the run.
+
+        An input of several pages is counted, and asked for again in parts.
+        """
         self._answered += 1
         if self._answered % TRIMMED == 0:
             with suppress(OSError, AttributeError, TypeError):  # another C library
@@ -150,6 +153,9 @@ def _end_with_parent() -> None:
 
 def read(engine: Engine, task: Input) -> Done | Counted:
     """Read an input of one page, or some pages of a longer one, and write their files.
+
+    Returns:
+        `Counted` for an input that turns out to have several pages, none of which was asked for by its number.
 
     Raises:
         OSError: nothing can be written any more.

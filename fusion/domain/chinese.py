@@ -31,7 +31,7 @@ LONGEST = 4
 LEAST = 2
 """Chinese characters of a line from which it may be prose."""
 MOST = 8_000
-"""Texts whose probabilities are kept."""
+"""Texts of earlier searches whose probabilities are kept."""
 STEPS = 12.0
 """Steps per nat of the stored costs, which are uint8; the last one says that there is no such word."""
 _NONE = 255
@@ -104,9 +104,7 @@ class Chinese:
         return [known[text] for text in texts]
 
     def _grown(self, before: Sequence[list[float]], texts: Sequence[str]) -> list[list[float]]:
-        """Of each text the log-probability that a word ends `LONGEST` characters before its end, …, and at its end.
-
-        And the one that a line begins so.
+        """Log-probabilities of each text: that words end `LONGEST` characters before its end, …, at its end; that a line begins so.
 
         Args:
             before: the same of each text without its last character.
@@ -183,10 +181,12 @@ def read_words(file: BinaryIO) -> Words:
         np.where(back <= sizes[:, None], listed[np.maximum(breaks[1:, None] - back, 0)], 0).astype(np.uint16)
     )
     keys = last[:, 0]  # of a shorter word the missing characters are 0
+    known = np.add.reduceat(listed == 0, breaks[:-1]) == 0
     nats = np.where(stored == _NONE, _NEVER, math.log(KNOWN) - stored / STEPS + sizes[:, None] * _UNIFORM)
-    order = np.argsort(keys)
+    order = np.flatnonzero(known)[np.argsort(keys[known])]
+    both = (pairs[::2] > 0) & (pairs[1::2] > 0)
     simple = np.arange(1 << _BITS, dtype=np.uint16)
-    simple[pairs[::2]] = pairs[1::2]
+    simple[pairs[::2][both]] = pairs[1::2][both]
     return Words(keys[order], np.vstack([nats[order], [_NEVER, _NEVER]]), simple)
 
 

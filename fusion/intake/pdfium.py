@@ -55,7 +55,7 @@ def _draw(page: Any, scale: float, megapixels: float) -> None:
         _say(refused=[width, height])
         return
     pixels = page.render(scale=scale, rev_byteorder=True).to_numpy()
-    if (pixels == pixels[0, 0]).all():
+    if all((pixels[top : top + _ROWS] == pixels[0, 0]).all() for top in range(0, pixels.shape[0], _ROWS)):
         _look_for_lost_pictures(page)
     _say(width=pixels.shape[1], height=pixels.shape[0])
     try:

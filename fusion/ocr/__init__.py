@@ -424,7 +424,7 @@ def _in_order(found: Sequence[InkLine], seen: SmallView, scale: float) -> list[I
 
 
 def _narrowest(ink: Ink | None) -> Posterior | None:
-    """Of several looks at a line the one at its own width."""
+    """Of the looks at a line of a page the one at its own width: the others, of which none was left out, are wider."""
     return min(ink.posteriors, key=lambda look: len(look.probabilities)) if isinstance(ink, Views) else None
 
 

@@ -141,8 +141,8 @@ def _chains(spots: Sequence[_Spot]) -> list[list[int]]:
     size = (sizes[None] + sizes[:, None]) / 2
     alike = np.maximum(sizes[None], sizes[:, None]) <= ALIKE * np.minimum(sizes[None], sizes[:, None])
     across, down = x[None] - x[:, None], y[None] - y[:, None]  # [from, to]
-    slope, chains = 0.0, list[list[int]]()
-    for _ in range(2):  # the second time along the slope of the rows
+
+    def along(slope: float) -> list[list[int]]:
         off = np.abs(down - slope * across)
         near = alike & (across > STEP[0] * size) & (across < STEP[1] * size) & (off < OFF * size)
         cost = np.where(near, across + 2 * off, np.inf)
@@ -154,10 +154,11 @@ def _chains(spots: Sequence[_Spot]) -> list[list[int]]:
             while chain[-1] in follows:
                 chain.append(follows[chain[-1]])
             chains.append(chain)
-        # Theil and Sen's: between neighbours alone, one character out of its row tilts two steps of three.
-        slopes = [down[n, m] / across[n, m] for chain in chains for n, m in combinations(chain, 2)]
-        slope = float(np.median(slopes)) if slopes else 0.0
-    return chains
+        return chains
+
+    # Theil and Sen's estimate of the slope: of neighbours alone, one character out of its row tilts two steps of three.
+    slopes = [down[n, m] / across[n, m] for chain in along(0.0) for n, m in combinations(chain, 2)]
+    return along(float(np.median(slopes)) if slopes else 0.0)
 
 
 def _around(row: Sequence[_Spot]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fusion.errors import InputError
 from fusion.train import hands, ppocr, recogniser
+from fusion.train.card import PRIVATE
 from fusion.train.corrections import HELD_OUT, read_rows
 from fusion.train.crops import Deck, Sample, read_crop
 from fusion.train.export import calibrate, export
@@ -47,15 +48,24 @@ def adapt(
         InputError, ReaderError: corrections or start can't be used.
     """
     _, characters = ppocr.read(start)
-    classes = {character: number for number, character in enumerate(characters, 1)}
-    rows = [(image, text, stretch) for image, text, stretch in read_rows(data) if hands.label(text, classes)]
+    classes = {character: number for number, character in enumerate(filter(ppocr.is_latin, characters), 1)}
+    every = read_rows(data)
+    rows = [(image, text, stretch) for image, text, stretch in every if hands.spelt(text, classes)]
     _require(data, len(rows))
     random.Random(1).shuffle(rows)
     kept = max(1, round(len(rows) * HELD_OUT))
+    strange = len(every) - len(rows)
+    log(
+        f"{len(rows) - kept} corrections to learn from, {kept} kept out, {strange} left out for characters it does not know"
+    )
     with tempfile.TemporaryDirectory() as work:
         sources = tuple(
-            _source(Path(work), stretch, [(n < kept, *row[:2]) for n, row in enumerate(rows) if row[2] == stretch])
-            for stretch in sorted({stretch for *_, stretch in rows})
+            _source(
+                Path(work) / f"{number}.tsv",
+                stretch,
+                [(n < kept, *row[:2]) for n, row in enumerate(rows) if row[2] == stretch],
+            )
+            for number, stretch in enumerate(sorted({stretch for *_, stretch in rows}))
         )
         recipe = RecogniserRecipe(
             work=Path(work), output=output, start=start, hands=sources, seconds=seconds, threads=threads, bf16=bf16,
@@ -66,17 +76,16 @@ def adapt(
     return figures
 
 
-def _source(work: Path, stretch: float, rows: Sequence[tuple[bool, Path, str]]) -> Hands:
-    """Corrections that are all as much squashed as a source of the recogniser's training: held out or not, image, text."""
-    path = work / f"corrections_{stretch:g}.tsv"
+def _source(path: Path, stretch: float, rows: Sequence[tuple[bool, Path, str]]) -> Hands:
+    """A source of the recogniser's training: the corrections with one stretch; whether it is held out, image and text of each."""
     table = (
-        f"{image.resolve()}\t{' '.join(text.split())}\t\t{hands.HELD_OUT if held else ''}\n"
+        f"{image.resolve()}\t{' '.join(text.split())}\t\t{hands.HELD_OUT_NOTE if held else ''}\n"
         for held, image, text in rows
     )
     path.write_text("image\ttext\twriter\tnote\n" + "".join(table), encoding="utf-8")
     return Hands(
-        name=f"corrections ×{stretch:g}", data=path, kind="lines", upright=stretch, hold_out_by="note",
-        licence="the corrector's own", attribution="Not to be passed on without asking its writers.",
+        name=f"corrections ×{stretch}", data=path, kind="lines", upright=stretch, hold_out_by="note",
+        licence=PRIVATE, attribution="Not to be passed on without asking its writers.",
     )  # fmt: skip
 
 
@@ -196,5 +205,5 @@ def _size(folder: Path) -> Size:
             alphabet=reader["alphabet"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt` has written."
+        way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt-reader` has written."
         raise InputError(folder, f"is no checkpoint of a small reader ({type(error).__name__})", way) from error

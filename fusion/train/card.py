@@ -49,10 +49,12 @@ def write_card(
     ]
     real = [
         f"- {entry['source']}: {entry['trained_on']} crops, {entry['held_out']} more held out by "
-        f"{about[entry['source']].hold_out_by}. {entry['licence']}. {entry['attribution']}"
+        f"{UNITS[about[entry['source']].hold_out_by]}. {entry['licence']}. {entry['attribution']}"
         for entry in made["sources"]
     ]
+    private = any(source.licence == PRIVATE for source in recipe.hands)
     card = CARD.format(
+        licence="other" if private else "apache-2.0",
         start=made["start"],
         characters=made["characters"],
         sha256=made["sha256"],
@@ -72,13 +74,17 @@ def _rendered(rendered: Rendered) -> str:
 
 RENDERED = """- Rendered texts in open fonts, each listed with its licence in {fonts}; English words of SCOWL; names of {names} and of
   the real words' labels; phrases, doses and sums written for this project; words of the real lines' labels."""
+PRIVATE = "the corrector's own"
+"""Licence of corrections: weights taught by them are not for others without asking."""
+UNITS = {"word": "whole words", "writer": "whole writers", "note": "single lines"}
+"""What is held out together, by `Hands.hold_out_by`."""
 CARD = """---
-license: apache-2.0
+license: {licence}
 ---
 # A recogniser of Latin handwriting
 
 {start} (PaddlePaddle, Apache-2.0), cut to {characters} characters of Latin script and signs and fine-tuned on real
-handwriting by `python -m fusion.train recogniser`: {samples:,} crops in {seconds} s on {device}. `recogniser.onnx` takes
+handwriting by `fusion.train`: {samples:,} crops in {seconds} s on {device}. `recogniser.onnx` takes
 crops as PP-OCR does and gives a CTC posterior; its metadata `character` lists the classes.
 
 SHA-256 of `recogniser.onnx`: `{sha256}`
@@ -93,5 +99,5 @@ SHA-256 of `recogniser.onnx`: `{sha256}`
 |---|---|---|
 {rows}
 
-Real crops are held out by whole words or whole writers, rendered ones by font and by text. Labels of words are noisy.
+Rendered texts are held out by font and by text. Labels of words are noisy.
 """

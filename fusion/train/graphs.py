@@ -226,7 +226,7 @@ def rewrite_graphs(folder: Path) -> None:
         head = CtcHead(rows, width, settings["frames"], len(settings["alphabet"]) + 1, settings["hidden"])
         head.load_state_dict(load_file(folder / HEAD))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        way = "Give a folder that `python -m fusion.train reader` or `adapt` has written."
+        way = "Give a folder that `python -m fusion.train reader` or `adapt-reader` has written."
         raise InputError(folder, f"is no checkpoint of the small reader ({type(error).__name__})", way) from error
     write_graphs(model, head, tokenizer, PROMPT, settings, folder)
 

@@ -32,7 +32,7 @@ SURE = {"words": -1.2, "lines": -1.5}
 WHITE = 4
 """Least width of the gap in which a line may be cut, px at `ROOM`."""
 _PLAINER = str.maketrans("‘’ʼ“”", "'''\"\"")  # handwriting does not tell them apart
-HELD_OUT = "held out"
+HELD_OUT_NOTE = "held out"
 """Note of a row that is kept for evaluation, see `Hands.hold_out_by`."""
 _INK, _ORDER = "ink.webp", "ink.jsonl"
 
@@ -99,7 +99,7 @@ def gather(sources: Sequence[Hands], start: Path, folder: Path, threads: int, lo
     with (folder / _INK).open("wb") as packed:
         for source, rows in splits:
             for name, text, writer, note in rows:
-                text = label(text, classes)
+                text = spelt(text, classes)
                 if not text or any(reason in note for reason in source.skip_notes):
                     dropped += 1
                     continue
@@ -114,7 +114,7 @@ def gather(sources: Sequence[Hands], start: Path, folder: Path, threads: int, lo
                         "source": source.name,
                         "writer": writer,
                         "text": text,
-                        "held_out": note == HELD_OUT if by_note else in_share(unit, source.hold_out),
+                        "held_out": note == HELD_OUT_NOTE if by_note else in_share(unit, source.hold_out),
                         "cuts": cuts,
                         "bytes": [at, len(data)],
                     }
@@ -270,7 +270,7 @@ def _rows(path: Path) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def label(text: str, classes: dict[str, int]) -> str:
+def spelt(text: str, classes: dict[str, int]) -> str:
     """Text in the recogniser's characters; empty if it has others."""
     text = " ".join(unicodedata.normalize("NFC", text).translate(_PLAINER).split())
     return text if all(character in classes for character in text) else ""

@@ -353,7 +353,7 @@ class Learner:
             )  # tied weights: stored once
             self.head.load_state_dict(load_file(folder / HEAD))
         except (OSError, SafetensorError, RuntimeError) as error:
-            way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt` has written."
+            way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt-reader` has written."
             raise InputError(folder, f"can't be gone on from ({type(error).__name__})", way) from error
 
     # --- figures --------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
@@ -202,7 +203,11 @@ def read(path: Path) -> tuple[Recogniser, list[str]]:
     Raises:
         ReaderError: the file holds another network.
     """
-    model = onnx.load(str(path))
+    try:
+        model = onnx.load(str(path))
+    except (OSError, DecodeError) as error:
+        problem = f"is no ONNX file that can be read ({type(error).__name__})"
+        raise ReaderError(path, problem, "Start from the packaged one, or from one trained on from it.") from error
     characters = characters_of(model)
     held = {one.name: one for one in model.graph.initializer}
     network = Recogniser(len(characters) + 1)
