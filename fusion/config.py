@@ -1,4 +1,4 @@
-"""Configuration: frozen pydantic sections, `extends`, overrides, the effective configuration and its hash.
+"""Configuration: frozen pydantic sections, `extends` (a file beside, or the name of one that ships), overrides, the effective configuration and its hash.
 
 Defaults live here and nowhere else; YAML says only what differs. Knows no engine and opens no model.
 
@@ -507,7 +507,11 @@ def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(path, "holds no sections", "A configuration is a mapping such as `ocr: {threads: 4}`.")
     parent = content.pop("extends", None)
-    return content if parent is None else layered(_read_yaml(path.parent / str(parent), (*seen, path)), content)
+    if parent is None:
+        return content
+    beside = path.parent / str(parent)
+    extended = beside if beside.is_file() else packaged_configs().get(str(parent), beside)
+    return layered(_read_yaml(extended, (*seen, path)), content)
 
 
 def _override(settings: dict[str, Any], text: str) -> dict[str, Any]:

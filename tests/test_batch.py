@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fusion.batch import make_plan
+from fusion.batch import estimate, make_plan
 from fusion.batch.progress import Tally
 from fusion.batch.record import Row
 from fusion.batch.remote import fetched
@@ -270,3 +270,18 @@ def test_pages_stand_while_an_endpoint_is_away_and_the_run_stops_if_asked(tmp_pa
     asked = len(server.requests)
     run(load_config(config, ["fuse.alternatives=1"]), restart=True)
     assert len(server.requests) == asked  # answers are kept too
+
+
+@pytest.mark.live
+def test_an_estimate_says_what_will_be_refused_and_counts_pages(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    config = configured(out, document(tmp_path / "fax.tif", 3), tmp_path / "broken.png")
+    assert "1 of which a page was read for it" in estimate(config, make_plan(config))
+    assert "3 pages an input" in estimate(config, make_plan(config))
+    run(config)
+    assert "refused" not in estimate(config, make_plan(config))
+    changed = configured(out, tmp_path / "fax.tif")
+    assert "refused   the folder holds the results of another plan (1 fewer" in estimate(changed, make_plan(changed))
+    nothing = configured(tmp_path / "none", tmp_path / "broken.png")
+    assert "time" not in estimate(nothing, make_plan(nothing))

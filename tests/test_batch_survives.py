@@ -221,7 +221,7 @@ def test_an_input_that_hangs_costs_its_own_row(tmp_path: Path, monkeypatch: pyte
     run(configured(out, words(tmp_path / "in", 3), timeout=20))
     found = rows(out)
     assert [row["status"] for row in found] == ["ok", "failed", "ok"]
-    assert (found[1]["stage"], found[1]["reason"]) == ("worker", "took more than 20 s")
+    assert (found[1]["stage"], found[1]["reason"]) == ("worker", "took more than 20 s (batch.timeout)")
 
 
 @pytest.mark.live

@@ -13,7 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from fusion.config import Config, LocalVlm, NoVlm, OcrConfig, PluginVlm, ReplayVlm, Section, ServedVlm, load_config
+from fusion.config import (
+    Config,
+    LocalVlm,
+    NoVlm,
+    OcrConfig,
+    PluginVlm,
+    ReplayVlm,
+    Section,
+    ServedVlm,
+    load_config,
+    packaged_configs,
+)
 from fusion.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -127,6 +138,12 @@ def test_a_missing_file_and_a_missing_parent_are_named(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match=r"gone\.yaml.*can't be read.*extends"):
         load_config(write(tmp_path, "a.yaml", "extends: gone.yaml\n"))
+
+
+def test_a_copy_of_a_configuration_that_ships_works_anywhere(tmp_path: Path) -> None:
+    for name, file in packaged_configs().items():
+        copy = write(tmp_path / name, file.name, file.read_text(encoding="utf-8"))
+        assert load_config(copy, ["batch.inputs=[a]"]) == load_config(file, ["batch.inputs=[a]"])
 
 
 @pytest.mark.parametrize("content", ["- ocr\n", "just words\n", "42\n", "[]\n"])

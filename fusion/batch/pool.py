@@ -159,7 +159,7 @@ class Pool(Generic[W]):
                 self.deaths += 1
                 for task in map(state.in_hand.pop, late):
                     if len(task.singles) == 1:
-                        yield Done(Row.lost(task, "worker", f"took more than {self._limit:g} s"))
+                        yield Done(Row.lost(task, "worker", f"took more than {self._limit:g} s (batch.timeout)"))
                     else:
                         self._suspects.extend(task.singles)
                 self._suspects.extend(state.in_hand.values())

@@ -363,7 +363,8 @@ def _is_ours(line: bytes) -> bool:
 
 
 def _other(folder: Path, difference: str) -> ConfigError:
-    way = "Name another batch.output, or replace the results there with --restart; what readers said is kept."
+    kept = folder / "store"
+    way = f"Replace them with --restart, or name another batch.output; with store.folder: {kept} no reader runs again."
     return ConfigError(folder, f"holds the results of another plan ({difference})", way)
 
 

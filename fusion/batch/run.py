@@ -31,6 +31,7 @@ from fusion.config import Config, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm
 from fusion.doctor import versions
 from fusion.engine import Engine
 from fusion.errors import InputError, ReaderError
+from fusion.intake import count_pages
 
 if TYPE_CHECKING:
     from fusion.batch.cluster import Actor
@@ -134,29 +135,38 @@ def estimate(config: Config, plan: Plan) -> str:
         f"reader    {config.vlm.engine}; profile {config.domain.profile}",
         f"workers   {count}; inputs in hand of each: {at_once}",
     ]
+    if difference := _difference(config, plan):
+        rows.append(f"refused   the folder holds the results of another plan ({difference})")
+    silent = isinstance(config.vlm, ServedVlm | PluginVlm)
+    changes = {"store": StoreConfig(), **({"vlm": NoVlm()} if silent else {})}
     sample = readable[:: max(1, len(readable) // SAMPLED)][:SAMPLED]
-    if sample:
-        silent = isinstance(config.vlm, ServedVlm | PluginVlm)
-        changes = {"store": StoreConfig(), **({"vlm": NoVlm()} if silent else {})}
-        seconds = _timed(config.model_copy(update=changes), sample)
-        hours = seconds / len(sample) * len(readable) / count / 3600
+    if found := _timed(config.model_copy(update=changes), sample):
+        seconds, pages = (sum(values) / len(found) for values in zip(*found, strict=True))
+        hours = seconds * pages * len(readable) / count / 3600
         shown = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
         without = "without the second reader's answers, " if silent else ""
-        rows.append(
-            f"time      about {shown}, {without}if all are like the {len(sample)} read for it ({seconds:.1f} s)"
-        )
+        like = f"{len(found)} of which a page was read for it ({seconds:.1f} s each, {pages:.3g} pages an input)"
+        rows.append(f"time      about {shown} if nothing is done yet, {without}and all are like the {like}")
     return "\n".join(rows)
 
 
-def _timed(config: Config, sample: list[Input]) -> float:
-    """Seconds to read some inputs."""
+def _difference(config: Config, plan: Plan) -> str:
+    """How the results that are in the output folder differ from what is planned, in words; "" where they don't."""
+    path = config.batch.output / "plan.jsonl"
+    return plan.difference(path.read_text(encoding="utf-8")) if path.is_file() else ""
+
+
+def _timed(config: Config, sample: list[Input]) -> list[tuple[float, int]]:
+    """Of the inputs that can be read, the seconds that the first page takes, and how many pages there are."""
+    found = []
     with Engine(config) as engine:
-        started = time.monotonic()
         for one in sample:
             with suppress(InputError):
-                for _ in engine.read(one.path, crop=config.batch.crop):
-                    pass
-        return time.monotonic() - started
+                count = count_pages(Path(one.path), config.intake)
+                started = time.monotonic()
+                for _ in engine.read(one.path, crop=config.batch.crop, pages=range(1, 2)):
+                    found.append((time.monotonic() - started, count))
+    return found
 
 
 def _left(plan: Plan, record: Record, tally: Tally, retry: bool) -> Iterator[Input]:

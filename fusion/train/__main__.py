@@ -11,7 +11,9 @@ import typer
 from fusion.errors import ConfigError, FusionError
 from fusion.train.recipe import load_part, load_recipe, load_recogniser_recipe
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, help=__doc__
+)
 
 
 @app.callback()
@@ -116,7 +118,9 @@ def adapt(
         data, start or LATIN, output, seconds=60 * minutes, threads=threads, bf16=bf16, log=typer.echo
     )
     for name, before in figures["start"].items():
-        typer.echo(f"{name}: character error rate {before['cer']:.3f} before, {figures['end'][name]['cer']:.3f} after")
+        after = figures["end"][name]["cer"]
+        worse = "" if after < before["cer"] else ": it has learnt nothing; give more corrections, or more --minutes"
+        typer.echo(f"{name}: character error rate {before['cer']:.3f} before, {after:.3f} after{worse}")
     typer.echo(f"use it with --set ocr.hand_model={output / 'recogniser.onnx'}")
 
 
