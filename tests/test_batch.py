@@ -68,10 +68,10 @@ def test_addresses_are_listed_and_fetched(tmp_path: Path) -> None:
     assert "does not exist" in str(lost.problem)
     assert "can't be fetched" in str(unknown.problem)
     intake = load_config().intake
-    with fetched("memory:///scans/1.png", intake) as file:
+    with fetched("memory:///scans/1.png", intake, tmp_path) as file:
         assert file.read_bytes() == WORD.read_bytes()
     assert not file.exists()
-    with pytest.raises(InputError, match="over the limit"), fetched("memory:///scans/1.png", _small(intake)):
+    with pytest.raises(InputError, match="over the limit"), fetched("memory:///scans/1.png", _small(intake), tmp_path):
         pass
 
 

@@ -314,3 +314,41 @@ def test_results_without_their_plan_are_kept_until_restart(tmp_path: Path, conte
     assert (out / "record.jsonl").read_bytes() == before
     run(configured(out, folder), restart=True)
     assert [row["status"] for row in rows(out)] == ["ok"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("formats", [["text"], ["json", "text"]])
+def test_a_document_that_lost_a_page_is_read_anew_and_keeps_its_files(tmp_path: Path, formats: list[str]) -> None:
+    sources = [document(tmp_path / f"{name}.pdf", 10) for name in "ab"]
+    config = configured(tmp_path / "out", *sources, workers=2, formats=formats)
+    run(config)
+    for source in sources:
+        (tmp_path / "out" / "pages" / f"{source.name}.p10.txt").unlink()  # so that it is asked for again
+        document(source, 9)
+    run(config)
+    for row in rows(tmp_path / "out"):
+        assert row["status"] == "ok"
+        assert len(row["pages"]) == 9
+        files = [tmp_path / "out" / "pages" / name for page in row["pages"] for name in page["files"]]
+        assert len(files) == 9 * len(formats)
+        assert all(file.is_file() for file in files)
+    assert len(list((tmp_path / "out" / "pages").iterdir())) == 2 * 9 * len(formats)
+
+
+@pytest.mark.live
+def test_a_document_that_vanished_keeps_the_pages_that_were_read(tmp_path: Path) -> None:
+    source, out = document(tmp_path / "notes.pdf", 10), tmp_path / "out"
+    config = configured(out, source)
+    process = begun(config, tmp_path, 1)
+    process.kill()
+    process.communicate()
+    source.rename(tmp_path / "elsewhere.pdf")
+    run(config)
+    (row,) = rows(out)
+    assert row["status"] == "partial"
+    assert (row["stage"], "does not exist" in row["reason"]) == ("intake", True)
+    assert 8 <= len(row["pages"]) < 10
+    (tmp_path / "elsewhere.pdf").rename(source)
+    run(config, retry=True)
+    run(configured(tmp_path / "whole", source))
+    assert results(out) == results(tmp_path / "whole")

@@ -99,7 +99,8 @@ def make_plan(config: Config) -> Plan:
     found: dict[Path | str, str | None] = {}
     for entry in config.batch.inputs:
         for path, problem in _expanded(entry, config.batch):
-            ours = not is_remote(path) and os.path.abspath(path).startswith(output + os.sep)
+            local = str(path).removeprefix("file://")
+            ours = not is_remote(local) and os.path.abspath(local).startswith(output + os.sep)
             if not ours:  # results are no inputs of the next run
                 found.setdefault(path, problem)
     named = zip(found.items(), stems(list(map(str, found))), strict=True)

@@ -141,7 +141,9 @@ class Row:
         if not self.failures:
             return None, None
         stage, reason, times = max(self.failures, key=lambda one: (one[0] in LOST, one[2]))
-        return stage, f"{reason} ({times} times)" if times > 1 else reason
+        lost = sum(one[0] in LOST for one in self.failures) - 1
+        more = f"; {lost} more parts of it were lost" if lost > 0 else ""
+        return stage, (f"{reason} ({times} times)" if times > 1 else reason) + more
 
 
 class _Place(NamedTuple):
@@ -228,8 +230,18 @@ class Record:
         self._remove(stale - self._files(row))
 
     def forget(self, row: Row) -> None:
-        """Take a row for undone, until another is added."""
+        """Take a row for undone, until another is added; its files are removed."""
+        self._remove(self._files(row))
         self._places[row.number] = [one for one in self._places[row.number] if one.first != row.first]
+
+    def recount(self, number: int, of: int) -> None:
+        """Forget what is there of an input from when it had more pages or fewer.
+
+        Before any of its pages is read anew: the new files may have the names of old ones.
+        """
+        for row in self.parts(number):
+            if row.of != of:
+                self.forget(row)
 
     def is_whole(self, row: Row) -> bool:
         """Whether the files that a row names are there."""

@@ -5,6 +5,7 @@ They are fetched one at a time, when they are read, and nothing of them is left 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import has_magic
@@ -30,15 +31,26 @@ def remote_files(url: str) -> list[str]:
     """
     with _store(url) as (store, path):
         found = [path] if store.isfile(path) else store.glob(path) if has_magic(path) else store.find(path)
-        files = [one for one in sorted(found) if one == path or PurePosixPath(one).suffix.lower() in SUFFIXES]
+        files = [one for one in sorted(found) if one == path or _is_meant(PurePosixPath(one).relative_to(_root(path)))]
         if not files:
             raise InputError(url, "does not exist, or holds no file that can be read", "Check the address.")
         return [store.unstrip_protocol(one) for one in files]
 
 
+def _root(path: str) -> PurePosixPath:
+    """The folder that all files behind an address lie in."""
+    parts = PurePosixPath(path).parts
+    return PurePosixPath(*itertools.takewhile(lambda part: not has_magic(part), parts))
+
+
+def _is_meant(inside: PurePosixPath) -> bool:
+    """Whether a file of a folder can be read and is not hidden."""
+    return inside.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in inside.parts)
+
+
 @contextmanager
-def fetched(name: str | Path, config: IntakeConfig) -> Iterator[Path]:
-    """A local file with the content of an input, until it is read; a path is itself.
+def fetched(name: str | Path, config: IntakeConfig, folder: Path) -> Iterator[Path]:
+    """A local file with the content of an input, in a folder of its own below `folder`, until it is read; a path is itself.
 
     Raises:
         InputError: it can't be fetched, or is over `intake.max_file_mb`.
@@ -46,8 +58,9 @@ def fetched(name: str | Path, config: IntakeConfig) -> Iterator[Path]:
     if not is_remote(name):
         yield Path(name)
         return
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / (PurePosixPath(str(name)).name or "input")
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as own:
+        file = Path(own) / (PurePosixPath(str(name)).name or "input")
         with _store(str(name)) as (store, path):
             size = store.size(path)
             if size is None or size / 1e6 > config.max_file_mb:

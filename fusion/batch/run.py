@@ -40,6 +40,8 @@ IN_FLIGHT = 3
 """Inputs a process has in hand where an endpoint is asked: one is worked on while others wait for answers."""
 PART = 8
 """Pages of a long input that a worker reads before the next one may."""
+READING = ("ocr", "vlm")
+"""Stages at which a reader fails."""
 METRICS = 5.0
 """Seconds between two writings of the metrics."""
 SAMPLED = 3
@@ -62,15 +64,18 @@ class _Stop:
 
     asked: int = 0  # times that somebody pressed Ctrl-C
     away: int = 0  # inputs in a row on which a reader failed as a whole
-    why: str = ""  # reason of the last of them
+    last: int | None = None  # number of the last of them: a long one comes in parts
+    why: str = ""  # and the reason
     most: int | None = None
 
     def see(self, done: Done) -> None:
         """Count a failure of a reader; an unreadable input is none."""
         if done.away:
-            self.away, self.why = self.away + 1, done.row.reason or ""
+            self.away += done.row.number != self.last
+            self.last = done.row.number
+            self.why = next((reason for stage, reason, _ in done.row.failures if stage in READING), "")
         elif done.away is not None:
-            self.away = 0
+            self.away, self.last = 0, None
 
     @property
     def reason(self) -> str | None:
@@ -202,6 +207,14 @@ def _in_parts(one: Input, kept: list[Row], count: int) -> list[Input]:
     return parts
 
 
+def _beside_what_is_there(one: Input, row: Row, record: Record) -> list[Row]:
+    """A row; of an input that could not even be counted this time a failure of those pages alone that were never read."""
+    there = record.parts(one.number)
+    if row.status != "failed" or row.of > 1 or not there or there[0].of == 1:
+        return [row]
+    return [Row.about(part, "failed", row.failures) for part in _in_parts(one, there, there[0].of)]
+
+
 def _work(
     config: Config, record: Record, left: list[Input], tally: Tally, stop: _Stop, show: Show, retry: bool
 ) -> None:
@@ -231,12 +244,14 @@ def _work(
                 record.identify(event.identities)
             elif isinstance(event, Counted):
                 one = inputs[event.key[0]]
+                record.recount(one.number, event.pages)
                 own = _in_parts(one, _kept(record, one, retry), event.pages)
                 due[one.number] = sum(len(part.singles) for part in own)
                 parts.extend(own)
             elif isinstance(event, Done):
-                record.add(event.row)
-                tally.add(event.row)
+                for made in _beside_what_is_there(inputs[event.row.number], event.row, record):
+                    record.add(made)
+                    tally.add(made)
                 due[event.row.number] -= event.row.count
                 row = record.row(event.row.number) if not due[event.row.number] else None
                 if row is not None:

@@ -166,7 +166,7 @@ def read(engine: Engine, task: Input) -> Done | Counted:
     failures: Counter[Reason] = Counter()
     away: list[bool] = []
     try:
-        with fetched(task.path, engine.config.intake) as source:
+        with fetched(task.path, engine.config.intake, engine.config.batch.output / PARTIAL) as source:
             if task.pages is None and (count := _pages(source, engine.config.intake)) > 1:
                 return Counted(task.key, count)
             for page, files, unwritten in _written(engine, task, source):
@@ -178,6 +178,8 @@ def read(engine: Engine, task: Input) -> Done | Counted:
                 failures.update([*unwritten, *((failure.stage, failure.message) for failure in troubles)])
                 broken = any(failure.stage in ("ocr", "vlm") for failure in page.failures)
                 away += [broken or all(map(_is_away, asked))] if broken or asked else []
+        if task.pages is not None and len(rows) < len(task.pages):
+            failures[("intake", f"page {task.pages[len(rows)]}: is not there any more")] += 1
     except InputError as error:  # a page that is lost says more than others that were hard to read
         failures = Counter({("intake", str(error)): 1})
     unread = not rows or (not any(row.lines for row in rows) and any(stage == "ocr" for stage, _ in failures))

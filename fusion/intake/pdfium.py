@@ -26,6 +26,7 @@ MEMORY = 1_000_000_000
 SECONDS = 10
 """Most seconds of the processor for a page, and for opening the file; those in which the page before is being read don't count."""
 _PASSWORD = 4  # FPDF_ERR_PASSWORD
+_LOOKED_AT = 40_000_000  # most px of a picture on an empty page that is decoded to see whether it can be
 _ROWS = 256  # rows of a page written at a time: a copy of the whole would double the memory
 
 
@@ -67,8 +68,14 @@ def _draw(page: Any, scale: float, megapixels: float) -> None:
 
 
 def _look_for_lost_pictures(page: Any) -> None:
-    """PDFium draws nothing where a picture can't be decoded, and says nothing: PdfiumError where an empty page has one."""
+    """PDFium draws nothing where a picture can't be decoded, and says nothing: PdfiumError where an empty page has one.
+
+    A picture that takes much memory to decode is not looked at.
+    """
     for picture in page.get_objects(filter=[pdfium.raw.FPDF_PAGEOBJ_IMAGE]):
+        width, height = picture.get_px_size()
+        if width * height > _LOOKED_AT:
+            continue
         try:
             picture.get_bitmap()
         except pdfium.PdfiumError as error:

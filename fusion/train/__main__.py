@@ -1,4 +1,4 @@
-"""`python -m fusion.train`: train the small reader, or go on from a checkpoint with one's own corrections."""
+"""`python -m fusion.train`: train the models that ship, or teach them one's own hand by corrections."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def adapt(
     )
     for name, before in figures["start"].items():
         after = figures["end"][name]["cer"]
-        worse = "" if after < before["cer"] else ": it has learnt nothing; give more corrections, or more --minutes"
+        worse = "" if after <= before["cer"] else ": it has learnt nothing; give more corrections, or more --minutes"
         typer.echo(f"{name}: character error rate {before['cer']:.3f} before, {after:.3f} after{worse}")
     typer.echo(f"use it with --set ocr.hand_model={output / 'recogniser.onnx'}")
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fusion.errors import InputError
+from fusion.errors import ConfigError, InputError
 from fusion.train import hands, ppocr, recogniser
 from fusion.train.card import PRIVATE
 from fusion.train.corrections import HELD_OUT, read_rows
@@ -45,8 +45,11 @@ def adapt(
         As `recogniser.train`, of the corrections kept out.
 
     Raises:
+        ConfigError: there is something in the folder of the result.
         InputError, ReaderError: corrections or start can't be used.
     """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"--output {output}", "is there already", "Name a new folder.")
     _, characters = ppocr.read(start)
     classes = {character: number for number, character in enumerate(filter(ppocr.is_latin, characters), 1)}
     every = read_rows(data)

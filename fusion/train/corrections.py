@@ -40,7 +40,7 @@ def read_rows(path: Path) -> list[tuple[Path, str, float]]:
                 raise TypeError("image and text are strings")
             if not (stretch > 0 and math.isfinite(stretch)):
                 raise ValueError("stretch is above 0")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             way = 'Each row is {"image": "crop.png", "text": "what it says"}.'
             raise InputError(f"{path}:{number}", f"is no correction ({type(error).__name__}: {error})", way) from error
         rows.append((path.parent / image, unicodedata.normalize("NFC", text).strip(), stretch))

@@ -23,6 +23,8 @@ from fusion.errors import InputError
 from fusion.train.recipe import Ink
 from fusion.vlm.small import level
 
+WIDEST = 200
+"""A picture so many times wider than high is no crop of a line."""
 ROOM = 64
 """Height at which real crops are kept, px: more than the tower sees, so that zooming in stays sharp."""
 
@@ -79,11 +81,27 @@ def held_out_names(ink: Ink) -> set[str]:
     return {row[0] for row in _rows(ink.data) if _kept_out(row[0], ink.hold_out)}
 
 
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """A picture as grey, what is transparent as white: uint8 (h, w).
+
+    Raises:
+        InputError: it can't be read, or is no crop of a line.
+    """
+    whole = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if whole is None or grey is None:
+        raise InputError(path, "is no image that can be read", "Take the row out of the split, or mend the file.")
+    if grey.shape[1] > WIDEST * grey.shape[0]:
+        raise InputError(path, f"is more than {WIDEST} times wider than high", "Give crops of lines or words.")
+    if whole.ndim == 3 and whole.shape[2] == 4:
+        opaque = whole[:, :, 3] / (255 if whole.dtype == np.uint8 else 65535)
+        grey = np.round(grey * opaque + 255 * (1 - opaque))
+    return np.asarray(grey, dtype=np.uint8)
+
+
 def read_crop(path: Path, stretch: float = 1.0) -> NDArray[np.uint8]:
     """A crop as grey, `ROOM` px high, its width multiplied by `stretch`: uint8 (ROOM, W)."""
-    single = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if single is None:
-        raise InputError(path, "is no image that can be read", "Take the row out of the split, or mend the file.")
+    single = read_grey(path)
     width = max(8, round(single.shape[1] * stretch * ROOM / single.shape[0]))
     resized = cv2.resize(single, (width, ROOM), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, dtype=np.uint8)

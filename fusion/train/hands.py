@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fusion.errors import InputError
 from fusion.onnx import open_session
+from fusion.train.crops import read_grey
 from fusion.train.ppocr import COLUMN, HEIGHT, NARROWEST
 from fusion.train.recipe import Hands
 
@@ -277,8 +278,6 @@ def spelt(text: str, classes: dict[str, int]) -> str:
 
 
 def _read(path: Path, height: int, upright: float) -> NDArray[np.uint8]:
-    single = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if single is None:
-        raise InputError(path, "is no image that can be read", "Remove the row from the split, or repair the file.")
+    single = read_grey(path)
     width = max(8, round(single.shape[1] * upright * height / single.shape[0]))
     return np.asarray(cv2.resize(single, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
