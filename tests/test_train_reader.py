@@ -727,18 +727,27 @@ def test_adapting_writes_a_checkpoint_that_opens_as_a_model(stirred: tuple[Learn
     lines: list[str] = []
     rates = go_on(data, stirred[1], tmp_path / "mine", lines.append)
     assert set(rates) == {"before", "after"}
-    assert "27 corrections to learn from, 3 kept out, 1 left out" in lines[0]
+    assert "26 corrections to learn from, 4 kept out, 1 left out" in lines[0]
     reader = open_reader(LocalVlm(model=str(tmp_path / "mine"), threads=1))
     assert isinstance(look_at(reader, query(picture("bad"))).reading, Reading)
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
-    assert "5 steps on 27 corrected crops" in card
+    assert "5 steps on 26 corrected crops" in card
     kept = load_split(tmp_path / "mine" / adapting.KEPT_OUT)
-    assert len(kept) == 3
+    assert len(kept) == 4
     assert {item.reference for item in kept} <= set(WORDS)
     assert all(item.path.is_file() for item in kept)
     mine = Learner(make_recipe(tmp_path / "again"))
     mine.start_from(tmp_path / "mine")
     assert not same(mine, stirred[0])
+
+
+def test_the_same_corrections_are_kept_out_whoever_is_taught() -> None:
+    rows = [(Path(f"{number}.png"), f"line {number}") for number in range(400)]
+    every = dict(zip(rows, adapting._kept_out(rows), strict=True))
+    assert 20 < sum(every.values()) < 60
+    fewer = rows[::-3]
+    assert adapting._kept_out(fewer) == [every[row] for row in fewer]
+    assert adapting._kept_out(rows[:1]) == [True]
 
 
 @pytest.mark.parametrize(

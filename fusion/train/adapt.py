@@ -55,18 +55,15 @@ def adapt(
     every = read_rows(data)
     rows = [(image, text, stretch) for image, text, stretch in every if hands.spelt(text, classes)]
     _require(data, len(rows))
-    random.Random(1).shuffle(rows)
-    kept = max(1, round(len(rows) * HELD_OUT))
+    held = _kept_out([row[:2] for row in rows])
     strange = len(every) - len(rows)
-    log(
-        f"{len(rows) - kept} corrections to learn from, {kept} kept out, {strange} left out for characters it does not know"
-    )
+    log(_counts(held, strange))
     with tempfile.TemporaryDirectory() as work:
         sources = tuple(
             _source(
                 Path(work) / f"{number}.tsv",
                 stretch,
-                [(n < kept, *row[:2]) for n, row in enumerate(rows) if row[2] == stretch],
+                [(kept, *row[:2]) for kept, row in zip(held, rows, strict=True) if row[2] == stretch],
             )
             for number, stretch in enumerate(sorted({stretch for *_, stretch in rows}))
         )
@@ -75,8 +72,19 @@ def adapt(
             tether=0, tether_real=0,  # what it forgets of other hands, PP-OCR's own recogniser still reads
         )  # fmt: skip
         figures = recogniser.train(recipe, log)
-    _write_split(output / KEPT_OUT, [(image, text) for image, text, _ in rows[:kept]])
+    _write_split(output / KEPT_OUT, [row[:2] for kept, row in zip(held, rows, strict=True) if kept])
     return figures
+
+
+def _kept_out(rows: Sequence[tuple[Path, str]]) -> list[bool]:
+    """Which corrections are kept out, by image and text: the same, whoever is taught and whatever else there is."""
+    held = [hands.in_share(f"{image.name} {text}", HELD_OUT) for image, text in rows]
+    return held if any(held) else [n == 0 for n in range(len(rows))]
+
+
+def _counts(held: Sequence[bool], strange: int) -> str:
+    seen = len(held) - sum(held)
+    return f"{seen} corrections to learn from, {sum(held)} kept out, {strange} left out for characters it does not know"
 
 
 def _source(path: Path, stretch: float, rows: Sequence[tuple[bool, Path, str]]) -> Hands:
@@ -148,9 +156,11 @@ def adapt_reader(
     size = _size(start)
     rows, strange = load_corrections(data, size.alphabet)
     random.Random(1).shuffle(rows)
-    kept = max(1, round(len(rows) * HELD_OUT))
-    unseen, seen = ([sample for _, sample in part] for part in (rows[:kept], rows[kept:]))
-    log(f"{len(seen)} corrections to learn from, {kept} kept out, {strange} left out for characters it does not know")
+    held = _kept_out([(image, sample.text) for image, sample in rows])
+    unseen, seen = (
+        [sample for kept, (_, sample) in zip(held, rows, strict=True) if kept is wanted] for wanted in (True, False)
+    )
+    log(_counts(held, strange))
     with tempfile.TemporaryDirectory() as work:
         stage = Stage(name="adapt", steps=steps, batch=batch, rate=rate, ink=1.0, lines=0.0, decoder=True)
         recipe = _recipe(Path(work), output, size, stage, threads, bf16)
@@ -162,10 +172,11 @@ def adapt_reader(
     after = learner.error_rate(unseen)
     card = (
         f"# A reader adapted to one hand\n\nFrom `{start.name}`, {steps} steps on {len(seen)} corrected crops. Character "
-        f"error rate of its own best path on {kept} crops kept out: {before:.3f} before, {after:.3f} after.\n"
+        f"error rate of its own best path on {len(unseen)} crops kept out: {before:.3f} before, {after:.3f} after.\n"
     )
     export(learner, output, card, calibrate(learner, unseen))
-    _write_split(output / KEPT_OUT, [(image, sample.text) for image, sample in rows[:kept]])
+    split = [(image, sample.text) for kept, (image, sample) in zip(held, rows, strict=True) if kept]
+    _write_split(output / KEPT_OUT, split)
     return {"before": before, "after": after}
 
 
