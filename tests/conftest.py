@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-settings.register_profile("shared", deadline=None, max_examples=50)
+# The same examples on every run of a commit; `--hypothesis-profile explore` draws new ones, and more of them.
+settings.register_profile("shared", deadline=None, max_examples=50, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=500)
 settings.load_profile("shared")
 
 _ended = pytest.StashKey[int]()

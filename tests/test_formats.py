@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pypdfium2
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from lxml import etree, html
 from markdown_it import MarkdownIt
@@ -461,10 +461,21 @@ def test_fhir_keeps_to_the_constraints_of_r4(rows: list[str]) -> None:
 
 
 @few
+@example(
+    Page(
+        "a",
+        "0" * 64,
+        1,
+        1,
+        lines=(Line("l0", ((0, 0), (1, 0), (1, 1), (0, 1)), 0, spans=(Span("\u3000", "agreed", None, "agreed"),)),),
+    )
+)
 @given(pages())
 def test_markdown_shows_the_transcript_and_nothing_of_it_is_a_mark(one: Page) -> None:
     shown = html.fromstring(f"<div>{MarkdownIt().render(made(one, Format.MARKDOWN))}</div>").text_content()
-    wanted = "".join(each.marked if each.spans else "[---]" for each in one.lines)
+    wanted = "".join(
+        each.marked if each.marked.strip() else "[---]" for each in one.lines
+    )  # a row of spaces shows nothing
     assert "".join(shown.split()) == "".join(wanted.split())
 
 
