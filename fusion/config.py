@@ -1,6 +1,6 @@
-"""Configuration: frozen pydantic sections, `extends` (a file beside, or the name of one that ships), overrides, the effective configuration and its hash.
+"""Configuration: frozen pydantic sections, `extends`, overrides, the effective configuration and its hash.
 
-Defaults live here and nowhere else; YAML says only what differs. Knows no engine and opens no model.
+Defaults live here and nowhere else; YAML says only what differs. `extends` names a file beside, or one that ships. Knows no engine and opens no model.
 
 Relative paths are relative to the working directory, after `extends` to the file that extends. Secrets are given as the *name* of an environment variable.
 """

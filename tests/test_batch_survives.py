@@ -45,15 +45,20 @@ def begun(config: Config, folder: Path, rows: int) -> subprocess.Popen[bytes]:
     return process
 
 
+def killed(config: Config, folder: Path, rows: int) -> None:
+    """Such a run, killed then."""
+    process = begun(config, folder, rows)
+    process.kill()
+    process.communicate()
+
+
 @pytest.mark.live
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     folder = words(tmp_path / "in", 10)
     run(configured(tmp_path / "whole", folder))
     config = configured(tmp_path / "out", folder, workers=2)
     for count in (2, 6):
-        process = begun(config, tmp_path, count)
-        process.kill()
-        process.communicate()
+        killed(config, tmp_path, count)
         with (tmp_path / "out" / "record.jsonl").open("ab") as file:
             file.write(b'{"number": 9, "inp')  # as a kill in the middle of a row leaves it
     run(config)
@@ -171,9 +176,7 @@ def test_a_document_that_kills_the_worker_that_counts_its_pages_is_counted_again
 def test_a_long_document_goes_on_where_it_was(tmp_path: Path) -> None:
     source, out = document(tmp_path / "notes.pdf", 10), tmp_path / "out"
     config = configured(out, source)
-    process = begun(config, tmp_path, 1)
-    process.kill()
-    process.communicate()
+    killed(config, tmp_path, 1)
     before = (out / "record.jsonl").read_bytes()
     run(config)
     first, second = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["runs"]
@@ -339,9 +342,7 @@ def test_a_document_that_lost_a_page_is_read_anew_and_keeps_its_files(tmp_path: 
 def test_a_document_that_vanished_keeps_the_pages_that_were_read(tmp_path: Path) -> None:
     source, out = document(tmp_path / "notes.pdf", 10), tmp_path / "out"
     config = configured(out, source)
-    process = begun(config, tmp_path, 1)
-    process.kill()
-    process.communicate()
+    killed(config, tmp_path, 1)
     source.rename(tmp_path / "elsewhere.pdf")
     run(config)
     (row,) = rows(out)

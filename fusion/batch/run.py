@@ -26,7 +26,7 @@ from fusion.batch.progress import Tally
 from fusion.batch.record import PAGES, Record, Row, write_whole
 from fusion.batch.remote import is_remote
 from fusion.batch.tables import require_parquet, write_tables
-from fusion.batch.worker import PARTIAL, Counted, Done, Opened
+from fusion.batch.worker import PARTIAL, READING, Counted, Done, Opened
 from fusion.config import Config, LocalVlm, NoVlm, PluginVlm, Section, ServedVlm, StoreConfig, VlmConfig
 from fusion.doctor import versions
 from fusion.engine import Engine
@@ -40,8 +40,6 @@ IN_FLIGHT = 3
 """Inputs a process has in hand where an endpoint is asked: one is worked on while others wait for answers."""
 PART = 8
 """Pages of a long input that a worker reads before the next one may."""
-READING = ("ocr", "vlm")
-"""Stages at which a reader fails."""
 METRICS = 5.0
 """Seconds between two writings of the metrics."""
 SAMPLED = 3

@@ -38,6 +38,8 @@ PARTIAL = ".partial"
 """Folder of files that are being written, below the output folder."""
 TRIMMED = 20
 """Inputs after which freed memory goes back to the system: glibc keeps what lies between blocks in use, some 30 MB in time."""
+READING = ("ocr", "vlm")
+"""Stages at which a reader fails."""
 Reason = tuple[str, str]
 """A stage and why it failed."""
 AWAY = {
@@ -176,7 +178,7 @@ def read(engine: Engine, task: Input) -> Done | Counted:
                 rows.append(PageRow(page.id, *counts, page.understood, files))
                 troubles = [*page.failures, *(failure for line in page.lines for failure in line.troubles)]
                 failures.update([*unwritten, *((failure.stage, failure.message) for failure in troubles)])
-                broken = any(failure.stage in ("ocr", "vlm") for failure in page.failures)
+                broken = any(failure.stage in READING for failure in page.failures)
                 away += [broken or all(map(_is_away, asked))] if broken or asked else []
         if task.pages is not None and len(rows) < len(task.pages):
             failures[("intake", f"page {task.pages[len(rows)]}: is not there any more")] += 1
