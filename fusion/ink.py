@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from fusion.page import Check, Failure, Finding, Polygon, Reading
 
@@ -73,7 +73,19 @@ class Ink(Protocol):
         ...
 
 
-class Prior(Protocol):
+class Expectation(Protocol):
+    """What is expected of a text by whoever has not seen its ink, or has said it in words; answers while it is being spelt."""
+
+    def begins(self, texts: Sequence[str]) -> list[float]:
+        """The score of each text, in folded letters, as far as it goes: what it adds to the search, and no bound on the whole's."""
+        ...
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """Natural log-probability of each text as a whole line, up to a constant."""
+        ...
+
+
+class Prior(Expectation, Protocol):
     """What is known about the texts to expect, before any ink is seen. Implemented in `domain`.
 
     Attributes:
@@ -100,25 +112,12 @@ class Prior(Protocol):
         """Whether a word, or a whole text, is one of the names."""
         ...
 
-    def near(self, word: str, count: int) -> list[str]:
-        """The names most like a word, nearest first; empty when none is near."""
+    def follows(self, text: str) -> frozenset[str]:
+        """Letters, folded, with which a name goes on that a text ends in the middle of, or may begin after it."""
         ...
 
     def rivals(self, name: str) -> list[str]:
         """Other names so like this one that one may be taken for the other, nearest first."""
-        ...
-
-
-@runtime_checkable
-class Expectation(Protocol):
-    """What is expected of a text by whoever has not seen its ink, or has said it in words; answers while it is being spelt."""
-
-    def begins(self, texts: Sequence[str]) -> list[float]:
-        """The score of each text, in folded letters, as far as it goes: what it adds to the search, and no bound on the whole's."""
-        ...
-
-    def score(self, texts: Sequence[str]) -> list[float]:
-        """Natural log-probability of each text as a whole line, up to a constant."""
         ...
 
 

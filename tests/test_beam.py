@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.ctc import Posterior, Views
+from fusion.domain.lexicon import Lexicon
 from fusion.fuse.beam import Look, search
 from fusion.fuse.hypotheses import Answers
 from tests.inks import ink, inks
@@ -35,6 +36,31 @@ def test_letters_that_only_a_reader_wrote_are_tried_however_sure_the_ink_is() ->
         found = search([Look(0.5, sure, "abcd")], [(20.0, Answers((written,)))], 8, written)
         assert found[0] == written
         assert "abcd" in found
+
+
+def test_a_name_is_found_of_which_no_letter_is_what_the_ink_looks_most_like() -> None:
+    views = ink(*({seen: 0.994, meant: 0.006} for seen, meant in zip("merc", "napa", strict=True)))
+    looks, names = [Look(1.0, views, "merc")], Lexicon(["Napa", "Ace"])
+    assert "napa" not in search(looks, [(1.0, names)], 8)
+    assert search(looks, [(1.0, names)], 8, names=names)[:2] == ["napa", "merc"]
+
+
+def test_a_name_is_kept_beside_the_best_prefixes_of_its_length() -> None:
+    place = dict.fromkeys("abcdefghijklmnop", 0.98 / 16) | {"z": 0.02}
+    views = ink(place, place, place, "z", {"z": 0.9, "y": 0.1})
+    looks, names = [Look(1.0, views, views.best.greedy)], Lexicon(["zzzzz"])
+    assert "zzzzz" not in search(looks, [(0.1, names)], 64)
+    assert "zzzzz" in search(looks, [(0.1, names)], 64, names=names)
+
+
+@settings(deadline=None)
+@given(inks("ab ", max_size=4), st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=4))
+def test_names_are_weighed_like_any_expert(views: Views, listed: list[str]) -> None:
+    looks, names = [Look(1.0, views, views.best.greedy)], Lexicon(listed)
+    texts = every("ab ", 5)
+    scores = dict(zip(texts, np.asarray(views.score(texts)) + np.asarray(names.score(texts)), strict=True))
+    found = search(looks, [(1.0, names)], 8, names=names)
+    assert scores[found[0]] == pytest.approx(max(scores.values()), abs=1e-6)
 
 
 def test_looks_without_weight_leave_the_answer_alone() -> None:

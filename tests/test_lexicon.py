@@ -95,6 +95,46 @@ def test_witten_bell_by_hand() -> None:
     assert lexicon._model.next("zzza", "c") == pytest.approx((2 + 2 * unigram) / (3 + 2))
 
 
+# --- while a word is being spelt ----------------------------------------------------------------------------------
+
+
+@given(NAMES, st.text("abcdeé19", max_size=4))
+def test_a_name_goes_on_with_the_letters_that_come_next_in_the_list(names: list[str], begin: str) -> None:
+    keys = {letters(name) for name in names} - {""}
+    longer = {key for key in keys if key.startswith(begin) and key != begin}
+    assert Lexicon(names).follows(begin) == {key[len(begin)] for key in longer}
+
+
+def test_names_go_on_after_a_space_and_across_it() -> None:
+    assert LEXICON.follows("take n") == {"a"}
+    assert LEXICON.follows("napa ") == {"a", "n", "p", "v", "e"}
+    assert LEXICON.follows("vitamin b") == {"1"}
+    assert LEXICON.follows("xyz") == frozenset()
+
+
+@settings(deadline=None)
+@given(NAMES, st.text("abcdeé19", min_size=1, max_size=8))
+def test_the_beginning_of_a_word_is_as_probable_as_all_that_it_may_become(names: list[str], begin: str) -> None:
+    for kind in ("formulary", "names"):
+        lexicon = Lexicon(names, kind)
+        if not any(map(str.isalpha, begin)) or not len(lexicon):
+            continue
+        share = sum(letters(name).startswith(begin) for name in {letters(n): n for n in names if letters(n)}.values())
+        spelt = math.exp(lexicon._model.begins(begin)) * SPELT_ALIKE
+        other = (1 - COVERAGE[kind]) * (spelt + (1 - SPELT_ALIKE) * SYMBOLS ** -len(begin))
+        probability = COVERAGE[kind] * share / len(lexicon) + other
+        (found,) = lexicon.begins([begin])
+        assert found == pytest.approx(math.log(probability) + len(begin) * math.log(SYMBOLS))
+        assert lexicon.score([begin])[0] - math.log(SYMBOLS) <= found + 1e-9  # it may end here, and may go on
+
+
+def test_words_before_the_last_are_whole() -> None:
+    (alone,), (after,) = LEXICON.begins(["napa 50"]), LEXICON.begins(["napa "])
+    assert alone == after == pytest.approx(LEXICON.log_probability("napa"))
+    assert LEXICON.begins(["napa ext"])[0] > LEXICON.begins(["napo ext"])[0] + 3
+    assert LEXICON.begins([""]) == [0.0]
+
+
 # --- against any string -------------------------------------------------------------------------------------------
 
 PACKAGED = Lexicon(DRUGS, "names")

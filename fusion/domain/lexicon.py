@@ -1,4 +1,4 @@
-"""Lists of names as a prior: membership, neighbours, and a character model made from them.
+"""Lists of names as a prior: membership, neighbours, a character model made from them, and how their names go on.
 
 Names are compared by letters and digits alone, lower-case: "Napa-Extra" and "napa extra" are one name.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,8 @@ SPELT_ALIKE = 0.5
 """Share of the other words that are spelt like those on the list; the rest is any string."""
 RIVAL = 2
 """Most edits between names that are easily confused."""
+_LAST = "\U0010ffff"
+"""Sorts after every letter."""
 _HAN = regex.compile(r"\p{Han}")
 _STROKES = {"rn": "m", "cl": "d", "vv": "w", "li": "h", "0": "o", "1": "l", "i": "l", "5": "s", "u": "n"}
 """Letters that look like others in hasty writing."""
@@ -61,7 +64,7 @@ class Lexicon:
         Args:
             names: empty ones are skipped, the first spelling of a name is kept.
             kind: the user's own list, or the packaged one.
-            words: held like names, but never proposed: `tab` and `daily` are no drugs.
+            words: held like names, and no drugs: `tab` and `daily`.
             known: more names that one of `names` may be mistaken for.
         """
         self.kind: Literal["formulary", "names", "sums"] = kind
@@ -74,7 +77,10 @@ class Lexicon:
         self._known = {**{letters(name): name for name in known if letters(name)}, **self._names}
         self._han = any(_HAN.search(name) for name in self._keys)
         self._model = NGram(count(self._keys))
+        self._sorted = sorted(self._keys), sorted(self._words)
         self._odds = lru_cache(maxsize=16384)(self._odds_of)  # hypotheses share most of their words
+        self._begun = lru_cache(maxsize=16384)(self._begun_of)
+        self._following = lru_cache(maxsize=16384)(self._following_of)
 
     @classmethod
     def read(cls, path: Path) -> Lexicon:
@@ -133,19 +139,73 @@ class Lexicon:
         A word is on the list (uniform), or spelt like those on it, or any string. Numbers and signs count 0.
         """
         words = [text] if self.holds(text) else text.split()
-        coverage = self.coverage / max(1, sum(any(c.isalpha() for c in word) for word in words))
-        return sum(self._odds(letters(word), coverage) for word in words if any(c.isalpha() for c in word))
+        spoken = [letters(word) for word in words if any(map(str.isalpha, word))]
+        coverage = self.coverage / max(1, len(spoken))
+        return sum(self._odds(word, coverage) for word in spoken)
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        """`log_probability` of each."""
+        return [self.log_probability(text) for text in texts]
+
+    def begins(self, texts: Sequence[str]) -> list[float]:
+        """The same of each text as the beginning of a line: its last word counts for all the words that begin so."""
+        return [self._begins(text) for text in texts]
+
+    def _begins(self, text: str) -> float:
+        begun = self._begins_with(text.split(" "))
+        if " " in text and any(self._starting(letters(text))):  # or a name of several words has begun
+            return max(begun, self._begins_with([text]))
+        return begun
+
+    def _begins_with(self, words: Sequence[str]) -> float:
+        spoken = [letters(word) for word in words if any(map(str.isalpha, word))]
+        coverage = self.coverage / max(1, len(spoken))
+        if not any(map(str.isalpha, words[-1])):
+            return sum(self._odds(word, coverage) for word in spoken)
+        return sum(self._odds(word, coverage) for word in spoken[:-1]) + self._begun(spoken[-1], coverage)
+
+    def follows(self, text: str) -> frozenset[str]:
+        """Letters with which a name goes on that a text ends in the middle of, or may begin after it."""
+        found = self._following(letters(text.rsplit(" ", 1)[-1]))
+        return found | self._following(letters(text)) if " " in text else found
+
+    def _starting(self, begin: str) -> list[int]:
+        """How many names, and how many words, begin so."""
+        return [bisect_left(kept, begin + _LAST) - bisect_left(kept, begin) for kept in self._sorted]
+
+    def _following_of(self, begin: str) -> frozenset[str]:
+        found = set()
+        for kept in self._sorted:
+            at, end = bisect_left(kept, begin), bisect_left(kept, begin + _LAST)
+            while at < end:
+                letter = kept[at][len(begin) : len(begin) + 1]
+                found.add(letter)
+                at = bisect_left(kept, begin + letter + _LAST, at, end) if letter else at + 1
+        return frozenset(found - {""})
+
+    def _begun_of(self, begin: str, coverage: float) -> float:
+        anything = -len(begin) * math.log(SYMBOLS)
+        found = self._unlisted(self._model.begins(begin), anything, coverage)
+        kinds = sum(map(bool, self._sorted))
+        for number, kept in zip(self._starting(begin), self._sorted, strict=True):
+            if number:
+                found = _log_sum(found, math.log(coverage / kinds * number / len(kept)) - anything)
+        return found
 
     def _odds_of(self, word: str, coverage: float) -> float:
         anything = -(len(word) + 1) * math.log(SYMBOLS)
-        spelt = self._model.log_probability(word) - anything
-        other = math.log(1 - coverage) + _log_sum(math.log(SPELT_ALIKE) + spelt, math.log(1 - SPELT_ALIKE))
+        other = self._unlisted(self._model.log_probability(word), anything, coverage)
         own = self._names if word in self._names else self._words
         if word not in own:
             return other
         # Names and other words share the probability equally, whatever the length of the two lists.
         kinds = bool(self._names) + bool(self._words)
         return _log_sum(other, math.log(coverage / kinds / len(own)) - anything)
+
+    @staticmethod
+    def _unlisted(spelt: float, anything: float, coverage: float) -> float:
+        """Of a word that is on no list: log-probability that it is spelt so, or any string, less that of any string."""
+        return math.log(1 - coverage) + _log_sum(math.log(SPELT_ALIKE) + spelt - anything, math.log(1 - SPELT_ALIKE))
 
 
 def _log_sum(a: float, b: float) -> float:

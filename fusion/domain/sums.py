@@ -71,9 +71,9 @@ class SumModel:
         """False."""
         return False
 
-    def near(self, word: str, count: int) -> list[str]:
+    def follows(self, text: str) -> frozenset[str]:
         """None."""
-        return []
+        return frozenset()
 
     def rivals(self, name: str) -> list[str]:
         """None."""

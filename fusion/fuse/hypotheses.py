@@ -1,10 +1,9 @@
-"""The hypotheses of a line: readings, the most probable texts under all looks and expectations, and near names."""
+"""The hypotheses of a line: the readings, and the most probable texts under all looks and expectations."""
 
 from __future__ import annotations
 
-import itertools
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,10 +20,6 @@ COUNT = 64
 """Texts that are searched for: of each length at most `beam.WIDTH`."""
 LONGER = 4
 """A reading so many times longer than the OCR's can't be the line's text and is no hypothesis."""
-NEAR = 30
-"""Names of a formulary tried per word."""
-LIKE = 8
-"""Texts, beside the readings, for whose words near names are tried."""
 
 
 def gather(
@@ -49,11 +44,9 @@ def gather(
     """
     near = [reading.text for reading in others if len(reading.text) <= LONGER * (len(ocr.text) + 10)]
     written = tuple(text for text in answers if text in near)
-    sums = prior if isinstance(prior, Expectation) and prior.kind == "sums" else None
-    found = looks[0].ink.cased(_searched(looks, written, sums, language), [ocr.text, *near])
-    sources = ([ocr.text], near, found, _names([ocr.text, *near, *found[:LIKE]], prior))
+    found = looks[0].ink.cased(_searched(looks, written, prior, language), [ocr.text, *near])
     seen: dict[tuple[str, ...], str] = {}
-    for text in itertools.chain.from_iterable(sources):
+    for text in (ocr.text, *near, *found):
         normal = unicodedata.normalize("NFC", text)
         seen.setdefault(tuple(keys(normal)), normal)
         if len(seen) >= limit:
@@ -62,21 +55,21 @@ def gather(
 
 
 def _searched(
-    looks: Sequence[Look], written: tuple[str, ...], sums: Expectation | None, language: Language | None
+    looks: Sequence[Look], written: tuple[str, ...], prior: Prior | None, language: Language | None
 ) -> tuple[str, ...]:
     """The search, kept for as long as the line is: it is asked for the decoder's texts, and later for the decision."""
     first, *others = looks
     kept = _found.setdefault(first.ink, {})
-    key = (first.weight, first.reading, *others, written, sums, language)
+    key = (first.weight, first.reading, *others, written, prior, language)
     if key not in kept:
         expected: list[tuple[float, Expectation]] = []
         if written:
             expected.append((SEARCH["answer"], Answers(written)))
-        if sums is not None:
-            expected.append((SEARCH["sums"], sums))
+        if prior is not None:
+            expected.append((SEARCH["sums" if prior.kind == "sums" else "list"], prior))
         if language is not None:
             expected.append((SEARCH["language"], language))
-        kept[key] = tuple(search(looks, expected, COUNT, "".join(map(fold, written))))
+        kept[key] = tuple(search(looks, expected, COUNT, "".join(map(fold, written)), prior))
     return kept[key]
 
 
@@ -119,16 +112,3 @@ def _next_row(row: NDArray[np.float64], differs: NDArray[np.bool_]) -> NDArray[n
     own[1:] = np.minimum(own[1:], row[:-1] + differs)
     steps = np.arange(len(own))
     return np.asarray(np.minimum.accumulate(own - steps) + steps)
-
-
-def _names(texts: Sequence[str], prior: Prior | None) -> Iterator[str]:
-    """Each text with one word, or the whole of it, replaced by a near name."""
-    if prior is None:
-        return
-    for text in dict.fromkeys(texts):
-        words = text.split(" ")
-        for number, word in enumerate(words):
-            for name in prior.near(word, NEAR):
-                yield " ".join([*words[:number], name, *words[number + 1 :]])
-        if len(words) > 1:
-            yield from prior.near(text, NEAR)
