@@ -38,6 +38,8 @@ def open_session(path: Path, threads: int, *, arena: bool = False) -> Any:
     Raises:
         ReaderError: the file is no model that ONNX Runtime can run.
     """
+    if not path.is_file():
+        raise ReaderError(path, "is no file", "Give the ONNX file itself.")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -224,6 +224,7 @@ def test_what_becomes_of_the_small_reader_is_a_checkpoint_that_opens(tmp_path: P
         ({"image": "0.png"}, r"rows\.jsonl:2: is no correction \(KeyError: 'text'\)"),
         ({"image": "0.png", "text": None}, r"rows\.jsonl:2: is no correction"),
         ({"image": "0.png", "text": "x", "stretch": 0}, r"rows\.jsonl:2: is no correction .*stretch"),
+        ({"image": "0.png", "text": "x", "stretch": 1e6}, r"rows\.jsonl:2: is no correction .*between 0\.1 and 10"),
         ({"image": "0.png", "text": "x", "stretch": math.inf}, r"rows\.jsonl:2: is no correction .*stretch"),
         ({"image": "none.png", "text": "x"}, r"none\.png: is no image that can be read"),
         ({"image": "rows.jsonl", "text": "x"}, r"rows\.jsonl: is no image that can be read"),

@@ -6,12 +6,13 @@ Knows the file; opens no image and knows no model.
 from __future__ import annotations
 
 import json
-import math
 import unicodedata
 from pathlib import Path
 
 from fusion.errors import InputError
 
+STRETCHES = (0.1, 10.0)
+"""Least and greatest factor of a crop's width: no writing is squashed more than that."""
 HELD_OUT = 0.1
 """Share of the corrections that is kept out, to see what the rest has taught."""
 
@@ -38,8 +39,8 @@ def read_rows(path: Path) -> list[tuple[Path, str, float]]:
             image, text, stretch = item["image"], item["text"], float(item.get("stretch", 1.0))
             if not (isinstance(image, str) and isinstance(text, str)):
                 raise TypeError("image and text are strings")
-            if not (stretch > 0 and math.isfinite(stretch)):
-                raise ValueError("stretch is above 0")
+            if not STRETCHES[0] <= stretch <= STRETCHES[1]:
+                raise ValueError("stretch is between {:g} and {:g}".format(*STRETCHES))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             way = 'Each row is {"image": "crop.png", "text": "what it says"}.'
             raise InputError(f"{path}:{number}", f"is no correction ({type(error).__name__}: {error})", way) from error
