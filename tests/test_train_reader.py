@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from eval.datasets import load_split
 from fusion.config import LocalVlm
@@ -25,8 +26,9 @@ from fusion.ink import InkLine
 from fusion.page import Reading
 from fusion.train import adapt as adapting
 from fusion.train import learn
+from fusion.train import reader as whole
 from fusion.train.__main__ import main
-from fusion.train.crops import ROOM, Deck, Sample, cuts, distort, held_out_names, join, load_ink, read_crop, splice
+from fusion.train.crops import ROOM, Deck, Sample, cuts, distort, in_share, join, load_ink, read_crop, splice
 from fusion.train.export import SHARES, calibrate, export
 from fusion.train.learn import Batch, Decks, Learner, draw
 from fusion.train.muon import Muon, orthogonal
@@ -490,25 +492,53 @@ def write_split(folder: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
     return path
 
 
+def ink_of(data: Path, **changes: Any) -> Ink:
+    return Ink(name="made", data=data, licence="ours", attribution="drawn here", **changes)
+
+
 def test_the_kept_out_part_and_the_training_part_are_disjoint_and_complete(tmp_path: Path) -> None:
     rows = [(f"{n:03}.png", "abcdefgh"[n % 8] + "0123"[n // 8 % 4] + "+=0123"[n // 32], "") for n in range(60)]
     split = write_split(tmp_path, rows)
     for share in (0.0, 0.3, 0.5):
-        ink = Ink(data=split, hold_out=share)
+        ink = ink_of(split, hold_out=share)
         inside, outside = (load_ink(ink, SIZE.alphabet, held_out=side) for side in (False, True))
         texts = [{sample.text for sample in part} for part in (inside, outside)]
         assert texts[0].isdisjoint(texts[1])
         assert sorted([s.text for s in inside] + [s.text for s in outside]) == sorted(text for _, text, _ in rows)
-        assert {text for name, text, _ in rows if name in held_out_names(ink)} == texts[1]
+        assert {text for name, text, _ in rows if in_share(name, share)} == texts[1]
         assert abs(len(outside) - 60 * share) < 12
         assert all(sample.pixels.shape[0] == ROOM and sample.pixels.dtype == np.uint8 for sample in inside)
 
 
 def test_a_row_stays_on_its_side_whatever_else_is_in_the_split(tmp_path: Path) -> None:
-    rows = [(f"{n:03}.png", "abcdefgh"[n % 8], "") for n in range(30)]
-    whole = held_out_names(Ink(data=write_split(tmp_path, rows), hold_out=0.4))
-    part = held_out_names(Ink(data=write_split(tmp_path, rows[::3]), hold_out=0.4))
-    assert part == whole & {name for name, _, _ in rows[::3]}
+    rows = [(f"{n:03}.png", "abcdefgh"[n % 8] + "0123"[n // 8], "") for n in range(30)]
+
+    def kept_out(some: Sequence[tuple[str, str, str]]) -> set[str]:
+        ink = ink_of(write_split(tmp_path, some), hold_out=0.4)
+        return {sample.text for sample in load_ink(ink, SIZE.alphabet, held_out=True)}
+
+    assert kept_out(rows[::3]) == kept_out(rows) & {text for _, text, _ in rows[::3]}
+
+
+def test_lines_are_held_out_by_whole_writers(tmp_path: Path) -> None:
+    writers = [f"w{n}" for n in range(12)]
+    rows = [(f"{n:03}.png", "abcdefgh 012"[n % 12] + "0123"[n // 12], writers[n % 12]) for n in range(48)]
+    for name, text, _ in rows:
+        cv2.imwrite(str(tmp_path / name), picture(text))
+    split = tmp_path / "train.tsv"
+    split.write_text("image\ttext\twriter\n" + "".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    ink = ink_of(split, hold_out=0.4, hold_out_by="writer")
+    out = {sample.text for sample in load_ink(ink, SIZE.alphabet, held_out=True)}
+    shut = {writer for writer in writers if in_share(writer, 0.4)}
+    assert 0 < len(shut) < 12
+    assert out == {text for _, text, writer in rows if writer in shut}
+    assert {s.text for s in load_ink(ink, SIZE.alphabet)} == {text for _, text, writer in rows if writer not in shut}
+
+
+def test_a_letter_with_an_accent_counts_as_the_letter_where_the_alphabet_lacks_it(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [("1.png", "bád", ""), ("2.png", "hé", ""), ("3.png", "œ", "")])
+    assert [sample.text for sample in load_ink(ink_of(split, hold_out=0.0), SIZE.alphabet)] == ["bad", "he"]
+    assert [s.text for s in load_ink(ink_of(split, hold_out=0.0), SIZE.alphabet + "é")] == ["bad", "hé"]
 
 
 def test_noted_empty_and_foreign_rows_are_skipped(tmp_path: Path) -> None:
@@ -520,7 +550,7 @@ def test_noted_empty_and_foreign_rows_are_skipped(tmp_path: Path) -> None:
         ("5.png", "Bad", ""),
         ("6.png", "he", "faint"),
     ]
-    ink = Ink(data=write_split(tmp_path, rows), hold_out=0.0, skip_notes=("near-duplicate",))
+    ink = ink_of(write_split(tmp_path, rows), hold_out=0.0, skip_notes=("near-duplicate",))
     assert [sample.text for sample in load_ink(ink, SIZE.alphabet)] == ["bad", "he"]
     assert [s.text for s in load_ink(ink.model_copy(update={"skip_notes": ()}), SIZE.alphabet)] == ["bad", "egg", "he"]
 
@@ -528,20 +558,20 @@ def test_noted_empty_and_foreign_rows_are_skipped(tmp_path: Path) -> None:
 def test_rows_may_lack_writer_and_note(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "1.png"), picture("bad"))
     (tmp_path / "s.tsv").write_text("image\ttext\n1.png\tbad\n", encoding="utf-8")
-    ink = Ink(data=tmp_path / "s.tsv", hold_out=0.0, skip_notes=("x",))
+    ink = ink_of(tmp_path / "s.tsv", hold_out=0.0, skip_notes=("x",))
     assert [sample.text for sample in load_ink(ink, SIZE.alphabet)] == ["bad"]
 
 
 def test_a_split_or_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.tsv: can't be read"):
-        load_ink(Ink(data=tmp_path / "none.tsv"), SIZE.alphabet)
+        load_ink(ink_of(tmp_path / "none.tsv"), SIZE.alphabet)
     (tmp_path / "bad.tsv").write_bytes(b"image\ttext\n\xff\xfe\n")
     with pytest.raises(InputError, match=r"bad\.tsv: can't be read"):
-        load_ink(Ink(data=tmp_path / "bad.tsv"), SIZE.alphabet)
+        load_ink(ink_of(tmp_path / "bad.tsv"), SIZE.alphabet)
     split = write_split(tmp_path, [("1.png", "bad", "")])
     (tmp_path / "1.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"1\.png: is no image"):
-        load_ink(Ink(data=split, hold_out=0.0), SIZE.alphabet)
+        load_ink(ink_of(split, hold_out=0.0), SIZE.alphabet)
 
 
 def test_a_crop_is_brought_to_one_height_and_stretched(tmp_path: Path) -> None:
@@ -816,6 +846,35 @@ def test_a_start_without_a_head_is_named(stirred: tuple[Learner, Path], tmp_path
         go_on(write_corrections(tmp_path, WORDS), start, tmp_path / "mine")
 
 
+# --- a whole run --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_goes_on_from_a_checkpoint_and_names_its_data(
+    stirred: tuple[Learner, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fonts.yaml").write_text(
+        'fonts: [{licence: OFL-1.1}]\nwords: {package: words, version: "1"}\n', encoding="utf-8"
+    )
+    split = write_split(tmp_path, [(f"{n}.png", word, "") for n, word in enumerate(WORDS)])
+    recipe = make_recipe(
+        tmp_path / "work",
+        Stage(name="again", steps=1, batch=4, rate=1e-9),
+        start=stirred[1],
+        ink=(ink_of(split, hold_out=0.3),),
+        synthetic=Synthetic(fonts=tmp_path / "fonts.yaml"),
+    )
+    monkeypatch.setattr(whole, "_rendered", lambda _: {"train": samples([*WORDS, *LINES]), "judged": samples()})
+    figures = whole.train(recipe, lambda _: None)
+    assert set(figures) == {"held-out made", "held-out words"}
+    before, after = (load_file(folder / "ctc_head.safetensors") for folder in (stirred[1], recipe.output))
+    for name, weight in before.items():
+        assert torch.allclose(weight, after[name], atol=1e-6)
+    card = (recipe.output / "README.md").read_text(encoding="utf-8")
+    assert f"going on from `{stirred[1]}`" in card
+    assert "- made: " in card
+    assert "ours. drawn here" in card
+
+
 # --- recipes and the command --------------------------------------------------------------------------------------
 
 
@@ -827,7 +886,8 @@ def test_a_recipe_is_read_and_can_be_overridden(tmp_path: Path) -> None:
     path.write_text(GOOD, encoding="utf-8")
     assert load_recipe(path).stages[0].name == "a"
     assert load_recipe(path, {"seed": 5}).seed == 5
-    assert load_recipe(Path(__file__).parent.parent / "configs/train/small_reader.yaml").ink
+    for name in ("small_reader", "cursive"):
+        assert load_recipe(Path(__file__).parent.parent / f"configs/train/{name}.yaml").ink
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,9 @@ from fusion.train import recogniser as training
 from fusion.train import render as rendering
 from fusion.train.__main__ import main
 from fusion.train.corrections import HELD_OUT
+from fusion.train.crops import in_share
 from fusion.train.fonts import Font, Materials
-from fusion.train.hands import Crop, folded, held_out_words, in_share
+from fusion.train.hands import Crop, folded, held_out_words
 from fusion.train.mix import WIDTHS, Batch, Batches, Mix, Piece, batches, bend, fits, pack
 from fusion.train.recipe import Hands, RecogniserRecipe, Shares, load_recogniser_recipe
 from fusion.train.recogniser import Learner

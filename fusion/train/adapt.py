@@ -16,7 +16,7 @@ from fusion.errors import ConfigError, InputError
 from fusion.train import hands, ppocr, recogniser
 from fusion.train.card import PRIVATE
 from fusion.train.corrections import HELD_OUT, read_rows
-from fusion.train.crops import Deck, Sample, read_crop
+from fusion.train.crops import Deck, Sample, in_share, read_crop
 from fusion.train.export import calibrate, export
 from fusion.train.learn import Decks, Learner
 from fusion.train.recipe import Hands, Recipe, RecogniserRecipe, Size, Stage, Synthetic
@@ -78,7 +78,7 @@ def adapt(
 
 def _kept_out(rows: Sequence[tuple[Path, str]]) -> list[bool]:
     """Which corrections are kept out, by image and text: the same, whoever is taught and whatever else there is."""
-    held = [hands.in_share(f"{image.name} {text}", HELD_OUT) for image, text in rows]
+    held = [in_share(f"{image.name} {text}", HELD_OUT) for image, text in rows]
     return held if any(held) else [n == 0 for n in range(len(rows))]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,22 +43,25 @@ class Sample:
     text: str
 
 
-def _kept_out(name: str, share: float) -> bool:
-    """By hash of the file name: the same rows in every run, whatever else is in the split."""
+def in_share(name: str, share: float) -> bool:
+    """Whether the hash of a name falls into a share: the same in every run, whatever else the split holds."""
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < share * 2**32
 
 
 def load_ink(ink: Ink, alphabet: str, *, held_out: bool = False) -> list[Sample]:
-    """Real words of one source that are inside, or outside, the training part.
+    """Real words or lines of one source that are inside, or outside, the training part.
+
+    A letter with an accent that the alphabet lacks counts as the letter without.
 
     Raises:
         InputError: the split or one of its images can't be read.
     """
     samples = []
     for row in _rows(ink.data):
-        name, text, note = row[0], row[1], row[3] if len(row) > 3 else ""
+        name, text, writer, note = (*row, "", "")[:4]
+        text = "".join(c if c in alphabet else unicodedata.normalize("NFD", c)[0] for c in text)
         skipped = any(reason in note for reason in ink.skip_notes) or not text or not set(text) <= set(alphabet)
-        if skipped or _kept_out(name, ink.hold_out) != held_out:
+        if skipped or in_share(writer if ink.hold_out_by == "writer" else name, ink.hold_out) != held_out:
             continue
         samples.append(Sample(read_crop(ink.data.parent / name, ink.stretch), text))
     return samples
@@ -74,11 +78,6 @@ def _rows(path: Path) -> list[list[str]]:
         if len(row) < 2:
             raise InputError(f"{path}:{number}", "has no text", "A row is image, text, writer, note with tabs between.")
     return rows
-
-
-def held_out_names(ink: Ink) -> set[str]:
-    """Image names that `load_ink` keeps out of training."""
-    return {row[0] for row in _rows(ink.data) if _kept_out(row[0], ink.hold_out)}
 
 
 def read_grey(path: Path) -> NDArray[np.uint8]:
@@ -213,12 +212,20 @@ def _wear(grey: NDArray[Any], rng: random.Random, noise: np.random.Generator) ->
     return np.clip(plain, -1.0, 1.0).astype(np.float32)
 
 
+def _slimness(sample: Sample) -> float:
+    """Width in heights."""
+    height, width = sample.pixels.shape
+    return float(width / height)
+
+
 class Deck:
     """Samples from which batches of like widths are drawn."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         """Sort by natural width once; a draw takes neighbours."""
-        self.samples = sorted(samples, key=lambda sample: sample.pixels.shape[1] / sample.pixels.shape[0])
+        self.samples = sorted(samples, key=_slimness)
+        self.middle = _slimness(self.samples[len(self.samples) // 2]) if self.samples else 0.0
+        """Median width of a sample, in heights."""
         self.cuts: dict[int, tuple[int, ...]] = {}
         """Number of a sample → columns between its letters, for those of which it is known where the letters stand."""
 

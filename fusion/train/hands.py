@@ -6,7 +6,6 @@ needs, so that it can be copied to a machine without the data sets.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from fusion.errors import InputError
 from fusion.onnx import open_session
-from fusion.train.crops import read_grey
+from fusion.train.crops import in_share, read_grey
 from fusion.train.ppocr import COLUMN, HEIGHT, NARROWEST
 from fusion.train.recipe import Hands
 
@@ -69,11 +68,6 @@ def held_out_words(crops: Sequence[Crop], sources: Sequence[Hands]) -> set[str]:
     """The words, folded, that training must not show: those of the sources that hold out by word."""
     by_word = {source.name for source in sources if source.hold_out_by == "word"}
     return {folded(crop.text) for crop in crops if crop.held_out and crop.source in by_word}
-
-
-def in_share(name: str, share: float) -> bool:
-    """Whether the hash of a name falls into a share: the same in every run, whatever else the split holds."""
-    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < share * 2**32
 
 
 def gather(sources: Sequence[Hands], start: Path, folder: Path, threads: int, log: Callable[[str], None]) -> None:

@@ -88,7 +88,7 @@ def draw(decks: Decks, stage: Stage, size: tuple[int, int], rng: random.Random, 
     few = max(1, stage.batch // LINE_SHARE)
     real = bool(decks.ink) and rng.random() < stage.ink
     source = rng.randrange(len(decks.ink)) if real else 0
-    if rng.random() < stage.lines:
+    if rng.random() < stage.lines and not (real and _of_lines(decks.ink[source], height)):
         samples = (
             [join(decks.ink[source].draw(rng.randint(2, 4), rng), rng) for _ in range(few)]
             if real
@@ -109,6 +109,11 @@ def draw(decks: Decks, stage: Stage, size: tuple[int, int], rng: random.Random, 
         trust = decks.trust[source]
     crops = np.stack([distort(sample, height, width, rng, noise) for sample in samples])
     return Batch(torch.from_numpy(crops), [sample.text for sample in samples], trust)
+
+
+def _of_lines(deck: Deck, height: int) -> bool:
+    """Whether a source holds lines: they are shown as they are, not cut between letters or set side by side."""
+    return deck.middle * height > LINE_PX
 
 
 def _natural(samples: Sequence[Sample], height: int) -> float:
@@ -268,7 +273,10 @@ class Learner:
     ) -> None:
         optimisers = self.optimisers(stage)
         if self._saved is None:
-            self._cuts = [self.cut(deck.samples) if stage.splice else {} for deck in decks.ink]
+            words = [
+                deck.samples if stage.splice and not _of_lines(deck, self.size.height) else () for deck in decks.ink
+            ]
+            self._cuts = [self.cut(samples) for samples in words]
         else:
             for optimiser, state in zip(optimisers, self._saved, strict=True):
                 optimiser.load_state_dict(state)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import yaml
 
@@ -35,7 +35,7 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> dict[str, float]:
     recipe.work.mkdir(parents=True, exist_ok=True)
     alphabet = recipe.size.alphabet
     ink = [load_ink(source, alphabet) for source in recipe.ink]
-    unseen = [sample for source in recipe.ink for sample in load_ink(source, alphabet, held_out=True)]
+    unseen = [load_ink(source, alphabet, held_out=True) for source in recipe.ink]
     rendered = _rendered(recipe)
     short = recipe.synthetic.longest_word
     judged = rendered["judged"]
@@ -47,34 +47,43 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> dict[str, float]:
     )
     learner = Learner(recipe)
     resumed = learner.restore()
-    log(f"{'resumed at' if resumed else 'starting at'} step {learner.done}: {sum(map(len, ink))} real words")
+    if recipe.start is not None and not resumed:
+        learner.start_from(recipe.start)
+    log(f"{'resumed at' if resumed else 'starting at'} step {learner.done}: {sum(map(len, ink))} real crops")
 
     def report() -> dict[str, float]:
         sets = {
-            "held-out ink": unseen,
+            **{f"held-out {source.name}": own for source, own in zip(recipe.ink, unseen, strict=True)},
             "held-out words": [s for s in judged if len(s.text) <= short],
             "held-out lines": [s for s in judged if len(s.text) > short],
         }
         return {name: round(learner.error_rate(samples), 4) for name, samples in sets.items() if samples}
 
     learner.run(decks, report, log)
-    softness = calibrate(learner, unseen or judged)
+    softness = calibrate(learner, [sample for own in unseen for sample in own] or judged)
     figures = report()
-    export(learner, recipe.output, _card(recipe, learner, figures, sum(map(len, ink)), len(unseen)), softness)
+    counts = [(len(inside), len(outside)) for inside, outside in zip(ink, unseen, strict=True)]
+    export(learner, recipe.output, _card(recipe, learner, figures, counts), softness)
     log(f"wrote {recipe.output}: softness {softness}, {figures}")
     return figures
 
 
-def _card(recipe: Recipe, learner: Learner, figures: dict[str, float], words: int, unseen: int) -> str:
-    """The model card: what it is made of, what it may be used for, how good it is and where it fails."""
+def _card(recipe: Recipe, learner: Learner, figures: dict[str, float], counts: Sequence[tuple[int, int]]) -> str:
+    """The model card: what it is made of, what it may be used for, how good it is and where it fails.
+
+    `counts`: of each source, how many crops were trained on and how many kept out.
+    """
     count = sum(p.numel() for p in (*learner.model.parameters(), *learner.head.parameters())) / 1e6
     listing = yaml.safe_load(recipe.synthetic.fonts.read_text(encoding="utf-8"))
     fonts = Counter(font["licence"] for font in listing["fonts"] if not font.get("held_out"))
     return CARD.format(
         count=count,
         height=recipe.size.height,
-        words=words,
-        unseen=unseen,
+        made=f"going on from `{recipe.start}`" if recipe.start else "from nothing",
+        ink="\n".join(
+            f"- {source.name}: {inside} crops, {outside} more kept out by {source.hold_out_by}. {source.licence}. {source.attribution}"
+            for source, (inside, outside) in zip(recipe.ink, counts, strict=True)
+        ),
         lines=recipe.synthetic.lines,
         fonts=", ".join(f"{n} under {licence}" for licence, n in sorted(fonts.items())),
         names=", ".join(f"`{path.name}`" for path in recipe.synthetic.names) or "no list",
@@ -95,13 +104,11 @@ A GLM of {count:.1f} million parameters (`glm_ocr`, float32) with a CTC head on 
 It looks at a crop of one word or line, {height} px high, and says how well a text fits the strokes. It is meant to be
 weighed together with an OCR's own posterior, never to be believed alone.
 
-Made by `python -m fusion.train reader --config configs/train/small_reader.yaml` ({steps}).
+Made by `python -m fusion.train reader`, {made} ({steps}).
 
 ## Data
 
-- {words} words of RxHandBD's training part (Zenodo 10.5281/zenodo.18478741, MIT as stated by its publisher; labels are
-  noisy); {unseen} more were kept out. A part of them is shown as words put together from two, cut between letters where
-  the network itself finds them. No other real handwriting.
+{ink}
 - {lines} rendered texts: handwriting fonts from npm `@fontsource` packages ({fonts}; each is named in
   `configs/train/fonts.yaml`), English words of {package} (SCOWL), names of the real words' labels and of {names} (see
   the project's `fusion/domain/lists/SOURCE.md`), phrases and sums written for this project.
@@ -112,12 +119,12 @@ Made by `python -m fusion.train reader --config configs/train/small_reader.yaml`
 |---|---|
 {rates}
 
-`held-out ink` are the RxHandBD words kept out (noisy labels); `held-out words` and `held-out lines` are rendered in fonts
-and words that training never saw. Figures of the whole engine with it stand in the project's README.
+`held-out words` and `held-out lines` are rendered in fonts and words that training never saw, the other sets are the real
+crops kept out. Figures of the whole engine with it stand in the project's README.
 
 ## Limits
 
-Latin script, digits and signs of arithmetic only; no Chinese. It has seen one collection of real handwriting. Its decoder
+Latin script, digits and signs of arithmetic only; no Chinese; letters with accents are read without. Its decoder
 writes text that looks right and is not there: the project never lets it write.
 """
 

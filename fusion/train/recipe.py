@@ -51,13 +51,17 @@ class Size(Part):
 class Ink(Part):
     """Real handwriting whose licence lets the weights be shipped."""
 
-    data: Path = Field(description="Training split, a TSV with image, text, writer, note.")
+    name: str = Field(description="For the log and the card.")
+    data: Path = Field(description="Training split of words or lines, a TSV with image, text, writer, note.")
     stretch: float = Field(1.0, gt=0, description="The crops' width is multiplied by this: 2.25 for squashed squares.")
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
     hold_out: float = Field(0.1, ge=0, lt=1, description="Share kept out of training: for weights and for evaluation.")
+    hold_out_by: Literal["image", "writer"] = Field("image", description="Unit of the held-out part.")
     distrust: float = Field(
         0.0, ge=0, lt=1, description="Share of each batch, that of the largest losses, taken as mislabelled."
     )
+    licence: str = Field(description="As stated by the publisher.")
+    attribution: str = Field(description="Authors and origin, to be named with the weights.")
 
 
 class Synthetic(Part):
@@ -103,6 +107,7 @@ class Recipe(Part):
     bf16: bool = Field(False, description="Autocast to bfloat16: only where the processor has it.")
     work: Path = Field(description="Folder for caches, logs and the state that a run resumes from.")
     output: Path = Field(description="Folder of the exported checkpoint.")
+    start: Path | None = Field(None, description="Checkpoint of the same size to go on from; None: from nothing.")
     size: Size = Field(Size(), description="Sides of the checkpoint.")
     ink: tuple[Ink, ...] = Field((), description="Real handwriting.")
     synthetic: Synthetic = Field(description="Rendered handwriting.")
