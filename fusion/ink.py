@@ -95,6 +95,10 @@ class Prior(Expectation, Protocol):
 
     kind: Literal["formulary", "names", "sums"]
 
+    def __hash__(self) -> int:
+        """Two lists are one if they are the same object."""
+        ...
+
     @property
     def coverage(self) -> float:
         """Probability, before any ink is seen, that a word is one of the names."""

@@ -45,6 +45,13 @@ def test_a_name_is_found_of_which_no_letter_is_what_the_ink_looks_most_like() ->
     assert search(looks, [(1.0, names)], 8, names=names)[:2] == ["napa", "merc"]
 
 
+@pytest.mark.parametrize("after", [" 500", ".", " tab"])
+def test_such_a_name_is_kept_to_the_end_of_the_line(after: str) -> None:
+    views = ink(*({seen: 0.994, meant: 0.006} for seen, meant in zip("merc", "napa", strict=True)), after)
+    looks, names = [Look(1.0, views, f"merc{after}")], Lexicon(["Napa", "Ace"], words=["tab"])
+    assert set(search(looks, [(1.0, names)], 8, names=names)[:2]) == {f"napa{after}", f"merc{after}"}
+
+
 def test_a_name_is_kept_beside_the_best_prefixes_of_its_length() -> None:
     place = dict.fromkeys("abcdefghijklmnop", 0.98 / 16) | {"z": 0.02}
     views = ink(place, place, place, "z", {"z": 0.9, "y": 0.1})

@@ -7,7 +7,7 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
@@ -117,15 +117,21 @@ def test_names_go_on_after_a_space_and_across_it() -> None:
 def test_the_beginning_of_a_word_is_as_probable_as_all_that_it_may_become(names: list[str], begin: str) -> None:
     for kind in ("formulary", "names"):
         lexicon = Lexicon(names, kind)
-        if not any(map(str.isalpha, begin)) or not len(lexicon):
-            continue
-        share = sum(letters(name).startswith(begin) for name in {letters(n): n for n in names if letters(n)}.values())
+        assume(any(map(str.isalpha, begin)) and len(lexicon))
+        share = sum(key.startswith(begin) for key in {letters(name) for name in names} - {""})
         spelt = math.exp(lexicon._model.begins(begin)) * SPELT_ALIKE
         other = (1 - COVERAGE[kind]) * (spelt + (1 - SPELT_ALIKE) * SYMBOLS ** -len(begin))
         probability = COVERAGE[kind] * share / len(lexicon) + other
         (found,) = lexicon.begins([begin])
         assert found == pytest.approx(math.log(probability) + len(begin) * math.log(SYMBOLS))
         assert lexicon.score([begin])[0] - math.log(SYMBOLS) <= found + 1e-9  # it may end here, and may go on
+
+
+def test_names_and_words_share_what_is_listed_and_none_counts_twice() -> None:
+    lexicon, apart = Lexicon(["napa"], words=["napa", "tab"]), Lexicon(["napa"], words=["tab"])
+    assert lexicon.begins(["na", "ta"]) == apart.begins(["na", "ta"])
+    assert lexicon.follows("") == {"n", "t"}
+    assert lexicon.begins(["ta"])[0] == pytest.approx(lexicon.begins(["na"])[0], abs=0.5)
 
 
 def test_words_before_the_last_are_whole() -> None:

@@ -517,6 +517,7 @@ def test_a_row_stays_on_its_side_whatever_else_is_in_the_split(tmp_path: Path) -
         ink = ink_of(write_split(tmp_path, some), hold_out=0.4)
         return {sample.text for sample in load_ink(ink, SIZE.alphabet, held_out=True)}
 
+    assert 0 < len(kept_out(rows)) < len(rows)
     assert kept_out(rows[::3]) == kept_out(rows) & {text for _, text, _ in rows[::3]}
 
 
@@ -536,7 +537,8 @@ def test_lines_are_held_out_by_whole_writers(tmp_path: Path) -> None:
 
 
 def test_a_letter_with_an_accent_counts_as_the_letter_where_the_alphabet_lacks_it(tmp_path: Path) -> None:
-    split = write_split(tmp_path, [("1.png", "bád", ""), ("2.png", "hé", ""), ("3.png", "œ", "")])
+    rows = [("1.png", "bád", ""), ("2.png", "he\u0301", ""), ("3.png", "œ", ""), ("4.png", "1≠2", "")]
+    split = write_split(tmp_path, rows)
     assert [sample.text for sample in load_ink(ink_of(split, hold_out=0.0), SIZE.alphabet)] == ["bad", "he"]
     assert [s.text for s in load_ink(ink_of(split, hold_out=0.0), SIZE.alphabet + "é")] == ["bad", "hé"]
 
@@ -865,14 +867,31 @@ def test_a_second_run_goes_on_from_a_checkpoint_and_names_its_data(
     )
     monkeypatch.setattr(whole, "_rendered", lambda _: {"train": samples([*WORDS, *LINES]), "judged": samples()})
     figures = whole.train(recipe, lambda _: None)
-    assert set(figures) == {"held-out made", "held-out words"}
-    before, after = (load_file(folder / "ctc_head.safetensors") for folder in (stirred[1], recipe.output))
-    for name, weight in before.items():
-        assert torch.allclose(weight, after[name], atol=1e-6)
+    assert set(figures) == {"held-out made", "rendered words"}
+    for file in ("ctc_head.safetensors", "model.safetensors"):
+        before, after = (load_file(folder / file) for folder in (stirred[1], recipe.output))
+        assert all(torch.allclose(weight, after[name], atol=1e-6) for name, weight in before.items())
     card = (recipe.output / "README.md").read_text(encoding="utf-8")
     assert f"going on from `{stirred[1]}`" in card
     assert "- made: " in card
     assert "ours. drawn here" in card
+
+
+@pytest.mark.parametrize(
+    "change", [{"alphabet": SIZE.alphabet[::-1]}, {"vision_depth": 2}, {"text_depth": 2}, {"head": 8}]
+)
+def test_a_start_of_another_size_is_named(
+    stirred: tuple[Learner, Path], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    learner = Learner(make_recipe(tmp_path, size=SIZE.model_copy(update=change)))
+    with pytest.raises(InputError, match="can't be gone on from"):
+        learner.start_from(stirred[1])
+
+
+def test_a_source_of_which_nothing_is_left_is_named(tmp_path: Path) -> None:
+    split = write_split(tmp_path, [("1.png", "??", "")])
+    with pytest.raises(InputError, match=r"train\.tsv: holds nothing to train on"):
+        whole.train(make_recipe(tmp_path / "work", ink=(ink_of(split),)), lambda _: None)
 
 
 # --- recipes and the command --------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class Lexicon:
             if letters(name):
                 self._names.setdefault(letters(name), name.strip())
         self._keys = list(self._names)
-        self._words = {letters(word) for word in words} - {""}
+        self._words = {letters(word) for word in words} - {"", *self._names}
         self._known = {**{letters(name): name for name in known if letters(name)}, **self._names}
         self._han = any(_HAN.search(name) for name in self._keys)
         self._model = NGram(count(self._keys))

@@ -26,7 +26,8 @@ NAMED = 8
 misread at its beginning, and would be lost there (compare the banks of Post and Vilar, "Fast lexically constrained decoding
 with dynamic beam allocation", NAACL 2018)."""
 CHOICES = 4
-"""So many times `WIDTH` grown prefixes, the best under the ink alone, are weighed by the expectations."""
+"""So many times `WIDTH` grown prefixes, the best under the ink alone, are weighed by the expectations; beside them those in
+which a name goes on, and of each prefix the likeliest."""
 BEHIND = 16.0
 """Nats by which a prefix may be behind the best one of its length, and behind the best whole text: a heuristic, since
 expectations bound nothing."""
@@ -92,7 +93,9 @@ def search(
         kept = np.argpartition(-flat, min(CHOICES * WIDTH, len(flat)) - 1)[: CHOICES * WIDTH]
         kept = kept[written[kept % len(letters)] | (flat[kept] >= flat[kept].max() - hopeless)]
         named = _named(beam, places, names)
-        kept = np.union1d(kept, named)
+        # A prefix that its expectations have kept is not dropped for what its ink was before: its likeliest letter is weighed.
+        own = np.arange(len(beam)) * len(letters) + flat.reshape(len(beam), -1).argmax(axis=1)
+        kept = np.union1d(np.union1d(kept, named), own)
         owners, chosen = np.divmod(kept, len(letters))
         texts = [beam[owner] + letters[letter] for owner, letter in zip(owners, chosen, strict=True)]
         scores = flat[kept]
@@ -112,10 +115,12 @@ def search(
 
 def _named(beam: Sequence[str], places: Mapping[str, int], names: Prior | None) -> NDArray[np.int64]:
     """Flat places, in a table of prefixes by letters, of the prefixes grown by a letter with which a name goes on."""
+    if names is None:
+        return np.zeros(0, dtype=np.int64)
     grown = [
         number * len(places) + places[letter]
         for number, text in enumerate(beam)
-        for letter in (names.follows(text) if names is not None else ())
+        for letter in names.follows(text)
         if letter in places
     ]
     return np.array(grown, dtype=np.int64)

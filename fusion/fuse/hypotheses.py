@@ -17,7 +17,7 @@ from fusion.ink import Expectation, Ink, Language, Prior
 from fusion.page import Reading
 
 COUNT = 64
-"""Texts that are searched for: of each length at most `beam.WIDTH`."""
+"""Texts that are searched for: of each length at most `beam.WIDTH` and `beam.NAMED`."""
 LONGER = 4
 """A reading so many times longer than the OCR's can't be the line's text and is no hypothesis."""
 

@@ -57,8 +57,8 @@ SEARCH = {
     "sums": 0.3,
     "language": 0.3,
 }
-"""Weights of the search for hypotheses and of the choice of those that the decoder scores, about in the proportion of the
-fitted ones. They are not fitted themselves, so that stored decoder scores stay usable under any fitted weights."""
+"""Weights of the search for hypotheses and of the choice of those that the decoder scores. They are not fitted, so that
+stored decoder scores stay usable under any fitted weights."""
 SHORTLIST = np.array([SEARCH.get(name, 0.0) for name in EXPERTS])
 PRIORS = [EXPERTS.index(name) for name in ("list", "sums", "language")]
 """Columns of the experts that have not seen the ink."""

@@ -48,10 +48,14 @@ def in_share(name: str, share: float) -> bool:
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < share * 2**32
 
 
+def spelt(text: str, alphabet: str) -> str:
+    """A label in NFC; a letter with an accent that the alphabet lacks counts as the letter without."""
+    normal = unicodedata.normalize("NFC", text)
+    return "".join(unicodedata.normalize("NFD", c)[0] if c.isalpha() and c not in alphabet else c for c in normal)
+
+
 def load_ink(ink: Ink, alphabet: str, *, held_out: bool = False) -> list[Sample]:
     """Real words or lines of one source that are inside, or outside, the training part.
-
-    A letter with an accent that the alphabet lacks counts as the letter without.
 
     Raises:
         InputError: the split or one of its images can't be read.
@@ -59,9 +63,9 @@ def load_ink(ink: Ink, alphabet: str, *, held_out: bool = False) -> list[Sample]
     samples = []
     for row in _rows(ink.data):
         name, text, writer, note = (*row, "", "")[:4]
-        text = "".join(c if c in alphabet else unicodedata.normalize("NFD", c)[0] for c in text)
+        text = spelt(text, alphabet)
         skipped = any(reason in note for reason in ink.skip_notes) or not text or not set(text) <= set(alphabet)
-        if skipped or in_share(writer if ink.hold_out_by == "writer" else name, ink.hold_out) != held_out:
+        if skipped or in_share((ink.hold_out_by == "writer" and writer) or name, ink.hold_out) != held_out:
             continue
         samples.append(Sample(read_crop(ink.data.parent / name, ink.stretch), text))
     return samples

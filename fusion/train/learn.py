@@ -33,14 +33,14 @@ from fusion.train.crops import Deck, Sample, cuts, distort, join
 from fusion.train.muon import Muon
 from fusion.train.recipe import Recipe, Stage
 from fusion.train.tower import CtcHead, columns_of, pad, tower, tower_block
-from fusion.vlm.small import HEAD, grey
+from fusion.vlm.small import HEAD, READER, grey
 
 WARM = 100
 """Steps until the full step length."""
 WIDTHS = (72, 72, 96, 96, 96, 120, 120, 144)
 """Widths of a batch of words, px: a word of seven letters is squashed to 10 px a letter or spread to 24."""
 LINE_PX = 240
-"""Mean natural width from which a batch of real crops is one of lines, px."""
+"""Natural width from which real crops are lines, px: the mean one of a batch, or the median one of a source."""
 BELIEVED = 0.7
 """Most nats per letter that a label may cost for its word to be cut into letters."""
 LINE_SHARE = 3
@@ -52,7 +52,7 @@ class Decks:
     """What batches are drawn from.
 
     Attributes:
-        ink: real words, one deck per source.
+        ink: real words or lines, one deck per source.
         words: rendered short texts.
         lines: rendered lines.
         trust: per deck of `ink`, the share of a batch that is believed.
@@ -97,7 +97,8 @@ def draw(decks: Decks, stage: Stage, size: tuple[int, int], rng: random.Random, 
         width = _line_width(samples, height, unit, rng)
     else:
         samples = decks.ink[source].draw(stage.batch, rng) if real else decks.words.draw(stage.batch, rng)
-        if real and _natural(samples, height) > LINE_PX:  # real lines: fewer of them, in their own proportions
+        long = _natural(samples, height) > LINE_PX
+        if real and (long or _of_lines(decks.ink[source], height)):  # real lines: fewer, in their own proportions
             samples = samples[: max(4, round(stage.batch * LINE_PX / 2 / _natural(samples, height)))]
             width = _line_width(samples, height, unit, rng)
         else:
@@ -124,6 +125,10 @@ def _natural(samples: Sequence[Sample], height: int) -> float:
 def _line_width(samples: Sequence[Sample], height: int, unit: int, rng: random.Random) -> int:
     wide = _natural(samples, height) * rng.uniform(0.7, 1.15)
     return max(2 * unit, round(wide / unit) * unit)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 class Learner:
@@ -356,13 +361,15 @@ class Learner:
             InputError: a file is missing, broken or of another size.
         """
         try:
-            self.model.load_state_dict(
-                load_file(folder / "model.safetensors"), strict=False
-            )  # tied weights: stored once
+            unmatched = self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
             self.head.load_state_dict(load_file(folder / HEAD))
-        except (OSError, SafetensorError, RuntimeError) as error:
+            if unmatched.unexpected_keys or set(unmatched.missing_keys) - {"lm_head.weight"}:  # tied: stored once
+                raise RuntimeError("other layers")
+            if json.loads((folder / READER).read_text(encoding="utf-8"))["alphabet"] != self.size.alphabet:
+                raise RuntimeError("another alphabet")
+        except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
             way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt-reader` has written."
-            raise InputError(folder, f"can't be gone on from ({type(error).__name__})", way) from error
+            raise InputError(folder, f"can't be gone on from ({_first_line(error)})", way) from error
 
     # --- figures --------------------------------------------------------------------------------------------------
 

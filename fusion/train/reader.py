@@ -1,4 +1,4 @@
-"""`train reader`: from texts, fonts and real words to a checkpoint.
+"""`train reader`: from texts, fonts and real handwriting to a checkpoint.
 
 Knows the order of work; the parts know how.
 """
@@ -30,11 +30,18 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> dict[str, float]:
 
     Raises:
         DependencyError: fonts or words can't be had.
-        InputError: real handwriting can't be read.
+        InputError: real handwriting, or the checkpoint to go on from, can't be used.
     """
     recipe.work.mkdir(parents=True, exist_ok=True)
     alphabet = recipe.size.alphabet
+    learner = Learner(recipe)
+    resumed = learner.restore()
+    if recipe.start is not None and not resumed:
+        learner.start_from(recipe.start)
     ink = [load_ink(source, alphabet) for source in recipe.ink]
+    for source, inside in zip(recipe.ink, ink, strict=True):
+        if not inside:
+            raise InputError(source.data, "holds nothing to train on", "Keep less out, or look at its texts.")
     unseen = [load_ink(source, alphabet, held_out=True) for source in recipe.ink]
     rendered = _rendered(recipe)
     short = recipe.synthetic.longest_word
@@ -45,17 +52,13 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> dict[str, float]:
         Deck([s for s in rendered["train"] if len(s.text) > short]),
         tuple(1 - source.distrust for source in recipe.ink),
     )
-    learner = Learner(recipe)
-    resumed = learner.restore()
-    if recipe.start is not None and not resumed:
-        learner.start_from(recipe.start)
     log(f"{'resumed at' if resumed else 'starting at'} step {learner.done}: {sum(map(len, ink))} real crops")
 
     def report() -> dict[str, float]:
         sets = {
             **{f"held-out {source.name}": own for source, own in zip(recipe.ink, unseen, strict=True)},
-            "held-out words": [s for s in judged if len(s.text) <= short],
-            "held-out lines": [s for s in judged if len(s.text) > short],
+            "rendered words": [s for s in judged if len(s.text) <= short],
+            "rendered lines": [s for s in judged if len(s.text) > short],
         }
         return {name: round(learner.error_rate(samples), 4) for name, samples in sets.items() if samples}
 
@@ -119,7 +122,7 @@ Made by `python -m fusion.train reader`, {made} ({steps}).
 |---|---|
 {rates}
 
-`held-out words` and `held-out lines` are rendered in fonts and words that training never saw, the other sets are the real
+`rendered words` and `rendered lines` are rendered in fonts and words that training never saw, the other sets are the real
 crops kept out. Figures of the whole engine with it stand in the project's README.
 
 ## Limits
@@ -130,12 +133,13 @@ writes text that looks right and is not there: the project never lets it write.
 
 
 def names_of(recipe: Recipe) -> list[str]:
-    """Names that rendered texts are drawn from: the labels of the real words, and the recipe's lists.
+    """Names that rendered texts are drawn from: the words of the real crops' labels, and the recipe's lists.
 
     Raises:
         InputError: a split or a list can't be read.
     """
-    names = [sample.text for source in recipe.ink for sample in load_ink(source, recipe.size.alphabet)]
+    labels = [sample.text for source in recipe.ink for sample in load_ink(source, recipe.size.alphabet)]
+    names = [word for label in labels for word in label.split()]
     try:
         lists = [path.read_text(encoding="utf-8").splitlines() for path in recipe.synthetic.names]
     except (OSError, UnicodeDecodeError) as error:
