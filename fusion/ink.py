@@ -81,7 +81,7 @@ class Expectation(Protocol):
         ...
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """Natural log-probability of each text as a whole line, up to a constant."""
+        """Natural log-probability of each text as a whole line, up to a constant, or less that of any string of its length."""
         ...
 
 
@@ -106,10 +106,6 @@ class Prior(Expectation, Protocol):
 
     def concerns(self, text: str) -> bool:
         """Whether it has anything to say about a line that the OCR reads like this."""
-        ...
-
-    def log_probability(self, text: str) -> float:
-        """Natural log-probability of a text, given what is expected, less that of any string of its length."""
         ...
 
     def holds(self, word: str) -> bool:

@@ -234,7 +234,7 @@ class Fuser:
         for expert, posterior, factor in posteriors:
             scores = scores + weight[expert] * factor * np.asarray(posterior.score_cased(versions))
         if sums is not None:
-            scores = scores + weight["sums"] * np.asarray([sums.log_probability(version) for version in versions])
+            scores = scores + weight["sums"] * np.asarray(sums.score(versions))
         return versions[int(np.argmax(scores))]
 
 

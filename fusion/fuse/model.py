@@ -150,7 +150,7 @@ def evidence(
         column["answer"][:] = [-float(np.mean(row)) for row in edits]
     if prior is not None:
         expert = "sums" if prior.kind == "sums" else "list"
-        column[expert][:] = below_best([prior.log_probability(text) for text in texts])
+        column[expert][:] = below_best(prior.score(texts))
     if language is not None:
         spoken = np.asarray(language.score(texts))
         own = quantities(texts[0])
