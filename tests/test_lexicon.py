@@ -39,6 +39,17 @@ def test_holds_no_part_of_a_name_and_nothing_empty(word: str) -> None:
     assert not LEXICON.holds(word)
 
 
+@pytest.mark.parametrize("word", ["Na.pa", "Napa/Extra", "Vitamin≠B12", "Dr.IP", "25→mg"])
+def test_signs_inside_a_word_make_another_word(word: str) -> None:
+    assert not Lexicon([*DRUGS, "25 mg"], words=["drip"]).holds(word)
+
+
+@pytest.mark.parametrize("word", ["b.i.d.", "bid", "(bid)", "B.I.D"])
+def test_an_abbreviation_may_have_its_dots(word: str) -> None:
+    assert Lexicon(["Napa"], words=["bid"]).holds(word)
+    assert Lexicon(["Napa"], words=["b.i.d."]).holds(word)
+
+
 def test_first_spelling_is_kept_and_empty_names_are_skipped() -> None:
     lexicon = Lexicon(["Napa Extra", "napa-extra", "", " -- "])
     assert len(lexicon) == 1
@@ -109,7 +120,8 @@ def test_names_go_on_after_a_space_and_across_it() -> None:
     assert LEXICON.follows("take n") == {"a"}
     assert LEXICON.follows("napa ") == {"a", "n", "p", "v", "e"}
     assert LEXICON.follows("vitamin b") == {"1"}
-    assert LEXICON.follows("xyz") == frozenset()
+    assert LEXICON.follows("xyz") == LEXICON.follows("napa.") == LEXICON.follows("n.") == frozenset()
+    assert LEXICON.follows("napa-") == {"e"}
 
 
 @settings(deadline=None)
@@ -130,7 +142,7 @@ def test_the_beginning_of_a_word_is_as_probable_as_all_that_it_may_become(names:
 def test_names_and_words_share_what_is_listed_and_none_counts_twice() -> None:
     lexicon, apart = Lexicon(["napa"], words=["napa", "tab"]), Lexicon(["napa"], words=["tab"])
     assert lexicon.begins(["na", "ta"]) == apart.begins(["na", "ta"])
-    assert lexicon.follows("") == {"n", "t"}
+    assert lexicon.follows("") == {"n"}  # words are no names
     assert lexicon.begins(["ta"])[0] == pytest.approx(lexicon.begins(["na"])[0], abs=0.5)
 
 

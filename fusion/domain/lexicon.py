@@ -1,6 +1,7 @@
 """Lists of names as a prior: membership, neighbours, a character model made from them, and how their names go on.
 
-Names are compared by letters and digits alone, lower-case: "Napa-Extra" and "napa extra" are one name.
+Names are compared by letters and digits alone, lower-case: "Napa-Extra" and "napa extra" are one name. Other signs inside a
+word are none of the habits of spelling: "25/mg" is no "25 mg".
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ RIVAL = 2
 """Most edits between names that are easily confused."""
 _LAST = "\U0010ffff"
 """Sorts after every letter."""
+_HABITS, _ENDS = regex.compile(r"[\s\-\u2010-\u2015'’·]"), regex.compile(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$")
+_ABBREVIATION = regex.compile(r"(?:\w\.)+\w")
 _HAN = regex.compile(r"\p{Han}")
 _STROKES = {"rn": "m", "cl": "d", "vv": "w", "li": "h", "0": "o", "1": "l", "i": "l", "5": "s", "u": "n"}
 """Letters that look like others in hasty writing."""
@@ -49,6 +52,16 @@ def letters(text: str) -> str:
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
+def key(word: str) -> str:
+    """What a word is looked up by: its `letters`, and other signs than spaces and hyphens where they stand inside it.
+
+    >>> key("(Napa-Extra,"), key("b.i.d."), key("Dr.IP")
+    ('napaextra', 'bid', 'dr.ip')
+    """
+    inside = _HABITS.sub("", _ENDS.sub("", word.casefold()))
+    return letters(word) if inside.isalnum() or _ABBREVIATION.fullmatch(inside) else inside
+
+
 class Lexicon:
     """A list of names as a `Prior`."""
 
@@ -64,17 +77,17 @@ class Lexicon:
         Args:
             names: empty ones are skipped, the first spelling of a name is kept.
             kind: the user's own list, or the packaged one.
-            words: held like names, and no drugs: `tab` and `daily`.
+            words: held like names, but never proposed: `tab` and `daily` are no drugs.
             known: more names that one of `names` may be mistaken for.
         """
         self.kind: Literal["formulary", "names", "sums"] = kind
         self._names: dict[str, str] = {}
         for name in names:
             if letters(name):
-                self._names.setdefault(letters(name), name.strip())
+                self._names.setdefault(key(name), name.strip())
         self._keys = list(self._names)
-        self._words = {letters(word) for word in words} - {"", *self._names}
-        self._known = {**{letters(name): name for name in known if letters(name)}, **self._names}
+        self._words = {key(word) for word in words} - {"", *self._names}
+        self._known = {**{key(name): name for name in known if letters(name)}, **self._names}
         self._han = any(_HAN.search(name) for name in self._keys)
         self._model = NGram(count(self._keys))
         self._sorted = sorted(self._keys), sorted(self._words)
@@ -113,7 +126,7 @@ class Lexicon:
 
     def holds(self, word: str) -> bool:
         """Whether the word is one of the names or words."""
-        return letters(word) in self._names or letters(word) in self._words
+        return key(word) in self._names or key(word) in self._words
 
     def near(self, word: str, count: int) -> list[str]:
         """Names that share at least a fifth of a word's letters, nearest first."""
@@ -139,7 +152,7 @@ class Lexicon:
         A word is on the list (uniform), or spelt like those on it, or any string. Numbers and signs count 0.
         """
         words = [text] if self.holds(text) else text.split()
-        spoken = [letters(word) for word in words if any(map(str.isalpha, word))]
+        spoken = [key(word) for word in words if any(map(str.isalpha, word))]
         coverage = self.coverage / max(1, len(spoken))
         return sum(self._odds(word, coverage) for word in spoken)
 
@@ -153,34 +166,35 @@ class Lexicon:
 
     def _begins(self, text: str) -> float:
         begun = self._begins_with(text.split(" "))
-        if " " in text and any(self._starting(letters(text))):  # or a name of several words has begun
+        if " " in text and any(self._starting(key(text))):  # or a name of several words has begun
             return max(begun, self._begins_with([text]))
         return begun
 
     def _begins_with(self, words: Sequence[str]) -> float:
-        spoken = [letters(word) for word in words if any(map(str.isalpha, word))]
+        spoken = [key(word) for word in words if any(map(str.isalpha, word))]
         coverage = self.coverage / max(1, len(spoken))
-        if not any(map(str.isalpha, words[-1])):
+        if not any(map(str.isalpha, words[-1])) or not words[-1][-1].isalnum():  # the last word is over
             return sum(self._odds(word, coverage) for word in spoken)
         return sum(self._odds(word, coverage) for word in spoken[:-1]) + self._begun(spoken[-1], coverage)
 
     def follows(self, text: str) -> frozenset[str]:
         """Letters with which a name goes on that a text ends in the middle of, or may begin after it."""
-        found = self._following(letters(text.rsplit(" ", 1)[-1]))
-        return found | self._following(letters(text)) if " " in text else found
+        last = text.rsplit(" ", 1)[-1]
+        if last and not last[-1].isalnum() and not _HABITS.fullmatch(last[-1]):
+            return frozenset()  # the word is over
+        return self._following(key(last)) | (self._following(key(text)) if " " in text else frozenset())
 
     def _starting(self, begin: str) -> list[int]:
         """How many names, and how many words, begin so."""
         return [bisect_left(kept, begin + _LAST) - bisect_left(kept, begin) for kept in self._sorted]
 
     def _following_of(self, begin: str) -> frozenset[str]:
-        found = set()
-        for kept in self._sorted:
-            at, end = bisect_left(kept, begin), bisect_left(kept, begin + _LAST)
-            while at < end:
-                letter = kept[at][len(begin) : len(begin) + 1]
-                found.add(letter)
-                at = bisect_left(kept, begin + letter + _LAST, at, end) if letter else at + 1
+        found, names = set(), self._sorted[0]
+        at, end = bisect_left(names, begin), bisect_left(names, begin + _LAST)
+        while at < end:
+            letter = names[at][len(begin) : len(begin) + 1]
+            found.add(letter)
+            at = bisect_left(names, begin + letter + _LAST, at, end) if letter else at + 1
         return frozenset(found - {""})
 
     def _begun_of(self, begin: str, coverage: float) -> float:
