@@ -55,6 +55,18 @@ def understood() -> dict[str, Page]:
     return found
 
 
+@pytest.mark.parametrize(
+    "names", ["Amoxicillin\nParacetamol\nNapa\nLosartan\n", "Vitamin C\n500\n", "D-cap\nCRP\nDrip\n"]
+)
+def test_a_formulary_leaves_words_alone_that_it_does_not_hold(tmp_path: Path, names: str) -> None:
+    (tmp_path / "names.txt").write_text(names, encoding="utf-8")
+    sets = ["vlm.engine=none", "domain.profile=prescription", f"domain.formulary={tmp_path / 'names.txt'}"]
+    with Engine(load_config(overrides=sets)) as engine:
+        page = next(iter(engine.read(SAMPLES / "prescription.jpg")))
+    assert page.lines[0].text.startswith("Dr. P. Inkwell") or page.lines[0].text.startswith("Dr.P. Inkwell")
+    assert any("500 mg" in line.text for line in page.lines)
+
+
 @pytest.mark.parametrize("name", SAID)
 def test_readings_stay_verbatim_and_fusion_makes_no_page_worse(tempted: dict[str, Page], name: str) -> None:
     page = tempted[name]

@@ -536,6 +536,13 @@ def test_lines_are_held_out_by_whole_writers(tmp_path: Path) -> None:
     assert {s.text for s in load_ink(ink, SIZE.alphabet)} == {text for _, text, writer in rows if writer not in shut}
 
 
+def test_rows_without_writers_are_not_held_out_by_writer(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), picture("bad"))
+    (tmp_path / "s.tsv").write_text("image\ttext\n1.png\tbad\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"s\.tsv: names no writer of 1\.png"):
+        load_ink(ink_of(tmp_path / "s.tsv", hold_out_by="writer"), SIZE.alphabet)
+
+
 def test_a_letter_with_an_accent_counts_as_the_letter_where_the_alphabet_lacks_it(tmp_path: Path) -> None:
     rows = [("1.png", "bád", ""), ("2.png", "he\u0301", ""), ("3.png", "œ", ""), ("4.png", "1≠2", "")]
     split = write_split(tmp_path, rows)

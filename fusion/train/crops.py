@@ -65,7 +65,9 @@ def load_ink(ink: Ink, alphabet: str, *, held_out: bool = False) -> list[Sample]
         name, text, writer, note = (*row, "", "")[:4]
         text = spelt(text, alphabet)
         skipped = any(reason in note for reason in ink.skip_notes) or not text or not set(text) <= set(alphabet)
-        if skipped or in_share((ink.hold_out_by == "writer" and writer) or name, ink.hold_out) != held_out:
+        if ink.hold_out and ink.hold_out_by == "writer" and not writer:
+            raise InputError(ink.data, f"names no writer of {name}", "Set hold_out_by: image.")
+        if skipped or in_share(writer if ink.hold_out_by == "writer" else name, ink.hold_out) != held_out:
             continue
         samples.append(Sample(read_crop(ink.data.parent / name, ink.stretch), text))
     return samples

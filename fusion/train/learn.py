@@ -127,8 +127,8 @@ def _line_width(samples: Sequence[Sample], height: int, unit: int, rng: random.R
     return max(2 * unit, round(wide / unit) * unit)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _briefly(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class Learner:
@@ -369,7 +369,7 @@ class Learner:
                 raise RuntimeError("another alphabet")
         except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
             way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt-reader` has written."
-            raise InputError(folder, f"can't be gone on from ({_first_line(error)})", way) from error
+            raise InputError(folder, f"can't be gone on from ({_briefly(error)})", way) from error
 
     # --- figures --------------------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class Size(Part):
 class Ink(Part):
     """Real handwriting whose licence lets the weights be shipped."""
 
-    name: str = Field(description="For the log and the card.")
+    name: str = Field(min_length=1, description="For the log and the card.")
     data: Path = Field(description="Training split of words or lines, a TSV with image, text, writer, note.")
     stretch: float = Field(1.0, gt=0, description="The crops' width is multiplied by this: 2.25 for squashed squares.")
     skip_notes: tuple[str, ...] = Field((), description="Rows whose note contains one of these are left out.")
@@ -60,8 +60,8 @@ class Ink(Part):
     distrust: float = Field(
         0.0, ge=0, lt=1, description="Share of each batch, that of the largest losses, taken as mislabelled."
     )
-    licence: str = Field(description="As stated by the publisher.")
-    attribution: str = Field(description="Authors and origin, to be named with the weights.")
+    licence: str = Field(min_length=1, description="As stated by the publisher.")
+    attribution: str = Field(min_length=1, description="Authors and origin, to be named with the weights.")
 
 
 class Synthetic(Part):
