@@ -895,6 +895,15 @@ def test_a_start_of_another_size_is_named(
         learner.start_from(stirred[1])
 
 
+def test_weights_are_averaged_with_those_of_the_start(stirred: tuple[Learner, Path], tmp_path: Path) -> None:
+    learner = Learner(make_recipe(tmp_path, seed=9))
+    ours, starts = ([p.detach().clone() for p in one.model.parameters()] for one in (learner, stirred[0]))
+    learner.average_with(stirred[1], 0.25)
+    assert any(not torch.equal(a, b) for a, b in zip(ours, starts, strict=True))
+    for mixed, own, start in zip(learner.model.parameters(), ours, starts, strict=True):
+        assert torch.allclose(mixed, 0.75 * own + 0.25 * start, atol=1e-6)
+
+
 def test_a_source_of_which_nothing_is_left_is_named(tmp_path: Path) -> None:
     split = write_split(tmp_path, [("1.png", "??", "")])
     with pytest.raises(InputError, match=r"train\.tsv: holds nothing to train on"):

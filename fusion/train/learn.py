@@ -371,6 +371,21 @@ class Learner:
             way = "Give the folder of a checkpoint that `python -m fusion.train reader` or `adapt-reader` has written."
             raise InputError(folder, f"can't be gone on from ({_briefly(error)})", way) from error
 
+    def average_with(self, folder: Path, share: float) -> None:
+        """Mix the weights of a checkpoint into this network's, which began as that one.
+
+        Less of what the start read is forgotten so (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+
+        Raises:
+            InputError: as `start_from`.
+        """
+        ours = [*self.model.parameters(), *self.head.parameters()]
+        kept = [parameter.detach().clone() for parameter in ours]
+        self.start_from(folder)
+        with torch.no_grad():
+            for parameter, own in zip(ours, kept, strict=True):
+                parameter.lerp_(own, 1 - share)
+
     # --- figures --------------------------------------------------------------------------------------------------
 
     def read(self, samples: Sequence[Sample], batch: int = 32) -> list[str]:

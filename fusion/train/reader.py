@@ -63,6 +63,8 @@ def train(recipe: Recipe, log: Callable[[str], None]) -> dict[str, float]:
         return {name: round(learner.error_rate(samples), 4) for name, samples in sets.items() if samples}
 
     learner.run(decks, report, log)
+    if recipe.start is not None and recipe.keep:
+        learner.average_with(recipe.start, recipe.keep)
     softness = calibrate(learner, [sample for own in unseen for sample in own] or judged)
     figures = report()
     counts = [(len(inside), len(outside)) for inside, outside in zip(ink, unseen, strict=True)]

@@ -108,6 +108,12 @@ class Recipe(Part):
     work: Path = Field(description="Folder for caches, logs and the state that a run resumes from.")
     output: Path = Field(description="Folder of the exported checkpoint.")
     start: Path | None = Field(None, description="Checkpoint of the same size to go on from; None: from nothing.")
+    keep: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the start's weights in those written; of what it knew, so much less is forgotten.",
+    )
     size: Size = Field(Size(), description="Sides of the checkpoint.")
     ink: tuple[Ink, ...] = Field((), description="Real handwriting.")
     synthetic: Synthetic = Field(description="Rendered handwriting.")
