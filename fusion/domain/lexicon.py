@@ -29,7 +29,9 @@ RIVAL = 2
 """Most edits between names that are easily confused."""
 _LAST = "\U0010ffff"
 """Sorts after every letter."""
-_HABITS, _ENDS = regex.compile(r"[\s\-\u2010-\u2015'’·]"), regex.compile(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$")
+_HABITS = regex.compile(r"[\s\-\u2010-\u2015'’·]")
+"""Signs inside a name that one may write or leave out."""
+_ENDS = regex.compile(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$")
 _ABBREVIATION = regex.compile(r"(?:\w\.)+\w")
 _HAN = regex.compile(r"\p{Han}")
 _STROKES = {"rn": "m", "cl": "d", "vv": "w", "li": "h", "0": "o", "1": "l", "i": "l", "5": "s", "u": "n"}
@@ -91,6 +93,7 @@ class Lexicon:
         self._han = any(_HAN.search(name) for name in self._keys)
         self._model = NGram(count(self._keys))
         self._sorted = sorted(self._keys), sorted(self._words)
+        self._kinds = sum(map(bool, self._sorted))  # they share the probability equally, whatever their lengths
         self._odds = lru_cache(maxsize=16384)(self._odds_of)  # hypotheses share most of their words
         self._begun = lru_cache(maxsize=16384)(self._begun_of)
         self._following = lru_cache(maxsize=16384)(self._following_of)
@@ -126,7 +129,8 @@ class Lexicon:
 
     def holds(self, word: str) -> bool:
         """Whether the word is one of the names or words."""
-        return key(word) in self._names or key(word) in self._words
+        own = key(word)
+        return own in self._names or own in self._words
 
     def near(self, word: str, count: int) -> list[str]:
         """Names that share at least a fifth of a word's letters, nearest first."""
@@ -200,10 +204,9 @@ class Lexicon:
     def _begun_of(self, begin: str, coverage: float) -> float:
         anything = -len(begin) * math.log(SYMBOLS)
         found = self._unlisted(self._model.begins(begin), anything, coverage)
-        kinds = sum(map(bool, self._sorted))
         for number, kept in zip(self._starting(begin), self._sorted, strict=True):
             if number:
-                found = _log_sum(found, math.log(coverage / kinds * number / len(kept)) - anything)
+                found = _log_sum(found, math.log(coverage / self._kinds * number / len(kept)) - anything)
         return found
 
     def _odds_of(self, word: str, coverage: float) -> float:
@@ -212,9 +215,7 @@ class Lexicon:
         own = self._names if word in self._names else self._words
         if word not in own:
             return other
-        # Names and other words share the probability equally, whatever the length of the two lists.
-        kinds = bool(self._names) + bool(self._words)
-        return _log_sum(other, math.log(coverage / kinds / len(own)) - anything)
+        return _log_sum(other, math.log(coverage / self._kinds / len(own)) - anything)
 
     @staticmethod
     def _unlisted(spelt: float, anything: float, coverage: float) -> float:

@@ -48,7 +48,7 @@ def in_share(name: str, share: float) -> bool:
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < share * 2**32
 
 
-def spelt(text: str, alphabet: str) -> str:
+def unaccented(text: str, alphabet: str) -> str:
     """A label in NFC; a letter with an accent that the alphabet lacks counts as the letter without."""
     normal = unicodedata.normalize("NFC", text)
     return "".join(unicodedata.normalize("NFD", c)[0] if c.isalpha() and c not in alphabet else c for c in normal)
@@ -63,7 +63,7 @@ def load_ink(ink: Ink, alphabet: str, *, held_out: bool = False) -> list[Sample]
     samples = []
     for row in _rows(ink.data):
         name, text, writer, note = (*row, "", "")[:4]
-        text = spelt(text, alphabet)
+        text = unaccented(text, alphabet)
         skipped = any(reason in note for reason in ink.skip_notes) or not text or not set(text) <= set(alphabet)
         if ink.hold_out and ink.hold_out_by == "writer" and not writer:
             raise InputError(ink.data, f"names no writer of {name}", "Set hold_out_by: image.")
